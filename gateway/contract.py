@@ -1,0 +1,235 @@
+"""Everything an adapter may see: what it is asked, what it answers, and how it fails.
+
+An adapter speaks one vendor's protocol and nothing else. It is made anew for each step of a job from its
+options, a shared HTTP session and a work folder of its own; what it must know at the next step it puts in
+the `Ticket`. It never sleeps to retry: it raises one of the three failures, and the engine decides.
+
+    Failure
+    ├── Retryable    the peer is busy or unreachable; the same call may succeed later
+    ├── Permanent    the study doesn't suit, or the vendor refuses it; trying again changes nothing
+    └── NeedsHuman   a person has to mend something first (credentials, two matches, a wrong patient)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import aiohttp
+from aiohttp import web
+from pydantic import BaseModel
+
+
+class Failure(Exception):
+    """What went wrong in one sentence, and what to do about it. Neither may hold a patient's data."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+
+class Retryable(Failure):
+    """Time-outs, 429, 5xx. `after`: seconds the peer asked us to wait. `uncertain`: what was sent may have
+    arrived all the same (the connection broke after bytes had left), so ask before sending again."""
+
+    kind = "retryable"
+
+    def __init__(
+        self, message: str, advice: str = "", *, after: float | None = None, uncertain: bool = False
+    ) -> None:
+        super().__init__(message, advice)
+        self.after = after
+        self.uncertain = uncertain
+
+
+class Permanent(Failure):
+    """The job fails, and says so on the slide."""
+
+    kind = "permanent"
+
+
+class NeedsHuman(Failure):
+    """The job is held, with what to do."""
+
+    kind = "needs_human"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an instance says of itself before its pixels."""
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    modality: str
+
+
+class Instance(Protocol):
+    """One DICOM instance on its way: its header is known, its bytes (Part 10) follow once, in order."""
+
+    @property
+    def header(self) -> Header: ...
+
+    def chunks(self) -> AsyncIterator[bytes]: ...
+
+
+class Study(Protocol):
+    """The study as it comes from the archive. `instances()` may be walked again: it is then fetched again.
+
+    The bytes of an instance are there until the next one is asked for; unread ones are skipped.
+    """
+
+    @property
+    def study_instance_uid(self) -> str: ...
+
+    @property
+    def promised(self) -> int: ...
+
+    def instances(self) -> AsyncIterator[Instance]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a vendor is asked to do."""
+
+    job_id: str
+    application: str
+    study_instance_uid: str
+    accession_number: str | None = None
+    slide_id: str | None = None
+    input: Mapping[str, Any] | None = None  # as Sectra sent it: {"type": "wholeSlide"} and so on
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Proof that the vendor has the study, and all that is needed to ask for it again. Stored as JSON.
+
+    `acknowledged`: the SOP instance UIDs that the vendor confirmed; None when it takes or refuses a study
+    as a whole.
+    """
+
+    reference: str
+    acknowledged: tuple[str, ...] | None = None
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Not there yet: ask again in `after` seconds. A `ticket` given here replaces the stored one."""
+
+    after: float
+    note: str = ""
+    progress: float | None = None  # 0 to 1
+    ticket: Ticket | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing seen in one image. Points are in pixels of that image (column, row), from its upper left."""
+
+    label: str
+    shape: Literal["box", "polygon", "polyline", "point", "none"]
+    points: tuple[tuple[float, float], ...] = ()
+    sop_instance_uid: str | None = None
+    score: float | None = None
+    measure: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SlideResult:
+    """A result in Sectra's own words: `data` is the `result` of its result data (type and content)."""
+
+    display_result: str
+    display_properties: Mapping[str, str | int | float] = field(default_factory=dict)
+    data: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A report as a file in the work folder."""
+
+    path: Path
+    media_type: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All that the vendor made of the study. Files lie in the adapter's work folder.
+
+    `empty`: the vendor looked and has nothing to return, which is a result, not a failure.
+    """
+
+    summary: str
+    empty: bool = False
+    dicom: tuple[Path, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    properties: Mapping[str, str | int | float] = field(default_factory=dict)
+    slide: SlideResult | None = None
+    hl7: tuple[str, ...] = ()
+    documents: tuple[Document, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Modification:
+    """A stored result as the user changed it (Sectra's `modify`), or its removal (`delete`)."""
+
+    kind: Literal["modify", "delete"]
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether a peer is reachable and lets us in, in one sentence."""
+
+    ok: bool
+    sentence: str
+    certificate_expires: datetime | None = None
+
+
+class Handler(Protocol):
+    async def __call__(self, request: web.Request) -> web.StreamResponse: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A call that the vendor makes on us, below /adapters/{name}."""
+
+    method: str
+    path: str
+    handle: Handler
+
+
+class Adapter(Protocol):
+    """One vendor. Remembers nothing between calls: what it must know again goes in the Ticket."""
+
+    Options: ClassVar[type[BaseModel]]
+
+    def __init__(self, options: Any, session: aiohttp.ClientSession, work: Path) -> None: ...
+
+    async def submit(self, order: Order, study: Study) -> Ticket:
+        """Send the study; returns once the vendor has acknowledged it."""
+        ...
+
+    async def find(self, order: Order) -> Ticket | None:
+        """What arrived at the vendor, asked after a crash or a broken connection."""
+        ...
+
+    async def poll(self, ticket: Ticket) -> Pending | Finished: ...
+
+    async def modify(self, order: Order, change: Modification) -> Pending | Finished: ...
+
+    async def cancel(self, ticket: Ticket) -> None: ...
+
+    async def check(self) -> Health: ...
+
+    def routes(self) -> Iterable[Route]: ...
