@@ -1,0 +1,411 @@
+"""gateway.yaml and the environment, read once into frozen, validated settings.
+
+The only room that reads environment variables and configuration files. Precedence: `GATEWAY_…` variables,
+then the file, then the defaults here. Every problem names its place: the line of the file, or the variable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gateway.configuration import ConfigurationTree, Unreadable, read_tree
+from gateway.quantities import Duration, Hours, Rate, Size
+
+
+class Misconfigured(Exception):
+    """The configuration can't be used: one sentence a problem, each with its place."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("a url begins with http:// or https:// and names a host")
+    return value.rstrip("/")
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", value):
+        raise ValueError("a name has letters, digits, dots, dashes and underscores, 63 at the most")
+    return value
+
+
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Name = Annotated[str, AfterValidator(_name)]
+AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~ ]+$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tls(Part):
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+class Listen(Part):
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    tls: Tls | None = None
+
+
+class ApiToken(Part):
+    name: Name
+    role: Literal["viewer", "operator", "admin"] = "viewer"
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+
+
+class SectraServer(Part):
+    callback_urls: Annotated[list[HttpUrl], Field(min_length=1)]
+    username: str | None = None
+    password: SecretStr | None = None
+
+
+class Sectra(Part):
+    acknowledge: Literal["stored", "temporary"] = "stored"
+    servers: dict[Name, SectraServer] = {}
+    allowed_networks: list[str] = []
+    secret_path: str | None = None
+
+
+class _Archive(Part):
+    only_online: bool = False
+    hours: Hours | None = None
+    rate: Rate | None = None
+
+
+class DicomwebArchive(_Archive):
+    kind: Literal["dicomweb"]
+    url: HttpUrl
+    username: str | None = None
+    password: SecretStr | None = None
+    token: SecretStr | None = None
+
+
+class DimseArchive(_Archive):
+    kind: Literal["dimse"]
+    host: str
+    port: Port
+    ae_title: AeTitle
+
+
+Archive = Annotated[DicomwebArchive | DimseArchive, Field(discriminator="kind")]
+
+
+class Peer(Part):
+    ae_title: AeTitle
+    host: str
+
+
+class Dimse(Part):
+    ae_title: AeTitle = "GATEWAY"
+    host: str = "127.0.0.1"
+    port: Port = 11112
+    peers: list[Peer] = []
+
+
+class StowDestination(Part):
+    kind: Literal["stow"]
+    archive: Name
+
+
+class CStoreDestination(Part):
+    kind: Literal["c-store"]
+    archive: Name
+
+
+class Hl7Destination(Part):
+    kind: Literal["hl7"]
+    host: str
+    port: Port
+
+
+Destination = Annotated[
+    StowDestination | CStoreDestination | Hl7Destination,
+    Field(discriminator="kind"),
+]
+
+
+class AdapterSettings(BaseModel):
+    """What the engine must know of a vendor; all other keys are the adapter's own options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    kind: Name
+    max_concurrent: Positive | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class TaggedPolygon(Part):
+    tags: Annotated[list[str], Field(min_length=1)]
+
+
+class TaggedPolygonInput(Part):
+    tagged_polygon: TaggedPolygon
+
+
+class Accept(Part):
+    modalities: list[str] = []
+    staining: list[str] = []
+    max_bytes: Size | None = None
+
+
+class Retry(Part):
+    attempts: Positive = 8
+    first: Duration = 5.0
+    most: Duration = 600.0
+
+
+class Application(Part):
+    display_name: str
+    manufacturer: str = ""
+    input: Literal["whole_slide", "multi_area"] | TaggedPolygonInput = "whole_slide"
+    adapter: Name
+    archives: Annotated[list[Name], Field(min_length=1)]
+    deliver: list[Name] = ["sectra"]
+    deidentify: Literal[False] | Name = False
+    accept: Accept = Accept()
+    priority: Annotated[int, Field(ge=0, le=9)] = 0
+    settle: Duration = 10.0
+    result_within: Duration = 1800.0
+    allow_phi: bool = False
+    shadow: list[Name] = []
+    retry: Retry = Retry()
+    keep_days: Positive = 365
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _input_is_known(cls, value: Any) -> Any:
+        if isinstance(value, str) and value not in ("whole_slide", "multi_area"):
+            raise ValueError("allowed: whole_slide, multi_area, {tagged_polygon: {tags: [A, B]}}")
+        return value
+
+
+class Department(Part):
+    contact: str = ""
+    applications: dict[Name, Application] = {}
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+    public_url: HttpUrl | None = None
+    listen: Listen = Listen()
+    database_url: str | None = None
+    migrate_on_start: bool = True
+    data_dir: Path = Path("/var/lib/gateway")
+    secret_keys: list[SecretStr] = []
+    api_tokens: list[ApiToken] = []
+    sectra: Sectra = Sectra()
+    archives: dict[Name, Archive] = {}
+    dimse: Dimse | None = None
+    destinations: dict[Name, Destination] = {}
+    adapters: dict[Name, AdapterSettings] = {}
+    departments: dict[Name, Department] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith("postgresql://"):
+            raise ValueError("a database url begins with postgresql://")
+        return value
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _are_fernet_keys(cls, keys: list[SecretStr]) -> list[SecretStr]:
+        from cryptography.fernet import Fernet
+
+        for place, key in enumerate(keys, 1):
+            try:
+                Fernet(key.get_secret_value().strip())
+            except ValueError:
+                raise ValueError(f"key {place} isn't 32 bytes in url-safe base64") from None
+        return keys
+
+    @model_validator(mode="after")
+    def _keys_guard_a_shared_database(self) -> Settings:
+        if self.database_url is not None and not self.secret_keys:
+            raise ValueError(
+                "secret_keys is missing: a database of its own needs a key to encrypt tokens with "
+                "(32 bytes, url-safe base64)"
+            )
+        return self
+
+    def application(self, name: str) -> tuple[str, Application] | None:
+        """The department and the application of that id."""
+        for department, part in self.departments.items():
+            if name in part.applications:
+                return department, part.applications[name]
+        return None
+
+
+def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
+    """Read the configuration, or raise Misconfigured with every problem and its place."""
+    try:
+        text = path.read_text(encoding="utf-8") if path else ""
+        tree = read_tree(str(path or "environment"), text, environment, _read_file)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8 text"
+        raise Misconfigured([f"{path}: can't be read: {reason}"]) from None
+    except Unreadable as error:
+        raise Misconfigured(error.problems) from None
+    try:
+        settings = Settings(**tree.values)
+    except ValidationError as error:
+        raise Misconfigured(_sentence(tree, problem) for problem in error.errors()) from None
+    problems = [*_dangling(settings, tree), *_unserved(settings, tree)]
+    if problems:
+        raise Misconfigured(problems)
+    return settings
+
+
+def _read_file(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _sentence(tree: ConfigurationTree, problem: Any) -> str:
+    loc, kind, message = tuple(problem["loc"]), problem["type"], problem["msg"]
+    if kind == "extra_forbidden":
+        allowed = ", ".join(_allowed_keys(loc[:-1])) or "none"
+        return f"{tree.place(loc)}: {tree.dotted(loc)} is not a key here; allowed: {allowed}"
+    if kind == "missing":
+        return f"{tree.place(loc[:-1])}: {tree.dotted(loc)} is missing"
+    if kind == "union_tag_not_found":
+        return f"{tree.place(loc)}: {tree.dotted(loc)}.kind is missing"
+    message = message.removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{tree.place(loc)}: {tree.dotted(loc) or 'configuration'}: {message}"
+
+
+def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
+    """The keys of the model at `loc`, found by walking the annotations from the top."""
+    here: Any = Settings
+    for part in loc:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            if part not in here.model_fields:
+                continue  # pydantic puts a union's tag into the path
+            here = _inner(here.model_fields[str(part)].annotation)
+        elif isinstance(here, tuple):  # a union of kinds: the path names the one that was tried
+            named = [m for m in here if part in (m.__name__, _kind_of(m))]
+            here = named[0] if named else here
+        if isinstance(here, dict):
+            here = here["values"]
+    return sorted(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+
+
+def _kind_of(model: type[BaseModel]) -> str | None:
+    field = model.model_fields.get("kind")
+    return None if field is None else next(iter(getattr(field.annotation, "__args__", ())), None)
+
+
+def _inner(annotation: Any) -> Any:
+    """The model, or the tuple of models, that an annotation is about."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    origin = getattr(annotation, "__origin__", None)
+    arguments = list(getattr(annotation, "__args__", ()))
+    if origin is dict:
+        arguments = arguments[1:]
+    models: list[Any] = []
+    for argument in arguments:
+        inner = _inner(argument)
+        models += inner if isinstance(inner, tuple) else [inner] if inner is not None else []
+    return None if not models else models[0] if len(models) == 1 else tuple(models)
+
+
+def _dangling(settings: Settings, tree: ConfigurationTree) -> list[str]:
+    """Names that point at nothing."""
+    problems = []
+
+    def known(loc: tuple[str, ...], what: str, name: str, names: Iterable[str]) -> None:
+        if name not in (allowed := sorted(names)):
+            places = ", ".join(allowed) or "none is configured"
+            problems.append(f"{tree.place(loc)}: {tree.dotted(loc)}: no {what} {name}; allowed: {places}")
+
+    seen: dict[str, str] = {}
+    for department, part in settings.departments.items():
+        for name, application in part.applications.items():
+            loc = ("departments", department, "applications", name)
+            if name in seen:
+                problems.append(
+                    f"{tree.place(loc)}: {tree.dotted(loc)}: application {name} is already in {seen[name]}"
+                )
+            seen[name] = department
+            known((*loc, "adapter"), "adapter", application.adapter, settings.adapters)
+            for shadow in application.shadow:
+                known((*loc, "shadow"), "adapter", shadow, settings.adapters)
+            for archive in application.archives:
+                known((*loc, "archives"), "archive", archive, settings.archives)
+            for destination in application.deliver:
+                known((*loc, "deliver"), "destination", destination, {"sectra", *settings.destinations})
+    for name, place in settings.destinations.items():
+        if isinstance(place, StowDestination | CStoreDestination):
+            known(("destinations", name, "archive"), "archive", place.archive, settings.archives)
+    if "sectra" in settings.destinations:
+        problems.append("destinations.sectra: the name sectra is taken by the slide itself; choose another")
+    return problems
+
+
+def _unserved(settings: Settings, tree: ConfigurationTree) -> list[str]:
+    """What is configured rightly but not served by this release: said, rather than silently ignored."""
+    found: list[tuple[tuple[str, ...], str]] = []
+    for name, archive in settings.archives.items():
+        if isinstance(archive, DimseArchive):
+            found.append((("archives", name, "kind"), "archives of kind dimse"))
+        found += [
+            (("archives", name, key), f"{key} of an archive")
+            for key in ("hours", "rate")
+            if getattr(archive, key) is not None
+        ]
+    if settings.dimse is not None:
+        found.append((("dimse",), "the storage SCP"))
+    for name, destination in settings.destinations.items():
+        if not isinstance(destination, StowDestination):
+            found.append((("destinations", name, "kind"), f"destinations of kind {destination.kind}"))
+    for department, part in settings.departments.items():
+        for name, application in part.applications.items():
+            loc = ("departments", department, "applications", name)
+            for key in ("deidentify", "shadow", "allow_phi"):
+                if getattr(application, key):
+                    found.append(((*loc, key), key))
+    return [
+        f"{tree.place(loc)}: {tree.dotted(loc)}: {what}: not served by this release yet; take it out to start"
+        for loc, what in found
+    ]
+
