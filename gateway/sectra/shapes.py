@@ -10,8 +10,9 @@ Pixels = Iterable[tuple[float, float]]  # column, row
 
 
 def frame(width: int, height: int, label: str = "", style: Style | None = None) -> Primitive:
-    """A frame around the whole slide, labelled at its upper left."""
-    return outline([(0, 0), (width, 0), (width, height), (0, height)], width, label, style)
+    """A frame around the whole slide, labelled at the top, in the middle."""
+    drawn = outline([(0, 0), (width, 0), (width, height), (0, height)], width, style=style)
+    return drawn.model_copy(update={"labels": _tag([Point(x=0.5, y=0.0)], label)})
 
 
 def outline(points: Pixels, width: int, label: str = "", style: Style | None = None) -> Primitive:

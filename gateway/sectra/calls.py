@@ -1,0 +1,159 @@
+"""One call on Sectra: headers, token, limits, failures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from yarl import URL
+
+from gateway.contract import NeedsHuman, Permanent, Retryable
+from gateway.sectra.failures import refusal, translated
+from gateway.sectra.tokens import TokenSource
+
+_SLOW_TO_PARSE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds and bytes. `read` is the longest silence; `download` the whole time for a slide's files,
+    `total` for any other call."""
+
+    connect: float = 10.0
+    read: float = 60.0
+    total: float = 120.0
+    download: float = 12 * 3600.0
+    json_bytes: int = 64 << 20
+    image_bytes: int = 32 << 20
+    slide_bytes: int = 1 << 40
+    slide_files: int = 10_000
+
+
+class Caller:
+    """Calls below one callback address. It never follows a redirect: the token is for this server only."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        token: TokenSource,
+        headers: Mapping[str, str],
+        limits: Limits,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.host = _host_of(self.url)
+        self.limits = limits
+        self._session = session
+        self._token = token
+        self._headers = dict(headers)
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        path: str,
+        doing: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+        welcome: tuple[int, ...] = (200,),
+        total: float | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer, if its status is welcome. A refused token is replaced and the call repeated."""
+        writes = method != "GET"
+        data = None if body is None else json.dumps(body, allow_nan=False).encode()
+        url = URL(self.url + path, encoded=True).update_query(query or {})
+        token = await self._token.token()
+        for spare in range(self._token.renewals, -1, -1):
+            sent = {**self._headers, **(headers or {}), "Authorization": f"Bearer {token}"}
+            if data is not None:
+                sent["Content-Type"] = "application/json"
+            with translated(self.host, doing, writes=writes):
+                async with self._session.request(
+                    method,
+                    url,
+                    data=data,
+                    headers=sent,
+                    allow_redirects=False,
+                    timeout=self._timeout(total),
+                    read_bufsize=1 << 20,
+                ) as response:
+                    if response.status in welcome:
+                        yield response
+                        return
+                    failure = await refusal(response, self.host, doing, writes=writes)
+                    refused = response.status == 401
+            renewed = await self._token.renew(token) if refused and spare else None
+            if renewed is None:
+                raise failure
+            token = renewed
+
+    async def read(self, path: str, doing: str, query: Mapping[str, str] | None = None) -> Any:
+        """The JSON at a place."""
+        async with self.open("GET", path, doing, query=query) as response:
+            return await self.json_of(response, doing)
+
+    async def json_of(self, response: aiohttp.ClientResponse, doing: str) -> Any:
+        body = await self.bytes_of(response, self.limits.json_bytes, doing)
+        try:
+            if len(body) > _SLOW_TO_PARSE:
+                return await asyncio.to_thread(json.loads, body)
+            return json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise Retryable(
+                f"Sectra ({self.host}) answered something that isn't JSON while {doing}.",
+                "Check that the callback address leads to the server itself, not to a proxy's or login page.",
+                uncertain=response.method != "GET",
+            ) from error
+
+    async def bytes_of(self, response: aiohttp.ClientResponse, limit: int, doing: str) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            if size > limit:
+                raise Permanent(
+                    f"Sectra ({self.host}) answered more than {limit >> 20} MiB while {doing}.",
+                    "Nothing of that size belongs there; look at the item in Sectra.",
+                )
+            parts.append(chunk)
+        return b"".join(parts)
+
+    def _timeout(self, total: float | None) -> aiohttp.ClientTimeout:
+        limits = self.limits
+        return aiohttp.ClientTimeout(
+            total=total or limits.total,
+            connect=limits.total,
+            sock_connect=limits.connect,
+            sock_read=limits.read,
+        )
+
+
+def _host_of(url: str) -> str:
+    try:
+        host = URL(url, encoded=True).host
+    except ValueError:
+        host = None
+    if not host:
+        raise NeedsHuman(
+            "The callback address of Sectra is no usable address.",
+            "Correct sectra.servers in the configuration, or the address that Sectra sends.",
+        )
+    return host
+
+
+def segment(name: str | int) -> str:
+    """A name as one step of a path, whatever is in it."""
+    text = str(name)
+    if text in ("", ".", ".."):
+        raise Permanent(
+            "Sectra named a slide or application that is no usable name.", "Look at it in Sectra."
+        )
+    return quote(text, safe="")

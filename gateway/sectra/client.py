@@ -1,0 +1,191 @@
+"""The callback side of the IA-API: all that an app may ask of Sectra or store there.
+
+A client belongs to one callback address and one token source and is cheap to make; what is worth
+remembering of a server lives with the HTTP session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import aiohttp
+
+from gateway.contract import Permanent, Retryable
+from gateway.sectra.calls import Caller, Limits, segment
+from gateway.sectra.messages import AppInfo, CaseImage, ImageInfo, QualityStatus
+from gateway.sectra.results import NewResult, StoredResult
+from gateway.sectra.tokens import FixedToken, TokenSource
+from gateway.sectra.versions import (
+    CASE_IMAGES,
+    QUALITY_CONTROL,
+    RESULT_PLACES,
+    Version,
+    parse_version,
+    server_at,
+)
+from gateway.sectra.wire import BadMessage, Message, read
+
+API_VERSION = "1.10"
+M = TypeVar("M", bound=Message)
+
+
+class SectraClient:
+    """Raises the three failures of `gateway.contract` only, and `VersionConflict`, which is one of them."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        token: str | TokenSource,
+        *,
+        software_version: str,
+        api_version: str = API_VERSION,
+        limits: Limits | None = None,
+    ) -> None:
+        self._call = Caller(
+            session,
+            url,
+            FixedToken(token) if isinstance(token, str) else token,
+            {"X-Sectra-ApiVersion": api_version, "X-Sectra-SoftwareVersion": software_version},
+            limits or Limits(),
+        )
+        self._server = server_at(session, self._call.url)
+
+    async def info(self) -> AppInfo:
+        """The server's versions, asked once an hour."""
+        if (known := self._server.info) is not None:
+            return known
+        doing = "asking for its version"
+        info = self._understand(AppInfo, await self._call.read("/info", doing), doing)
+        self._server.info = info
+        return info
+
+    async def slide_info(self, slide_id: str, *, extended: bool = True, phi: bool = False) -> ImageInfo:
+        """`phi`: with what identifies the patient, if the application may see it."""
+        query = {"scope": "extended"} if extended else {}
+        doing = "reading the slide's information"
+        answer = await self._call.read(f"/slides/{segment(slide_id)}/info", doing, query | _phi(phi))
+        return self._understand(ImageInfo, answer, doing)
+
+    async def label(self, slide_id: str) -> bytes | None:
+        """The photograph of the slide's label as JPEG, if there is one. It may show a patient's name."""
+        doing = "reading the slide's label"
+        path = f"/slides/{segment(slide_id)}/label"
+        async with self._call.open("GET", path, doing, welcome=(200, 204)) as response:
+            return await self._call.bytes_of(response, self._call.limits.image_bytes, doing) or None
+
+    async def case_images(
+        self, accession_number: str, *, issuer: str | None = None, phi: bool = False
+    ) -> list[CaseImage]:
+        """All slides of a case."""
+        query = {"accessionNumberIssuerId": issuer} if issuer else {}
+        return await self._case(f"/requests/{segment(accession_number)}/images/info", query | _phi(phi))
+
+    async def case_images_of_slide(self, slide_id: str, *, phi: bool = False) -> list[CaseImage]:
+        """All slides of the case that a slide belongs to."""
+        return await self._case(f"/slides/{segment(slide_id)}/request/images/info", _phi(phi))
+
+    async def create_result(self, application_id: str, result: NewResult) -> StoredResult:
+        """Stores what was never stored. If it fails as uncertain, list before storing again."""
+        doing = "storing a result"
+        sent = result.to_wire()
+        answer = await self._results("POST", application_id, "", doing, sent)
+        return self._understand(StoredResult, {**sent, **_fields(answer)}, doing, writes=True)
+
+    async def read_result(self, application_id: str, result_id: int) -> StoredResult:
+        doing = "reading a result"
+        answer = await self._results("GET", application_id, f"/{segment(result_id)}", doing)
+        return self._understand(StoredResult, answer, doing)
+
+    async def list_results(self, application_id: str, slide_id: str) -> list[StoredResult]:
+        """This application's results on a slide."""
+        doing = "listing the results on the slide"
+        answer = await self._results("GET", application_id, f"/slide/{segment(slide_id)}", doing)
+        return [self._understand(StoredResult, one, doing) for one in self._items(answer, doing)]
+
+    async def update_result(self, application_id: str, result: StoredResult) -> StoredResult:
+        """Replaces a result; `VersionConflict` if its version isn't the current one."""
+        doing = "updating a result"
+        sent = result.to_wire()
+        answer = await self._results("PUT", application_id, f"/{segment(result.id)}", doing, sent)
+        if not answer:
+            return await self.read_result(application_id, result.id)
+        return self._understand(StoredResult, {**sent, **_fields(answer)}, doing, writes=True)
+
+    async def set_quality(
+        self, slide_id: str, status: QualityStatus, version_id: str, *, application_version: str
+    ) -> None:
+        """Sets the slide's quality control; `version_id` is the one that was read with the slide."""
+        doing = "setting the slide's quality control"
+        await self._need(QUALITY_CONTROL, doing)
+        body = {
+            "applicationVersion": application_version,
+            "qualityControl": {"status": status, "versionId": version_id},
+        }
+        path = f"/slides/{segment(slide_id)}/qualityControl"
+        async with self._call.open("PUT", path, doing, body=body, welcome=(200, 201, 204)):
+            return
+
+    async def _case(self, path: str, query: Mapping[str, str]) -> list[CaseImage]:
+        doing = "listing the slides of a case"
+        await self._need(CASE_IMAGES, doing)
+        answer = await self._call.read(path, doing, query)
+        return [self._understand(CaseImage, one, doing) for one in self._items(answer, doing)]
+
+    async def _results(
+        self, method: str, application_id: str, rest: str, doing: str, body: object = None
+    ) -> Any:
+        """Older servers know results below another name: the first that doesn't answer 404 is the right one
+        from then on."""
+        known = self._server.results
+        places = (known,) if known else RESULT_PLACES
+        for place in places:
+            path = f"/{place}/{segment(application_id)}/results{rest}"
+            welcome = (200, 201, 204, 404) if place != places[-1] else (200, 201, 204)
+            async with self._call.open(method, path, doing, body=body, welcome=welcome) as response:
+                if response.status == 404:
+                    continue
+                self._server.results = place
+                if response.status == 204:
+                    return None
+                return await self._call.json_of(response, doing)
+        raise AssertionError("the last place either answers or raises")
+
+    async def _need(self, version: Version, doing: str) -> None:
+        info = await self.info()
+        if parse_version(info.api_version) < version:
+            needed = ".".join(map(str, version))
+            raise Permanent(
+                f"Sectra ({self._call.host}) speaks IA-API {info.api_version}; {doing} needs {needed}.",
+                "Upgrade the Sectra server, or choose an application that does without it.",
+            )
+
+    def _items(self, answer: Any, doing: str) -> list[Any]:
+        if isinstance(answer, list):
+            return answer
+        if answer is None:
+            return []
+        raise self._riddle(["body: must be a list"], doing)
+
+    def _understand(self, model: type[M], answer: object, doing: str, *, writes: bool = False) -> M:
+        try:
+            return read(model, answer)
+        except BadMessage as error:
+            raise self._riddle(error.faults, doing, writes=writes) from error
+
+    def _riddle(self, faults: list[str], doing: str, *, writes: bool = False) -> Retryable:
+        said = "; ".join(faults[:3])
+        return Retryable(
+            f"Sectra ({self._call.host}) answered in an unknown shape while {doing}: {said}.",
+            "Compare the server's IA-API version with the versions named in the manual.",
+            uncertain=writes,
+        )
+
+
+def _phi(wanted: bool) -> dict[str, str]:
+    return {"includePHI": "true"} if wanted else {}
+
+
+def _fields(answer: object) -> Mapping[str, Any]:
+    return answer if isinstance(answer, Mapping) else {}
