@@ -16,7 +16,7 @@ import yaml
 PREFIX = "GATEWAY_"
 NOT_SETTINGS = {"GATEWAY_CONFIG"}
 # Kubernetes sets these in every pod of a namespace with a Service called "gateway".
-SERVICE_LINKS = re.compile(r"GATEWAY(_\w+)?_(SERVICE_(HOST|PORT)|PORT)(_\w+)?$")
+SERVICE_LINK = re.compile(r"GATEWAY_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)$")
 
 
 class Unreadable(Exception):
@@ -97,7 +97,9 @@ def _note_lines(node: yaml.Node | None, path: tuple[str, ...], tree: Configurati
 def _lay_over(tree: ConfigurationTree, environment: Mapping[str, str]) -> list[str]:
     problems = []
     for name, text in sorted(environment.items()):
-        if not name.startswith(PREFIX) or name in NOT_SETTINGS or SERVICE_LINKS.match(name):
+        if not name.startswith(PREFIX) or name in NOT_SETTINGS:
+            continue
+        if SERVICE_LINK.match(name) or text.startswith(("tcp://", "udp://")):
             continue
         value: Any = text
         if text[:1] in ("[", "{"):

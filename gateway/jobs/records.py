@@ -1,0 +1,152 @@
+"""A job and its parts as plain data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from gateway.jobs.states import State
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What intake knows when it commits a job."""
+
+    department: str
+    application: str
+    adapter: str
+    origin: str
+    priority: int = 0
+    settle: float = 0.0
+    study_instance_uid: str | None = None
+    accession_number: str | None = None
+    patient_id: str | None = None
+    slide_id: str | None = None
+    server: str | None = None
+    callback_url: str | None = None
+    callback_token: str | None = None
+    input: Mapping[str, Any] | None = None
+    context: Mapping[str, Any] | None = None
+    cancellation_token: str | None = None
+    joinable: bool = False
+    caller: str | None = None
+    idempotency_key: str | None = None
+
+    @property
+    def join_key(self) -> str | None:
+        """The same for all invocations that ask for the same thing."""
+        if not self.joinable:
+            return None
+        return _digest([self.application, self.server, self.slide_id, self.input])
+
+    @property
+    def request_digest(self) -> str:
+        return _digest(
+            [self.application, self.study_instance_uid, self.accession_number, self.patient_id, self.priority]
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job row, with its secrets in clear: never log one whole."""
+
+    id: UUID
+    department: str
+    application: str
+    adapter: str
+    origin: str
+    state: State
+    held_in: State | None
+    attempt: int
+    next_at: datetime | None
+    priority: int
+    created_at: datetime
+    updated_at: datetime
+    fence: int
+    lease_holder: int | None
+    at_vendor: bool
+    study_instance_uid: str | None
+    accession_number: str | None
+    patient_id: str | None
+    slide_id: str | None
+    server: str | None
+    callback_url: str | None
+    callback_token: str | None
+    input: Mapping[str, Any] | None
+    context: Mapping[str, Any] | None
+    cancellation_tokens: tuple[str, ...]
+    request_digest: str | None
+    slide_aspect: float | None
+    archive: str | None
+    submit_began: bool
+    ticket: Mapping[str, Any] | None
+    result_by: datetime | None
+    result: Mapping[str, Any] | None
+    promised: int | None
+    sent: int | None
+    acknowledged: int | None
+    received: int | None
+    stored: int | None
+    error_kind: str | None
+    error_message: str | None
+    error_advice: str | None
+
+    def __repr__(self) -> str:
+        return f"Job({self.id}, {self.application}, {self.state})"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRecord:
+    sop_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    sent: bool = False
+    acknowledged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    destination: str
+    state: str
+    attempts: int
+    next_at: datetime | None
+    reference: str | None
+    stored: int | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    at: datetime
+    state: str
+    what: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+    previous_hash: str = ""
+    hash: str = ""
+
+    def seal(self, job_id: UUID) -> str:
+        """The hash that chains this event to the one before it."""
+        moment = self.at.astimezone(UTC).isoformat(timespec="microseconds")
+        return _digest([str(job_id), moment, self.state, self.what, self.detail, self.previous_hash])
+
+
+@dataclass(frozen=True, slots=True)
+class SlideResultRecord:
+    """What we last stored for an application on a slide, and for which job."""
+
+    result_id: int | None
+    version_id: str | None
+    job_id: UUID | None
+    job_created_at: datetime | None
+    rank: int | None
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
