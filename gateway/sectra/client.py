@@ -6,15 +6,20 @@ remembering of a server lives with the HTTP session.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
 
-from gateway.contract import Permanent, Retryable
+from gateway.contract import Failure, Permanent, Retryable
 from gateway.sectra.calls import Caller, Limits, segment
+from gateway.sectra.download import DownloadedFile, download_files
+from gateway.sectra.files import SlideFile, stream_files
 from gateway.sectra.messages import AppInfo, CaseImage, ImageInfo, QualityStatus
 from gateway.sectra.results import NewResult, StoredResult
+from gateway.sectra.tiles import LARGEST_THUMBNAIL, assemble, extension_for, level_for
 from gateway.sectra.tokens import FixedToken, TokenSource
 from gateway.sectra.versions import (
     CASE_IMAGES,
@@ -27,6 +32,7 @@ from gateway.sectra.versions import (
 from gateway.sectra.wire import BadMessage, Message, read
 
 API_VERSION = "1.10"
+_TILES_AT_ONCE = 8
 M = TypeVar("M", bound=Message)
 
 
@@ -74,6 +80,58 @@ class SectraClient:
         path = f"/slides/{segment(slide_id)}/label"
         async with self._call.open("GET", path, doing, welcome=(200, 204)) as response:
             return await self._call.bytes_of(response, self._call.limits.image_bytes, doing) or None
+
+    def slide_files(self, slide_id: str) -> AsyncGenerator[SlideFile, None]:
+        """The slide's original files as they come: each has a name and `chunks()`. Whole only when the walk
+        ends without a failure. Who leaves it early closes it (`contextlib.aclosing`)."""
+        return stream_files(self._call, slide_id)
+
+    async def download(self, slide_id: str, folder: Path) -> list[DownloadedFile]:
+        """The slide's original files into a folder of their own, all or none. Called again after a failure
+        it goes on, where the server allows it."""
+        return await download_files(self._call, slide_id, folder)
+
+    async def tile(
+        self,
+        slide_id: str,
+        level: int,
+        column: int,
+        row: int,
+        *,
+        focal_plane: str | None = None,
+        extension: str = "jpg",
+        optical_path: str | None = None,
+    ) -> bytes:
+        """One tile of the Deep Zoom pyramid; level 0 is a single pixel."""
+        doing = "reading a tile of the slide"
+        plane = f"_{segment(focal_plane)}" if focal_plane is not None else ""
+        place = f"{level}/{column}_{row}{plane}.{segment(extension)}"
+        query = {"opticalPath": optical_path} if optical_path is not None else {}
+        path = f"/images/{segment(slide_id)}_files/{place}"
+        async with self._call.open("GET", path, doing, query=query) as response:
+            return await self._call.bytes_of(response, self._call.limits.image_bytes, doing)
+
+    async def thumbnail(self, slide_id: str, max_size: int = 1024) -> bytes:
+        """The whole slide as a JPEG, its longer edge at most `max_size` pixels."""
+        max_size = max(1, min(max_size, LARGEST_THUMBNAIL))
+        info = await self.slide_info(slide_id)
+        level, extension = level_for(info, max_size), extension_for(info)
+        turn = asyncio.Semaphore(_TILES_AT_ONCE)
+        tiles: dict[tuple[int, int], bytes] = {}
+
+        async def fetch(column: int, row: int) -> None:
+            async with turn:
+                tiles[column, row] = await self.tile(slide_id, level.number, column, row, extension=extension)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for column, row in level.places():
+                    group.create_task(fetch(column, row))
+        except* Failure as failures:
+            failure = failures.exceptions[0]
+        else:
+            return await assemble(level, tiles, max_size)
+        raise failure
 
     async def case_images(
         self, accession_number: str, *, issuer: str | None = None, phi: bool = False

@@ -25,6 +25,10 @@ class VersionConflict(Retryable):
     """Somebody updated the result since it was read: read it again and repeat the update on that."""
 
 
+class NotThere(Permanent):
+    """What was asked for doesn't exist over there (any more)."""
+
+
 @contextmanager
 def translated(host: str, doing: str, *, writes: bool = False) -> Iterator[None]:
     """Turn what the HTTP client raises into our failures. `writes`: the call changes something over there."""
@@ -81,7 +85,7 @@ async def refusal(response: aiohttp.ClientResponse, host: str, doing: str, *, wr
             " and the rights of the user.",
         )
     if status == 404:
-        return Permanent(f"{where}: it doesn't know what was asked for.", "Has it been removed in Sectra?")
+        return NotThere(f"{where}: it doesn't know what was asked for.", "Has it been removed in Sectra?")
     if status in (409, 412) or (status in (400, 422) and writes and await _speaks_of_versions(response)):
         return VersionConflict(
             f"{where}: somebody has changed it meanwhile.", "Read it again and repeat the change."
@@ -93,6 +97,8 @@ async def refusal(response: aiohttp.ClientResponse, host: str, doing: str, *, wr
             after=retry_after(response.headers.get("Retry-After")),
             uncertain=writes and status not in (429, 503),
         )
+    if status < 300:
+        return Permanent(f"{where}, which says nothing.", "Look at the slide in Sectra.")
     return Permanent(
         f"{where}: it refuses what was sent.",
         "Compare the server's IA-API version with the versions named in the manual; its own log says why.",

@@ -67,7 +67,7 @@ class InvocationToken:
         return self._value or await self._then.token()
 
     async def renew(self, refused: str) -> str | None:
-        if self._value is None and refused:
+        if self._value is None:
             return await self._then.renew(refused)
         self._value = None
         return await self._then.token()

@@ -64,11 +64,15 @@ def read(model: type[M], data: object) -> M:
         raise BadMessage([f"{_place(fault['loc'])}: {_complaint(fault)}" for fault in faults[:20]]) from None
 
 
+_KINDS = {"wholeSlide", "taggedPolygon", "multiArea", "primitive", "patchCollection", "other"}
+
+
 def _place(path: tuple[int | str, ...]) -> str:
     """The path as far as the names are ours; keys of free dictionaries are the sender's own words."""
     steps: list[str] = []
     for step in path:
-        steps.append(str(step))
+        if step not in _KINDS:
+            steps.append(str(step))
         if step in ("context", "displayProperties", "statuses"):
             break
     return ".".join(steps) or "body"

@@ -1,0 +1,177 @@
+"""A slide's files into a folder, under names of our own.
+
+Bytes are gathered into large writes which a thread does while the next ones arrive. Files get their names
+when all of them are proven whole; until then they end in `.part`, beside a note of how to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from gateway.contract import Retryable
+from gateway.sectra.calls import Caller
+from gateway.sectra.files import Begin, Chunk, Mark, read_events
+
+_BATCH_BYTES = 4 << 20
+_BATCH_PIECES = 512  # below the 1024 that one writev takes
+_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}$")
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadedFile:
+    """`name` is what the server called it, made harmless; it may hold a patient's name."""
+
+    path: Path
+    name: str
+    media_type: str
+    size: int
+
+
+class _Note(BaseModel):
+    """What is kept of a single file that can be resumed."""
+
+    etag: str
+    size: int
+    part: str
+
+
+async def download_files(call: Caller, slide_id: str, folder: Path) -> list[DownloadedFile]:
+    """Called again on the same folder after a failure, it goes on where the server allows it, else afresh."""
+    try:
+        return await _download(call, slide_id, folder)
+    except OSError as error:
+        raise Retryable(
+            f"The slide's files can't be written: {error.strerror or type(error).__name__}.",
+            "Free space on the disk that holds data_dir, and check its permissions.",
+        ) from error
+
+
+async def _download(call: Caller, slide_id: str, folder: Path) -> list[DownloadedFile]:
+    note = folder / "download.json"
+    mark = await asyncio.to_thread(_prepare, folder, note)
+    files: list[tuple[Path, DownloadedFile]] = []
+    part: _Part | None = None
+    try:
+        async with aclosing(read_events(call, slide_id, mark)) as events:
+            async for event in events:
+                if isinstance(event, Chunk) and part is not None:
+                    await part.write(event.data)
+                elif isinstance(event, Begin):
+                    path = folder / f"{len(files) + 1:04d}{_suffix(event.name)}"
+                    part = _Part(path.with_name(path.name + ".part"), event)
+                    if event.etag and event.size:
+                        kept = _Note(etag=event.etag, size=event.size, part=part.path.name)
+                        await asyncio.to_thread(note.write_text, kept.model_dump_json())
+                    await part.open(event.at)
+                elif part is not None:
+                    await part.finish()
+                    files.append((part.path, DownloadedFile(path, part.name, part.media_type, part.size)))
+                    part = None
+    finally:
+        if part is not None:
+            part.close()
+    await asyncio.to_thread(_settle, files, note)
+    return [file for _, file in files]
+
+
+class _Part:
+    """One file while it grows. At most one write is under way, and its buffers are the only ones held."""
+
+    def __init__(self, path: Path, begin: Begin) -> None:
+        self.path, self.name, self.media_type, self.size = path, begin.name, begin.media_type, 0
+        self._descriptor = -1
+        self._batch: list[bytes | memoryview] = []
+        self._gathered = 0
+        self._writing: asyncio.Future[None] | None = None
+
+    async def open(self, at: int) -> None:
+        self._descriptor = await asyncio.to_thread(_open_at, self.path, at)
+        self.size = at
+
+    async def write(self, data: bytes | memoryview) -> None:
+        self._batch.append(data)
+        self._gathered += len(data)
+        if self._gathered >= _BATCH_BYTES or len(self._batch) >= _BATCH_PIECES:
+            await self._flush()
+
+    async def finish(self) -> None:
+        await self._flush()
+        await self._written()
+        self.close()
+
+    def close(self) -> None:
+        """A thread may still be writing when the download is given up: the descriptor must outlive it."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor < 0:
+            return
+        if self._writing is not None and not self._writing.done():
+            self._writing.add_done_callback(lambda _: os.close(descriptor))
+        else:
+            os.close(descriptor)
+
+    async def _flush(self) -> None:
+        await self._written()
+        if self._batch:
+            loop = asyncio.get_running_loop()
+            self._writing = loop.run_in_executor(None, _write_all, self._descriptor, self._batch)
+            self.size += self._gathered
+            self._batch, self._gathered = [], 0
+
+    async def _written(self) -> None:
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
+            self._writing = None
+
+
+def _open_at(path: Path, at: int) -> int:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    os.ftruncate(descriptor, at)
+    os.lseek(descriptor, at, os.SEEK_SET)
+    return descriptor
+
+
+def _write_all(descriptor: int, pieces: list[bytes | memoryview]) -> None:
+    while pieces:
+        written = os.writev(descriptor, pieces)
+        while pieces and written >= len(pieces[0]):
+            written -= len(pieces.pop(0))
+        if written:
+            pieces[0] = memoryview(pieces[0])[written:]
+
+
+def _prepare(folder: Path, note: Path) -> Mark | None:
+    """Clear away what an earlier try left, but for a file that can be resumed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mark, kept = None, ""
+    try:
+        found = _Note.model_validate_json(note.read_bytes())
+        at = (folder / Path(found.part).name).stat().st_size
+        if 0 < at < found.size:
+            mark, kept = Mark(found.etag, found.size, at), found.part
+    except (FileNotFoundError, ValidationError):
+        pass
+    if mark is None:
+        note.unlink(missing_ok=True)
+    for left in folder.glob("*.part"):
+        if left.name != kept:
+            left.unlink()
+    return mark
+
+
+def _settle(files: list[tuple[Path, DownloadedFile]], note: Path) -> None:
+    for part, file in files:
+        part.replace(file.path)
+    note.unlink(missing_ok=True)
+
+
+def _suffix(name: str) -> str:
+    """Readers of slides go by it, so it is the one thing kept of the server's name on disk."""
+    found = _SUFFIX.search(name)
+    return found[0].lower() if found else ""
