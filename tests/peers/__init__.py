@@ -1,0 +1,1 @@
+"""Real peers for tests: each runs for as long as the test that asked for it."""
