@@ -1,0 +1,333 @@
+"""Calls on Milvue: the options they follow, their limits, and what their failures mean to us.
+
+No url, no answer and no exception of a library gets into a failure's text: they may hold the token, a signed
+url or a patient's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import math
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Annotated, Any, Literal
+
+import aiohttp
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from yarl import URL
+
+from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+
+TOKEN_HEADER = "x-goog-meta-owner"  # noqa: S105
+_MOST_JSON = 16 * 2**20
+_RENDERING = (
+    *("output_format", "language", "output_selection", "recap_theme"),
+    *("structured_report_format", "static_report_format", "timezone"),
+)
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _read_seconds(value: Any) -> Any:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", value) if isinstance(value, str) else None
+    return float(found[1]) * _UNITS[found[2]] if found else value
+
+
+Seconds = Annotated[float, BeforeValidator(_read_seconds), Field(gt=0, allow_inf_nan=False)]
+Command = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+
+
+class Options(BaseModel):
+    """The adapter's part of gateway.yaml. What isn't given isn't sent: Milvue's own default holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/?#]+[^?#]*$")]
+    token: Annotated[SecretStr, Field(min_length=1)]
+    commands: Annotated[tuple[Command, ...], Field(min_length=1)]
+    signed_url: bool = False
+
+    output_format: Literal["overlay", "highbit", "gsps"] | None = None
+    language: Literal["fr", "en", "es", "de", "it", "pt"] | None = None
+    output_selection: Literal["all", "no_recap", "no_negatives", "none"] | None = None
+    recap_theme: Literal["dark", "light"] | None = None
+    structured_report_format: Literal["lite", "normal", "full", "none"] | None = None
+    static_report_format: Literal["rgb", "pdf", "none"] | None = None
+    timezone: str | None = None
+
+    organization_id: Annotated[str | None, Field(alias="organizationId")] = None
+    site_id: Annotated[str | None, Field(alias="siteId")] = None
+    analysis_id: Annotated[str | None, Field(alias="analysisId")] = None
+
+    first_poll: Seconds = 2.0
+    slowest_poll: Seconds = 30.0
+    connect_timeout: Seconds = 10.0
+    read_timeout: Seconds = 60.0  # the longest silence, in either direction
+    call_timeout: Seconds = 120.0  # the whole of a small call
+    upload_timeout: Seconds = 3600.0
+    download_timeout: Seconds = 1800.0
+    most_result_bytes: Annotated[int, Field(gt=0)] = 2 * 2**30
+
+    @field_validator("url")
+    @classmethod
+    def _without_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    @field_validator("commands")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("each command is named once")
+        return value
+
+    def rendering(self) -> dict[str, str]:
+        return {name: str(value) for name in _RENDERING if (value := getattr(self, name)) is not None}
+
+    def origin(self) -> dict[str, str]:
+        given = {
+            "organizationId": self.organization_id,
+            "siteId": self.site_id,
+            "analysisId": self.analysis_id,
+        }
+        return {name: value for name, value in given.items() if value is not None}
+
+
+class Outgoing:
+    """A body on its way out, and what became of it.
+
+    aiohttp replaces an exception of the body by its own; `trouble` keeps ours. Its read limit starts after
+    the body; `patience` is what ends a peer that stops reading in the middle.
+    """
+
+    def __init__(self, chunks: AsyncGenerator[bytes | memoryview, None], longest_silence: float) -> None:
+        self._chunks = chunks
+        self._silence = longest_silence
+        self.patience: asyncio.Timeout | None = None
+        self.began = False
+        self.complete = False
+        self.trouble: Exception | None = None
+
+    async def stream(self) -> AsyncGenerator[bytes | memoryview, None]:
+        self.began = True
+        try:
+            async for chunk in self._chunks:
+                self._wait(self._silence)
+                yield chunk
+                self._wait(None)  # our own source has limits of its own
+        except Exception as error:
+            self.trouble = error
+            raise
+        self.complete = True
+        self._wait(self._silence)
+
+    def _wait(self, seconds: float | None) -> None:
+        if self.patience is not None and not self.patience.expired():
+            now = asyncio.get_running_loop().time()
+            self.patience.reschedule(None if seconds is None else now + seconds)
+
+    async def close(self) -> None:
+        self.patience = None
+        with suppress(RuntimeError):  # still running: then aiohttp is ending it this moment
+            await self._chunks.aclose()
+
+
+class Wire:
+    def __init__(self, options: Options, session: aiohttp.ClientSession) -> None:
+        self.options = options
+        self._session = session
+
+    @asynccontextmanager
+    async def call(
+        self,
+        what: str,
+        method: str,
+        url: str,
+        *,
+        total: float,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Outgoing | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        options = self.options
+        limits = aiohttp.ClientTimeout(
+            total=total,
+            connect=options.connect_timeout,
+            sock_connect=options.connect_timeout,
+            sock_read=options.read_timeout,
+        )
+        sent = {TOKEN_HEADER: options.token.get_secret_value(), "Accept-Encoding": "identity"}
+        try:
+            async with asyncio.timeout(None) as patience:
+                if body is not None:
+                    body.patience = patience
+                async with self._session.request(
+                    method,
+                    URL(url, encoded=True) if params is None else URL(url).with_query(params),
+                    headers={**sent, **(headers or {})},
+                    data=None if body is None else body.stream(),
+                    timeout=limits,
+                    allow_redirects=False,
+                    raise_for_status=False,
+                ) as response:
+                    yield response
+        except (aiohttp.ClientError, OSError) as error:
+            if body is not None and body.trouble is not None:
+                raise body.trouble from None
+            raise _broken(what, error, uncertain=body is not None and body.began) from None
+        finally:
+            if body is not None:
+                await body.close()
+
+    async def read_json(
+        self, response: aiohttp.ClientResponse, what: str, *, uncertain: bool = False
+    ) -> dict[str, Any]:
+        gathered = bytearray()
+        async for chunk in response.content.iter_any():
+            gathered += chunk
+            if len(gathered) > _MOST_JSON:
+                raise Retryable(f"Milvue's answer to {what} is far too long.", uncertain=uncertain)
+        return self.decode(bytes(gathered), what, uncertain=uncertain)
+
+    def decode(self, data: bytes, what: str, *, uncertain: bool = False) -> dict[str, Any]:
+        """An object, without the token where Milvue repeats it: its words may be kept."""
+        try:
+            said = json.loads(data.replace(self.options.token.get_secret_value().encode(), b"(token)"))
+        except (ValueError, RecursionError):
+            said = None
+        if not isinstance(said, dict):
+            raise Retryable(
+                f"Milvue's answer to {what} can't be read: it isn't a JSON object.",
+                "If it stays so, look for a proxy between the gateway and Milvue that answers in its place.",
+                uncertain=uncertain,
+            )
+        return said
+
+    async def refuse(
+        self, response: aiohttp.ClientResponse, what: str, *, uncertain: bool = False
+    ) -> Failure:
+        """The failure that the status means, with Milvue's words where it gives some."""
+        try:
+            said = await self.read_json(response, what)
+        except (Retryable, aiohttp.ClientError, OSError):
+            said = {}  # the status has said the important thing
+        return refusal(response, what, said, uncertain=uncertain)
+
+    async def ask(
+        self, what: str, path: str, params: Mapping[str, str] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        """A small question: 200 with what Milvue says, or 404 with nothing; anything else is a failure."""
+        url = self.options.url + path
+        headers = {"Accept": "application/json"}
+        async with self.call(
+            what, "GET", url, total=self.options.call_timeout, params=params or {}, headers=headers
+        ) as response:
+            if response.status == 404:
+                return 404, {}
+            if response.status != 200:
+                raise await self.refuse(response, what)
+            return 200, await self.read_json(response, what)
+
+
+def heard(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Milvue's own words, for a failure's detail."""
+    message = said.get("message")
+    return {"milvue": message[:500]} if isinstance(message, str) and message else {}
+
+
+def refusal(
+    response: aiohttp.ClientResponse, what: str, said: Mapping[str, Any], *, uncertain: bool = False
+) -> Failure:
+    """What a status other than success means. `uncertain`: what was sent may count in spite of a 5xx."""
+    status = response.status
+    if status in (401, 403, 407):
+        return NeedsHuman(
+            f"Milvue refuses the gateway's token for {what} ({status}).",
+            "Put a valid token into the adapter's `token`, then resume the job.",
+            detail=heard(said),
+        )
+    if status == 404:
+        return NeedsHuman(
+            f"Milvue doesn't know the address for {what} (404).",
+            "Check the adapter's `url`, organization, site and analysis, then resume the job.",
+            detail=heard(said),
+        )
+    if 300 <= status < 400:
+        return NeedsHuman(
+            f"Milvue sends {what} elsewhere ({status}), and the token doesn't follow a redirect.",
+            "Put the final address into the adapter's `url`, then resume the job.",
+        )
+    after = _retry_after(response)
+    if status == 429:
+        return Retryable(
+            f"Milvue's quota is used up for {what} (429).",
+            "It is tried again later; lower `max_concurrent` or ask Milvue for a larger quota if it recurs.",
+            after=60.0 if after is None else after,
+        )
+    if status >= 500 or status < 300 or status in (408, 425):
+        return Retryable(
+            f"Milvue can't answer {what} at the moment ({status}).", after=after, uncertain=uncertain
+        )
+    return Permanent(
+        f"Milvue refuses {what} as not valid ({status}).",
+        "See whether the study suits the product, and whether the adapter's options are ones Milvue takes.",
+        detail=heard(said),
+    )
+
+
+def check_signed(url: Any, options: Options) -> str:
+    """The token and the images go with each signed url: never from https back to http."""
+    allowed = ("https://",) if options.url.startswith("https://") else ("https://", "http://")
+    try:
+        safe = isinstance(url, str) and url.startswith(allowed) and bool(URL(url, encoded=True).host)
+    except ValueError:
+        safe = False
+    if not safe:
+        raise NeedsHuman(
+            "Milvue gave a signed url that isn't safe to use.",
+            "Ask Milvue why; meanwhile `signed_url: false` sends the study directly.",
+        )
+    return str(url)
+
+
+def unwritable(error: OSError) -> Retryable:
+    return Retryable(
+        f"The job's work folder can't be written ({errno.errorcode.get(error.errno or 0, 'unknown')}).",
+        "Make room below `data_dir`, or mend its rights.",
+    )
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float | None:
+    given = response.headers.get("Retry-After", "").strip()
+    try:
+        seconds = float(given)
+    except ValueError:
+        try:
+            when = parsedate_to_datetime(given)
+        except (ValueError, TypeError):
+            return None
+        seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), 3600.0) if math.isfinite(seconds) else None
+
+
+def _broken(what: str, error: Exception, *, uncertain: bool) -> Failure:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        return NeedsHuman(
+            "Milvue's certificate isn't trusted here, so nothing was sent.",
+            "Check the adapter's `url`, and that the certificate is valid and its authority installed.",
+        )
+    if isinstance(error, aiohttp.InvalidURL):
+        return NeedsHuman(f"The address for {what} isn't a valid url.", "Check the adapter's `url`.")
+    advice = "See whether the gateway reaches Milvue's address (firewall, proxy, name service)."
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return Retryable("Milvue can't be reached.", advice)
+    if isinstance(error, TimeoutError):
+        return Retryable(f"Milvue didn't deal with {what} in time.", advice, uncertain=uncertain)
+    return Retryable(
+        f"The connection with Milvue broke during {what} ({type(error).__name__}).",
+        advice,
+        uncertain=uncertain,
+    )
