@@ -24,14 +24,16 @@ from pydantic import BaseModel
 
 
 class Failure(Exception):
-    """What went wrong in one sentence, and what to do about it. Neither may hold a patient's data."""
+    """What went wrong in one sentence, and what to do about it. Neither may hold a patient's data; what a
+    person needs of it to decide goes into `detail`, which is kept with the job and logged nowhere."""
 
     kind: ClassVar[str]
 
-    def __init__(self, message: str, advice: str = "") -> None:
+    def __init__(self, message: str, advice: str = "", *, detail: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.advice = advice
+        self.detail = dict(detail or {})
 
 
 class Retryable(Failure):
@@ -213,6 +215,7 @@ class Adapter(Protocol):
     """One vendor. Remembers nothing between calls: what it must know again goes in the Ticket."""
 
     Options: ClassVar[type[BaseModel]]
+    interactive: ClassVar[bool]  # False: the engine answers a `modify` itself, from the stored result
 
     def __init__(self, options: Any, session: aiohttp.ClientSession, work: Path) -> None: ...
 

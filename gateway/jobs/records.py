@@ -22,7 +22,6 @@ class NewJob:
     adapter: str
     origin: str
     priority: int = 0
-    settle: float = 0.0
     study_instance_uid: str | None = None
     accession_number: str | None = None
     patient_id: str | None = None
@@ -81,7 +80,8 @@ class Job:
     context: Mapping[str, Any] | None
     cancellation_tokens: tuple[str, ...]
     request_digest: str | None
-    slide_aspect: float | None
+    slide_width: int | None
+    slide_height: int | None
     archive: str | None
     submit_began: bool
     ticket: Mapping[str, Any] | None
@@ -135,17 +135,6 @@ class Event:
         """The hash that chains this event to the one before it."""
         moment = self.at.astimezone(UTC).isoformat(timespec="microseconds")
         return _digest([str(job_id), moment, self.state, self.what, self.detail, self.previous_hash])
-
-
-@dataclass(frozen=True, slots=True)
-class SlideResultRecord:
-    """What we last stored for an application on a slide, and for which job."""
-
-    result_id: int | None
-    version_id: str | None
-    job_id: UUID | None
-    job_created_at: datetime | None
-    rank: int | None
 
 
 def _digest(value: Any) -> str:

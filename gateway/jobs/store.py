@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import (
     Float,
+    RowMapping,
     and_,
     bindparam,
     case,
@@ -33,9 +34,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from gateway.delivery.slide import Remembered
 from gateway.jobs import states
 from gateway.jobs.cipher import Cipher
-from gateway.jobs.records import Delivery, Event, InstanceRecord, Job, NewJob, SlideResultRecord
+from gateway.jobs.records import Delivery, Event, InstanceRecord, Job, NewJob
 from gateway.jobs.states import FINAL, WORKING, State
 from gateway.jobs.tables import audit, deliveries, instances, job_events, jobs, slide_results
 
@@ -107,7 +109,7 @@ class Store:
             "adapter": new.adapter,
             "origin": new.origin,
             "priority": new.priority,
-            "next_at": _soon(new.settle),
+            "next_at": func.now(),
             "study_instance_uid": new.study_instance_uid,
             "accession_number": new.accession_number,
             "patient_id": self._cipher.seal(new.patient_id),
@@ -237,11 +239,11 @@ class Store:
         rows = (await connection.execute(statement)).mappings().all()
         return sorted((self._job(row) for row in rows), key=lambda job: (-job.priority, job.created_at))
 
-    async def renew(self, worker: int, lease: float) -> dict[UUID, int]:
-        """Prolong this worker's leases; returns those it still holds, with their fence numbers."""
+    async def renew(self, worker: int, at_work: Collection[UUID], lease: float) -> dict[UUID, int]:
+        """Prolong the leases of the jobs at work; returns those still held, with their fence numbers."""
         statement = (
             update(jobs)
-            .where(jobs.c.lease_holder == worker)
+            .where(jobs.c.lease_holder == worker, jobs.c.id.in_(list(at_work)))
             .values(leased_until=_soon(lease))
             .returning(jobs.c.id, jobs.c.fence)
         )
@@ -591,12 +593,12 @@ class Store:
 
     # -- results on slides ----------------------------------------------------------------------------
 
-    async def slide_result(self, server: str, application: str, slide_id: str) -> SlideResultRecord | None:
-        columns = [slide_results.c[f.name] for f in fields(SlideResultRecord)]
+    async def slide_result(self, server: str, application: str, slide_id: str) -> Remembered | None:
+        columns = [slide_results.c[f.name] for f in fields(Remembered)]
         statement = select(*columns).where(*self._on_slide(server, application, slide_id))
         async with self._engine.connect() as connection:
             row = (await connection.execute(statement)).mappings().first()
-            return None if row is None else SlideResultRecord(**row)
+            return None if row is None else Remembered(**row)
 
     async def begin_slide_result(self, server: str, application: str, slide_id: str, seconds: float) -> bool:
         """The right to create the first result on a slide, for so long: else two replicas make two."""
@@ -615,9 +617,9 @@ class Store:
             return (await connection.execute(statement)).first() is not None
 
     async def remember_slide_result(
-        self, server: str, application: str, slide_id: str, record: SlideResultRecord
+        self, server: str, application: str, slide_id: str, record: Remembered
     ) -> None:
-        values = {f.name: getattr(record, f.name) for f in fields(SlideResultRecord)}
+        values = {f.name: getattr(record, f.name) for f in fields(Remembered)}
         values["creating_until"] = None
         new = upsert(slide_results).values(
             server=server, application=application, slide_id=slide_id, **values
@@ -743,7 +745,7 @@ class Store:
     async def _wake(connection: AsyncConnection, payload: str = "") -> None:
         await connection.execute(select(func.pg_notify(CHANNEL, payload)))
 
-    def _job(self, row: Mapping[str, Any]) -> Job:
+    def _job(self, row: RowMapping) -> Job:
         values = {f.name: row[f.name] for f in fields(Job)}
         for name in _SEALED:
             values[name] = self._cipher.open(values[name])

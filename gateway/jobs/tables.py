@@ -8,7 +8,6 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
-    Float,
     ForeignKey,
     Identity,
     Index,
@@ -66,7 +65,8 @@ jobs = Table(
     Column("idempotency_key", Text),
     Column("request_digest", Text),
     # what is known
-    Column("slide_aspect", Float),  # height / width
+    Column("slide_width", Integer),
+    Column("slide_height", Integer),
     Column("archive", Text),
     Column("submit_began", Boolean, nullable=False, server_default="false"),
     Column("ticket", JSONB),
@@ -162,7 +162,7 @@ slide_results = Table(
     Column("version_id", Text),
     Column("job_id", Uuid),
     Column("job_created_at", _moment),
-    Column("rank", SmallInteger),
+    Column("rank", BigInteger),
     Column("creating_until", _moment),
 )
 

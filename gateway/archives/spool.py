@@ -1,0 +1,36 @@
+"""Where files of a job lie while it runs: data_dir/spool/<job>, unreadable to other users."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+from uuid import UUID
+
+
+class Spool:
+    def __init__(self, data_dir: Path) -> None:
+        self._root = data_dir / "spool"
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._root.chmod(0o700)
+
+    def folder(self, job_id: UUID) -> Path:
+        folder = self._root / str(job_id)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def empty(self, job_id: UUID) -> Path:
+        """A folder with nothing in it: what a broken-off try has left there is void."""
+        self.remove(job_id)
+        return self.folder(job_id)
+
+    def remove(self, job_id: UUID) -> None:
+        shutil.rmtree(self._root / str(job_id), ignore_errors=True)
+
+    def sweep(self, keep: Collection[UUID]) -> int:
+        """Remove what jobs have left that ended while nobody looked."""
+        kept = {str(one) for one in keep}
+        left = [entry for entry in self._root.iterdir() if entry.name not in kept]
+        for entry in left:
+            shutil.rmtree(entry, ignore_errors=True)
+        return len(left)

@@ -1,0 +1,241 @@
+"""What stands on the slide: one result per application, always our own earlier one updated.
+
+A job's sign on the slide has an age (its job's creation, then its step). An older sign never covers a newer
+one, however late it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+from gateway import __version__
+from gateway.contract import Finding, Finished, Retryable, SlideResult
+from gateway.sectra.client import SectraClient
+from gateway.sectra.failures import NotThere, VersionConflict
+from gateway.sectra.results import NewResult, StoredResult
+from gateway.sectra.shapes import frame, line, outline, pin
+
+Size = tuple[int, int]  # width, height
+UNKNOWN_SIZE: Size = (1000, 1000)
+
+_TRIES = 12
+_CREATING = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What we last stored for an application on a slide, and for which job and step."""
+
+    result_id: int | None
+    version_id: str | None
+    job_id: UUID | None
+    job_created_at: datetime | None
+    rank: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    server: str
+    application: str
+    slide_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Whose sign it is: of two, the younger job's and then the higher rank's stays."""
+
+    job_id: UUID
+    created_at: datetime
+    rank: int
+
+    def comes_before(self, other: Remembered) -> bool:
+        if other.job_created_at is None or other.rank is None:
+            return False
+        return (self.created_at, self.rank) < (other.job_created_at, other.rank)
+
+    def of(self, stored: StoredResult) -> Remembered:
+        return Remembered(stored.id, stored.version_id, self.job_id, self.created_at, self.rank)
+
+
+class Memory(Protocol):
+    """Where results and their versions are remembered, so that one call is the rule."""
+
+    async def slide_result(self, server: str, application: str, slide_id: str) -> Remembered | None: ...
+
+    async def begin_slide_result(
+        self, server: str, application: str, slide_id: str, seconds: float
+    ) -> bool: ...
+
+    async def remember_slide_result(
+        self, server: str, application: str, slide_id: str, record: Remembered
+    ) -> None: ...
+
+    async def forget_slide_result(self, server: str, application: str, slide_id: str) -> None: ...
+
+
+class SlideWriter:
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._locks: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
+
+    async def show(
+        self, client: SectraClient, place: Place, author: Author, result: SlideResult
+    ) -> StoredResult | None:
+        """Put a result on the slide; None when a younger one stands there already."""
+        async with self._locks.setdefault(place, asyncio.Lock()):
+            return await self._show(client, place, author, result)
+
+    async def ensure(
+        self, client: SectraClient, place: Place, author: Author, result: SlideResult
+    ) -> StoredResult | None:
+        """What stands there if it is this job's or a younger one's; else put `result` there."""
+        async with self._locks.setdefault(place, asyncio.Lock()):
+            known = await self._memory.slide_result(place.server, place.application, place.slide_id)
+            if known is not None and known.result_id is not None and _stands(known, author):
+                return await client.read_result(place.application, known.result_id)
+            return await self._show(client, place, author, result)
+
+    async def _show(
+        self, client: SectraClient, place: Place, author: Author, result: SlideResult
+    ) -> StoredResult | None:
+        for _ in range(_TRIES):
+            known = await self._memory.slide_result(place.server, place.application, place.slide_id)
+            if known is not None and author.comes_before(known):
+                return None
+            try:
+                stored = await self._store(client, place, known, result)
+            except VersionConflict:
+                await self._look_again(client, place, known)
+                continue
+            except NotThere:
+                if known is None or known.result_id is None:
+                    raise
+                # the user deleted it meanwhile: a new one takes its place
+                await self._memory.forget_slide_result(place.server, place.application, place.slide_id)
+                continue
+            await self._remember(place, author.of(stored))
+            return stored
+        raise Retryable(
+            f"the result on the slide was changed by others {_TRIES} times in a row",
+            "Look whether another system writes results for the same application.",
+        )
+
+    async def is_known(self, place: Place, author: Author) -> bool:
+        """Whether a sign of this job, or of a younger one, stands there."""
+        known = await self._memory.slide_result(place.server, place.application, place.slide_id)
+        return known is not None and _stands(known, author)
+
+    async def change(self, client: SectraClient, place: Place, changed: StoredResult) -> StoredResult:
+        """Store a result as a user changed it."""
+        async with self._locks.setdefault(place, asyncio.Lock()):
+            known = await self._memory.slide_result(place.server, place.application, place.slide_id)
+            try:
+                stored = await client.update_result(place.application, changed)
+            except VersionConflict:
+                current = await client.read_result(place.application, changed.id)
+                changed = changed.model_copy(update={"version_id": current.version_id})
+                stored = await client.update_result(place.application, changed)
+            if known is not None and known.result_id == stored.id:
+                await self._remember(place, replace(known, version_id=stored.version_id))
+            return stored
+
+    async def forget(self, place: Place, result_id: int) -> None:
+        """The user deleted it."""
+        known = await self._memory.slide_result(place.server, place.application, place.slide_id)
+        if known is not None and known.result_id == result_id:
+            await self._memory.forget_slide_result(place.server, place.application, place.slide_id)
+
+    async def _store(
+        self, client: SectraClient, place: Place, known: Remembered | None, result: SlideResult
+    ) -> StoredResult:
+        if known is not None and known.result_id is not None and known.version_id is not None:
+            body = _compose(place, result)
+            return await client.update_result(
+                place.application,
+                StoredResult(**body, id=known.result_id, version_id=known.version_id),
+            )
+        if not await self._memory.begin_slide_result(
+            place.server, place.application, place.slide_id, _CREATING
+        ):
+            raise Retryable("another process is storing the first result on this slide", after=1.0)
+        # One may stand there all the same: from before a crash, or an earlier life of the database.
+        earlier = await client.list_results(place.application, place.slide_id)
+        if earlier:
+            last = max(earlier, key=lambda one: one.id)
+            body = _compose(place, result)
+            return await client.update_result(
+                place.application, StoredResult(**body, id=last.id, version_id=last.version_id)
+            )
+        return await client.create_result(place.application, NewResult(**_compose(place, result)))
+
+    async def _look_again(self, client: SectraClient, place: Place, known: Remembered | None) -> None:
+        if known is None or known.result_id is None:
+            return
+        current = await client.read_result(place.application, known.result_id)
+        await self._remember(
+            place,
+            Remembered(current.id, current.version_id, known.job_id, known.job_created_at, known.rank),
+        )
+
+    async def _remember(self, place: Place, record: Remembered) -> None:
+        await self._memory.remember_slide_result(place.server, place.application, place.slide_id, record)
+
+
+def _stands(known: Remembered, author: Author) -> bool:
+    if known.job_created_at is None:
+        return False
+    return known.job_id == author.job_id or known.job_created_at > author.created_at
+
+
+def _compose(place: Place, result: SlideResult) -> dict[str, Any]:
+    data = {"context": {}, "result": result.data or {"type": "primitive", "content": []}}
+    return {
+        "slide_id": place.slide_id,
+        "display_result": result.display_result,
+        "display_properties": dict(result.display_properties),
+        "application_version": __version__,
+        "attachments": [],
+        "data": data,
+    }
+
+
+def temporary(place: Place, result: SlideResult) -> Mapping[str, Any]:
+    """A result without an id: what Sectra shows until the stored one is there."""
+    return NewResult(**_compose(place, result)).to_wire()
+
+
+def sign(text: str, size: Size, properties: Mapping[str, str | int | float]) -> SlideResult:
+    """A frame around the whole slide with a label: queued, at work, failed."""
+    framed = frame(*size, text).to_wire()
+    return SlideResult(text, dict(properties), {"type": "primitive", "content": [framed]})
+
+
+def present(finished: Finished, size: Size) -> SlideResult:
+    """The vendor's own slide result, or one made of its findings."""
+    if finished.slide is not None:
+        return finished.slide
+    width, _ = size
+    drawings = [frame(*size, finished.summary)]
+    for finding in finished.findings:
+        label = " ".join(filter(None, (finding.label, finding.measure)))
+        if finding.shape in ("box", "polygon"):
+            drawings.append(outline(_corners(finding), width, label))
+        elif finding.shape == "polyline":
+            drawings.append(line(finding.points, width, label))
+        elif finding.shape == "point":
+            drawings.append(pin(*finding.points[0], width, label))
+    content = [drawing.to_wire() for drawing in drawings]
+    return SlideResult(finished.summary, finished.properties, {"type": "primitive", "content": content})
+
+
+def _corners(finding: Finding) -> tuple[tuple[float, float], ...]:
+    if finding.shape != "box":
+        return finding.points
+    (left, top), (right, bottom) = finding.points
+    return ((left, top), (right, top), (right, bottom), (left, bottom))

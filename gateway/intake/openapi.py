@@ -1,0 +1,142 @@
+"""The OpenAPI document, made from the models that read requests and write answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from gateway import __version__
+from gateway.jobs.states import State
+
+_PROBLEM = {
+    "type": "object",
+    "required": ["title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+    },
+}
+
+
+def describe(
+    request: type[BaseModel], resumption: type[BaseModel], job: type[BaseModel], listed: type[BaseModel]
+) -> dict[str, Any]:
+    models = [(model, "serialization") for model in (job, listed)]
+    models += [(model, "validation") for model in (request, resumption)]
+    _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    one_job = _answer("The job", job.__name__)
+    acts: dict[str, Any] = {
+        act: {
+            "post": {
+                "summary": summary,
+                "parameters": [_job_id()],
+                **({"requestBody": _body(resumption.__name__, False)} if act == "resume" else {}),
+                "responses": {"200": one_job, **_problems(404, 409)},
+            }
+        }
+        for act, summary in (
+            ("retry", "At once, or again from the beginning what had ended"),
+            ("cancel", "Stop a job, also one that waits"),
+            ("resume", "Let a held job go on where it was held"),
+        )
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Imaging AI gateway", "version": __version__},
+        "security": [{"bearer": []}],
+        "paths": {
+            "/api/v1/jobs": {
+                "post": {
+                    "summary": "Ask for an analysis of a study",
+                    "requestBody": _body(request.__name__, True),
+                    "responses": {
+                        "202": one_job,
+                        "200": _answer("The job that this key stands for already", job.__name__),
+                        **_problems(400, 404, 409, 413, 422),
+                    },
+                },
+                "get": {
+                    "summary": "Jobs, the newest first",
+                    "parameters": [
+                        _query("state", {"type": "string", "enum": [state.value for state in State]}),
+                        _query("department", {"type": "string"}),
+                        _query("application", {"type": "string"}),
+                        _query("study", {"type": "string"}),
+                        _query("since", {"type": "string", "format": "date-time"}),
+                        _query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}),
+                        _query("cursor", {"type": "string"}),
+                    ],
+                    "responses": {"200": _answer("A page of jobs", listed.__name__), **_problems(422)},
+                },
+            },
+            "/api/v1/jobs/{id}": {
+                "get": {
+                    "summary": "A job with its events, deliveries and proof",
+                    "parameters": [_job_id()],
+                    "responses": {"200": one_job, **_problems(404)},
+                }
+            },
+            **{f"/api/v1/jobs/{{id}}/{act}": path for act, path in acts.items()},
+            "/api/v1/events": {
+                "get": {
+                    "summary": "Every event of every job, as it happens (server-sent events)",
+                    "responses": {
+                        "200": {
+                            "description": "A stream of events",
+                            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                        },
+                        **_problems(),
+                    },
+                }
+            },
+            "/api/v1/openapi.json": {
+                "get": {
+                    "summary": "This document",
+                    "responses": {
+                        "200": {
+                            "description": "OpenAPI",
+                            "content": {"application/json": {"schema": {"type": "object"}}},
+                        },
+                        **_problems(),
+                    },
+                }
+            },
+        },
+        "components": {
+            "schemas": {**schemas["$defs"], "Problem": _PROBLEM},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _answer(description: str, name: str) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{name}"}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _body(name: str, required: bool) -> dict[str, Any]:
+    schema = {"$ref": f"#/components/schemas/{name}"}
+    return {"required": required, "content": {"application/json": {"schema": schema}}}
+
+
+def _problems(*statuses: int) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        str(status): {
+            "description": "Refused, with the reason",
+            "content": {"application/problem+json": {"schema": schema}},
+        }
+        for status in (401, 403, *statuses)
+    }
+
+
+def _query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "schema": schema}
+
+
+def _job_id() -> dict[str, Any]:
+    return {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}

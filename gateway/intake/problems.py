@@ -1,0 +1,93 @@
+"""Refusals as application/problem+json: one sentence that a person can act on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+
+import structlog
+from aiohttp import web
+
+from gateway.contract import Failure, Retryable
+
+log = structlog.get_logger(__name__)
+
+_TITLES = {
+    400: "Not understood",
+    401: "Who are you?",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Not in this state",
+    413: "Too large",
+    422: "Wrong shape",
+    500: "Our fault",
+    503: "Not now",
+}
+
+
+class Problem(Exception):
+    def __init__(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = dict(headers or {})
+
+
+def answer(status: int, detail: str, headers: Mapping[str, str] | None = None) -> web.Response:
+    body = {
+        "type": "about:blank",
+        "title": _TITLES.get(status, "Refused"),
+        "status": status,
+        "detail": detail,
+    }
+    return web.json_response(body, status=status, headers=headers, content_type="application/problem+json")
+
+
+@web.middleware
+async def explain(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Whatever goes wrong below ends in a problem, and never shows what is inside."""
+    try:
+        return await handler(request)
+    except Problem as problem:
+        return answer(problem.status, problem.detail, problem.headers)
+    except web.HTTPRequestEntityTooLarge:
+        return answer(413, "the request is too large; nothing of that size belongs here")
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        return answer(error.status, _sentence(request, error), _kept(error))
+    except Failure as failure:
+        status = 503 if isinstance(failure, Retryable) else 409
+        return answer(status, f"{failure.message}. {failure.advice}".strip())
+    except Exception:
+        log.exception("a request broke", method=request.method, route=_route(request))
+        return answer(
+            500, "an error in the gateway itself; its log says more. Nothing was accepted: ask again"
+        )
+
+
+async def read_json(request: web.Request) -> object:
+    try:
+        return json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise Problem(400, "the body isn't JSON") from None
+
+
+def _sentence(request: web.Request, error: web.HTTPException) -> str:
+    if error.status == 404:
+        return "there is nothing at this address"
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return f"{request.method} isn't possible here; allowed: {', '.join(sorted(error.allowed_methods))}"
+    return error.reason
+
+
+def _kept(error: web.HTTPException) -> dict[str, str]:
+    return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return "" if resource is None else resource.canonical

@@ -1,0 +1,84 @@
+"""What a vendor returned, as the JSON that is stored (encrypted) with the job, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from gateway.contract import Document, Finding, Finished, NeedsHuman, Retryable, SlideResult
+from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
+
+
+def to_json(finished: Finished, work: Path) -> dict[str, Any]:
+    """Files by their name in the work folder and their digest."""
+    return {
+        "summary": finished.summary,
+        "empty": finished.empty,
+        "dicom": [_noted(path, work) for path in finished.dicom],
+        "findings": [asdict(finding) for finding in finished.findings],
+        "properties": dict(finished.properties),
+        "slide": None if finished.slide is None else asdict(finished.slide),
+        "hl7": list(finished.hl7),
+        "documents": [
+            {**_noted(one.path, work), "media_type": one.media_type, "title": one.title}
+            for one in finished.documents
+        ],
+    }
+
+
+def from_json(stored: Mapping[str, Any], work: Path) -> Finished:
+    return Finished(
+        summary=stored["summary"],
+        empty=stored["empty"],
+        dicom=tuple(work / one["name"] for one in stored["dicom"]),
+        findings=tuple(
+            Finding(**{**one, "points": tuple((x, y) for x, y in one["points"])})
+            for one in stored["findings"]
+        ),
+        properties=stored["properties"],
+        slide=None if stored["slide"] is None else SlideResult(**stored["slide"]),
+        hl7=tuple(stored["hl7"]),
+        documents=tuple(
+            Document(work / one["name"], one["media_type"], one["title"]) for one in stored["documents"]
+        ),
+    )
+
+
+def files_are_here(stored: Mapping[str, Any], work: Path) -> bool:
+    """Another machine may have collected them; then they have to be collected again."""
+    return all(
+        (work / one["name"]).is_file() and _digest(work / one["name"]) == one["sha256"]
+        for one in (*stored["dicom"], *stored["documents"])
+    )
+
+
+def check_study(finished: Finished, study_instance_uid: str) -> None:
+    """Every object must be DICOM, and of the study that was asked about."""
+    for path in finished.dicom:
+        with path.open("rb") as file:
+            try:
+                header = read_header(file.read(MAX_HEADER))
+            except NotDicom:
+                header = None
+        if header is None:
+            raise Retryable(
+                "the vendor returned an object that is no whole DICOM file",
+                "If this goes on, tell the vendor.",
+            )
+        if header.study_instance_uid != study_instance_uid:
+            raise NeedsHuman(
+                "the vendor returned a result for another study",
+                "Don't deliver it: find out at the vendor whose it is, then cancel or retry the job.",
+            )
+
+
+def _noted(path: Path, work: Path) -> dict[str, str]:
+    return {"name": str(path.relative_to(work)), "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,85 @@
+"""A study on its way from the archive to a vendor: only what was chosen, each instance counted and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+
+from gateway.archives.dicomweb import DicomwebArchive
+from gateway.contract import Header, Instance, Permanent, Retryable
+from gateway.jobs.records import InstanceRecord
+
+
+class Shipment:
+    """The `Study` that an adapter gets. `on_end` is told what was read whole before the walk ends, so that
+    it stands in the database before the vendor hears that this was the last instance."""
+
+    def __init__(
+        self,
+        archive: DicomwebArchive,
+        study_instance_uid: str,
+        chosen: Mapping[str, InstanceRecord],
+        max_bytes: int | None,
+        on_end: Callable[[list[InstanceRecord]], Awaitable[None]],
+    ) -> None:
+        self.study_instance_uid = study_instance_uid
+        self.promised = len(chosen)
+        self.sent = 0
+        self._archive = archive
+        self._chosen = chosen
+        self._max_bytes = max_bytes
+        self._on_end = on_end
+
+    async def instances(self) -> AsyncIterator[Instance]:
+        seen: dict[str, _Counted] = {}
+        size = 0
+        async for instance in self._archive.retrieve(self.study_instance_uid, self._chosen):
+            uid = instance.header.sop_instance_uid
+            if uid not in self._chosen:
+                continue
+            if uid in seen:
+                raise Retryable(
+                    f"the archive {self._archive.name} sent an instance twice",
+                    "If this goes on, have the archive check the study.",
+                )
+            seen[uid] = counted = _Counted(instance)
+            yield counted
+            size += counted.size
+            if self._max_bytes is not None and size > self._max_bytes:
+                raise Permanent(
+                    f"the study is larger than this application accepts ({self._max_bytes / 1e9:g} GB)",
+                    "Raise accept.max_bytes of the application if the vendor takes more.",
+                )
+        if len(seen) < self.promised:
+            raise Retryable(
+                f"the archive {self._archive.name} sent {len(seen)} of the {self.promised} instances chosen",
+                "If this goes on, have the archive check the study.",
+            )
+        read = [replace(self._chosen[uid], bytes=one.size, sha256=one.digest) for uid, one in seen.items()]
+        whole = [record for record, one in zip(read, seen.values(), strict=True) if one.whole]
+        self.sent = len(whole)
+        await self._on_end(whole)
+
+
+class _Counted:
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._hash = hashlib.sha256()
+        self.size = 0
+        self.whole = False
+
+    @property
+    def header(self) -> Header:
+        return self._instance.header
+
+    @property
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        async for chunk in self._instance.chunks():
+            self._hash.update(chunk)
+            self.size += len(chunk)
+            yield chunk
+        self.whole = True

@@ -1,0 +1,321 @@
+"""What is done in each state. A step looks, acts and says what came of it; the engine writes it down."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from gateway.archives.lookup import Lookup, Wanted
+from gateway.archives.spool import Spool
+from gateway.contract import Adapter, Failure, Finished, NeedsHuman, Order, Pending, Permanent, Ticket
+from gateway.jobs import results
+from gateway.jobs.dispatch import Dispatch
+from gateway.jobs.outcomes import Advance, Outcome, Rest, Wait
+from gateway.jobs.records import InstanceRecord, Job
+from gateway.jobs.shipment import Shipment
+from gateway.jobs.signs import Signs
+from gateway.jobs.states import State
+from gateway.jobs.store import Store
+from gateway.jobs.vendors import Vendors
+from gateway.settings import Application, Retry, Settings
+
+log = structlog.get_logger(__name__)
+
+_ARRIVED = ("notification",)  # nobody waits: the study may still be arriving
+
+
+class JobSteps:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        lookup: Lookup,
+        vendors: Vendors,
+        signs: Signs,
+        dispatch: Dispatch,
+        spool: Spool,
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._lookup = lookup
+        self._vendors = vendors
+        self._signs = signs
+        self._dispatch = dispatch
+        self._spool = spool
+        self._steps: dict[State, Callable[[Job], Awaitable[Outcome]]] = {
+            State.RECEIVED: self._begin,
+            State.LOCATING: self._locate,
+            State.SUBMITTING: self._submit,
+            State.ANALYSING: self._poll,
+            State.DELIVERING: self._deliver,
+            State.HELD: self._tell,
+            State.FAILED: self._tell,
+            State.CANCELLED: self._tell,
+        }
+
+    async def take(self, job: Job) -> Outcome:
+        return await self._steps[job.state](job)
+
+    def retry_of(self, job: Job) -> Retry:
+        found = self._settings.application(job.application)
+        return Retry() if found is None else found[1].retry
+
+    def contact_of(self, job: Job) -> str:
+        department = self._settings.departments.get(job.department)
+        return "" if department is None else department.contact
+
+    def _application(self, job: Job) -> Application:
+        found = self._settings.application(job.application)
+        if found is None:
+            raise NeedsHuman(
+                f"the application {job.application} is no longer configured",
+                "Put it back into its department, then resume the job; or cancel the job.",
+            )
+        return found[1]
+
+    def _adapter(self, job: Job) -> Adapter:
+        return self._vendors.make(job.adapter, self._spool.folder(job.id))
+
+    # -- received, locating ---------------------------------------------------------------------------
+
+    async def _begin(self, job: Job) -> Outcome:
+        self._application(job)
+        return Advance(State.LOCATING, "begun")
+
+    async def _locate(self, job: Job) -> Outcome:
+        application = self._application(job)
+        job = await self._read_slide(job, application)
+        if job.study_instance_uid is None and job.accession_number is None:
+            raise Permanent(
+                "the slide names neither a study nor an accession number",
+                "Complete the slide's request in Sectra, then ask again.",
+            )
+        wanted = Wanted(
+            job.study_instance_uid, job.accession_number, job.patient_id, application.accept.modalities
+        )
+        found = await self._lookup.find(application.archives, wanted)
+        if job.origin in _ARRIVED and job.promised != len(found.instances):
+            return Wait(
+                after=application.settle,
+                what=f"waiting {application.settle:g} s for the study to be complete",
+                values={"promised": len(found.instances)},
+            )
+        await self._store.promise(
+            job,
+            [
+                InstanceRecord(one.sop_instance_uid, one.series_instance_uid, one.sop_class_uid)
+                for one in found.instances
+            ],
+        )
+        return Advance(
+            State.SUBMITTING,
+            f"found in {found.archive}",
+            {
+                "instances": len(found.instances),
+                "left_out": found.left_out,
+                "archives": list(found.remarks),
+            },
+            {
+                "archive": found.archive,
+                "study_instance_uid": found.study.study_instance_uid,
+                "accession_number": job.accession_number or found.study.accession_number,
+                "patient_id": job.patient_id or found.study.patient_id,
+                "promised": len(found.instances),
+            },
+        )
+
+    async def _read_slide(self, job: Job, application: Application) -> Job:
+        """Which study the slide belongs to, asked of Sectra once."""
+        if job.slide_id is None or job.slide_width is not None:
+            return job
+        info = await self._signs.client_of(job).slide_info(job.slide_id, phi=True)
+        staining = info.staining.display_name if info.staining else None
+        if application.accept.staining and staining not in application.accept.staining:
+            raise Permanent(
+                f"the slide's staining ({staining or 'unknown'}) isn't one this application accepts",
+                f"Accepted: {', '.join(application.accept.staining)}.",
+            )
+        size = info.image_size
+        job = await self._store.keep(
+            job,
+            slide_width=size.width if size else 1000,
+            slide_height=size.height if size else 1000,
+            study_instance_uid=job.study_instance_uid or info.study_instance_uid,
+            accession_number=job.accession_number or info.accession_number,
+        )
+        await self._signs.show_queued(job)
+        return job
+
+    # -- submitting -----------------------------------------------------------------------------------
+
+    async def _submit(self, job: Job) -> Outcome:
+        application = self._application(job)
+        adapter = self._adapter(job)
+        order = _order(job)
+        ticket = await self._find_arrived(job, adapter, order) if job.submit_began else None
+        if ticket is None:
+            await self._signs.show_progress(job, "sending", 0.0)
+            job = await self._store.keep(job, "sending to the vendor", submit_began=True, sent=0)
+            chosen = {one.sop_instance_uid: one for one in await self._store.instances_of(job.id)}
+            shipment = Shipment(
+                self._lookup.archive(job.archive or ""),
+                order.study_instance_uid,
+                chosen,
+                application.accept.max_bytes,
+                lambda sent: self._store.record_sent(job, sent),
+            )
+            ticket = await adapter.submit(order, shipment)
+            sent = shipment.sent
+        else:
+            sent = job.sent or 0
+        acknowledged = await self._store.record_acknowledged(job, ticket.acknowledged)
+        if not job.promised == sent == acknowledged:
+            raise NeedsHuman(
+                f"the counts differ: {job.promised} instances promised by the archive, {sent} sent,"
+                f" {acknowledged} acknowledged by the vendor",
+                "Ask the vendor what arrived, then retry or cancel the job.",
+            )
+        return Advance(
+            State.ANALYSING,
+            "the vendor has the study",
+            {"sent": sent, "acknowledged": acknowledged},
+            {
+                "ticket": _ticket_to_json(ticket),
+                "sent": sent,
+                "acknowledged": acknowledged,
+                "result_by": datetime.now(UTC) + timedelta(seconds=application.result_within),
+            },
+        )
+
+    async def _find_arrived(self, job: Job, adapter: Adapter, order: Order) -> Ticket | None:
+        """After a crash or a broken connection: what the vendor already has isn't sent again."""
+        ticket = await adapter.find(order)
+        if ticket is None:
+            return None
+        if ticket.acknowledged is None and (job.sent or 0) < (job.promised or 0):
+            # The vendor knows the study, but not from us: our bytes had not all left.
+            await self._store.note(job.id, "the vendor knows the study from before; sending again")
+            return None
+        if ticket.acknowledged is not None and len(ticket.acknowledged) < (job.promised or 0):
+            await self._store.note(
+                job.id, "only part of the study had arrived", {"arrived": len(ticket.acknowledged)}
+            )
+            return None
+        await self._store.note(job.id, "the study had arrived already; nothing is sent again")
+        return ticket
+
+    # -- analysing ------------------------------------------------------------------------------------
+
+    async def _poll(self, job: Job) -> Outcome:
+        application = self._application(job)
+        if job.ticket is None:
+            raise NeedsHuman("the job has no ticket of its vendor", "Retry the job from the beginning.")
+        self._spool.empty(job.id)
+        answer = await self._adapter(job).poll(_ticket_from_json(job.ticket))
+        now = datetime.now(UTC)
+        if isinstance(answer, Finished):
+            return await self._collect(job, application, answer)
+        self._spool.remove(job.id)
+        deadline = job.result_by or now + timedelta(seconds=application.result_within)
+        if now >= deadline:
+            raise NeedsHuman(
+                f"no result within {application.result_within:g} s",
+                "Ask the vendor for the state of the study; resume the job to wait on.",
+            )
+        await self._signs.show_progress(job, answer.note or "analysing", answer.progress)
+        pause = min(answer.after, max(0.05, (deadline - now).total_seconds()))
+        values: dict[str, object] = {"result_by": deadline}
+        if answer.ticket is not None:
+            values["ticket"] = _ticket_to_json(answer.ticket)
+        return Wait(after=pause, values=values)
+
+    async def _collect(self, job: Job, application: Application, finished: Finished) -> Outcome:
+        results.check_study(finished, job.study_instance_uid or "")
+        stored = await asyncio.to_thread(results.to_json, finished, self._spool.folder(job.id))
+        destinations = [name for name in application.deliver if name != "sectra" or job.slide_id is not None]
+        await self._store.plan_deliveries(job.id, destinations)
+        return Advance(
+            State.DELIVERING,
+            "the vendor found nothing" if finished.empty else "the vendor is done",
+            {"objects": len(finished.dicom), "findings": len(finished.findings)},
+            {"result": stored, "received": len(finished.dicom)},
+        )
+
+    # -- delivering -----------------------------------------------------------------------------------
+
+    async def _deliver(self, job: Job) -> Outcome:
+        application = self._application(job)
+        finished = await self._finished(job)
+        if isinstance(finished, Pending):
+            return Wait(after=finished.after, what="collecting the results again")
+        outcome = await self._dispatch.run(job, application, finished)
+        if isinstance(outcome, Advance):
+            self._spool.remove(job.id)
+        return outcome
+
+    async def _finished(self, job: Job) -> Finished | Pending:
+        if job.result is None or job.ticket is None:
+            raise NeedsHuman("the job has no result to deliver", "Retry the job from the beginning.")
+        work = self._spool.folder(job.id)
+        if await asyncio.to_thread(results.files_are_here, job.result, work):
+            return results.from_json(job.result, work)
+        # Collected by another machine, or lost with its disk: the vendor still has them.
+        self._spool.empty(job.id)
+        answer = await self._adapter(job).poll(_ticket_from_json(job.ticket))
+        if isinstance(answer, Finished):
+            results.check_study(answer, job.study_instance_uid or "")
+            if len(answer.dicom) != job.received:
+                raise NeedsHuman(
+                    f"the vendor returned {job.received} objects at first and {len(answer.dicom)} now",
+                    "Ask the vendor, then retry or cancel the job.",
+                )
+        return answer
+
+    # -- ended or held --------------------------------------------------------------------------------
+
+    async def _tell(self, job: Job) -> Outcome:
+        """A doctor must never look at "queued" for ever."""
+        if job.state == State.CANCELLED and job.ticket is not None:
+            try:
+                await self._adapter(job).cancel(_ticket_from_json(job.ticket))
+            except Failure as failure:
+                await self._store.note(
+                    job.id, "the vendor couldn't be told of the cancel", {"message": failure.message}
+                )
+        if job.state != State.HELD:
+            self._spool.remove(job.id)
+        if job.slide_id is None:
+            return Rest()
+        await self._signs.show_end(job)
+        return Rest("said so on the slide")
+
+
+def _order(job: Job) -> Order:
+    if job.study_instance_uid is None:
+        raise NeedsHuman("the job has lost its study", "Retry the job from the beginning.")
+    return Order(
+        job_id=str(job.id),
+        application=job.application,
+        study_instance_uid=job.study_instance_uid,
+        accession_number=job.accession_number,
+        slide_id=job.slide_id,
+        input=job.input,
+        context=dict(job.context or {}),
+    )
+
+
+def _ticket_to_json(ticket: Ticket) -> dict[str, object]:
+    return {
+        "reference": ticket.reference,
+        "acknowledged": None if ticket.acknowledged is None else list(ticket.acknowledged),
+        "state": dict(ticket.state),
+    }
+
+
+def _ticket_from_json(stored: object) -> Ticket:
+    assert isinstance(stored, dict)
+    acknowledged = stored["acknowledged"]
+    return Ticket(stored["reference"], None if acknowledged is None else tuple(acknowledged), stored["state"])

@@ -1,0 +1,68 @@
+"""The configured vendors, made from the adapters that are installed (entry points `gateway.adapters`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+
+from gateway.contract import Adapter, NeedsHuman
+from gateway.settings import AdapterSettings, Misconfigured
+
+
+class Vendors:
+    """Raises Misconfigured for an adapter that isn't installed and options it doesn't know."""
+
+    def __init__(self, configured: Mapping[str, AdapterSettings], session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self._kinds: dict[str, type[Adapter]] = {}
+        self._options: dict[str, BaseModel] = {}
+        installed = {point.name: point for point in entry_points(group="gateway.adapters")}
+        problems: list[str] = []
+        for name, settings in configured.items():
+            if settings.kind not in installed:
+                allowed = ", ".join(sorted(installed)) or "none is installed"
+                problems.append(f"adapters.{name}.kind: no adapter {settings.kind}; allowed: {allowed}")
+                continue
+            kind: type[Adapter] = installed[settings.kind].load()
+            try:
+                self._options[name] = kind.Options.model_validate(settings.options)
+            except ValidationError as error:
+                problems += _sentences(name, kind.Options, error)
+            self._kinds[name] = kind
+        if problems:
+            raise Misconfigured(problems)
+        self.limits = {
+            name: settings.max_concurrent
+            for name, settings in configured.items()
+            if settings.max_concurrent is not None
+        }
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._kinds)
+
+    def make(self, name: str, work: Path) -> Adapter:
+        if name not in self._kinds:
+            raise NeedsHuman(
+                f"the adapter {name} of this job is no longer configured",
+                f"Put adapters.{name} back into the configuration, or cancel the job.",
+            )
+        return self._kinds[name](self._options[name], self._session, work)
+
+
+def _sentences(name: str, options: type[BaseModel], error: ValidationError) -> list[str]:
+    sentences = []
+    for problem in error.errors(include_input=False):
+        place = ".".join(("adapters", name, *map(str, problem["loc"])))
+        if problem["type"] == "extra_forbidden":
+            allowed = ", ".join(sorted({"kind", "max_concurrent", *options.model_fields}))
+            sentences.append(f"{place} is not a key here; allowed: {allowed}")
+        elif problem["type"] == "missing":
+            sentences.append(f"{place} is missing")
+        else:
+            sentences.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}")
+    return sentences
