@@ -7,6 +7,7 @@ when all of them are proven whole; until then they end in `.part`, beside a note
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 from contextlib import aclosing
@@ -37,9 +38,10 @@ class DownloadedFile:
 class _Note(BaseModel):
     """What is kept of a single file that can be resumed."""
 
+    name: str
+    media_type: str
     etag: str
     size: int
-    part: str
 
 
 async def download_files(call: Caller, slide_id: str, folder: Path) -> list[DownloadedFile]:
@@ -64,20 +66,26 @@ async def _download(call: Caller, slide_id: str, folder: Path) -> list[Downloade
                 if isinstance(event, Chunk) and part is not None:
                     await part.write(event.data)
                 elif isinstance(event, Begin):
-                    path = folder / f"{len(files) + 1:04d}{_suffix(event.name)}"
-                    part = _Part(path.with_name(path.name + ".part"), event)
+                    path = _path(folder, len(files) + 1, event.name)
+                    part = _Part(_part(path), event)
                     if event.etag and event.size:
-                        kept = _Note(etag=event.etag, size=event.size, part=part.path.name)
+                        kept = _Note(
+                            name=event.name, media_type=event.media_type, etag=event.etag, size=event.size
+                        )
                         await asyncio.to_thread(note.write_text, kept.model_dump_json())
                     await part.open(event.at)
                 elif part is not None:
                     await part.finish()
                     files.append((part.path, DownloadedFile(path, part.name, part.media_type, part.size)))
                     part = None
+    except Retryable:
+        if part is not None:
+            await part.finish()  # what has come needn't come again
+        raise
     finally:
         if part is not None:
             part.close()
-    await asyncio.to_thread(_settle, files, note)
+    await asyncio.to_thread(_settle, folder, files, note)
     return [file for _, file in files]
 
 
@@ -132,6 +140,9 @@ class _Part:
 
 def _open_at(path: Path, at: int) -> int:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    if os.fstat(descriptor).st_size < at:
+        os.close(descriptor)
+        raise FileNotFoundError(errno.ENOENT, "what was downloaded before is gone")
     os.ftruncate(descriptor, at)
     os.lseek(descriptor, at, os.SEEK_SET)
     return descriptor
@@ -149,29 +160,35 @@ def _write_all(descriptor: int, pieces: list[bytes | memoryview]) -> None:
 def _prepare(folder: Path, note: Path) -> Mark | None:
     """Clear away what an earlier try left, but for a file that can be resumed."""
     folder.mkdir(parents=True, exist_ok=True)
-    mark, kept = None, ""
+    mark, kept = None, None
     try:
         found = _Note.model_validate_json(note.read_bytes())
-        at = (folder / Path(found.part).name).stat().st_size
+        part = _part(_path(folder, 1, found.name))
+        at = part.stat().st_size
         if 0 < at < found.size:
-            mark, kept = Mark(found.etag, found.size, at), found.part
+            mark, kept = Mark(**found.model_dump(), at=at), part
     except (FileNotFoundError, ValidationError):
         pass
     if mark is None:
         note.unlink(missing_ok=True)
     for left in folder.glob("*.part"):
-        if left.name != kept:
+        if left != kept:
             left.unlink()
     return mark
 
 
-def _settle(files: list[tuple[Path, DownloadedFile]], note: Path) -> None:
+def _settle(folder: Path, files: list[tuple[Path, DownloadedFile]], note: Path) -> None:
     for part, file in files:
         part.replace(file.path)
-    note.unlink(missing_ok=True)
+    for left in (note, *folder.glob("*.part")):
+        left.unlink(missing_ok=True)
 
 
-def _suffix(name: str) -> str:
-    """Readers of slides go by it, so it is the one thing kept of the server's name on disk."""
-    found = _SUFFIX.search(name)
-    return found[0].lower() if found else ""
+def _path(folder: Path, number: int, name: str) -> Path:
+    """Readers of slides go by the suffix, so it is the one thing kept of the server's name on disk."""
+    suffix = _SUFFIX.search(name)
+    return folder / f"{number:04d}{suffix[0].lower() if suffix else ''}"
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + ".part")

@@ -28,6 +28,8 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)$")
 class Mark:
     """Where a broken download of a single file got to, and what tells that the file is still the same."""
 
+    name: str
+    media_type: str
     etag: str
     size: int
     at: int
@@ -177,9 +179,8 @@ async def _parts(call: Caller, response: aiohttp.ClientResponse) -> AsyncIterato
 
 def _begin(call: Caller, response: aiohttp.ClientResponse, mark: Mark | None) -> Begin:
     headers = response.headers
-    name = _name(headers.get("Content-Disposition", ""))
     if mark and response.status == 206:
-        return Begin(name, response.content_type, mark.size, mark.etag, mark.at)
+        return Begin(mark.name, mark.media_type, mark.size, mark.etag, mark.at)
     encoded = headers.get("Content-Encoding", "identity") != "identity"
     size = None if encoded else response.content_length
     if size is None and "chunked" not in headers.get("Transfer-Encoding", "").lower():
@@ -190,6 +191,7 @@ def _begin(call: Caller, response: aiohttp.ClientResponse, mark: Mark | None) ->
     _check_size(call, size or 0)
     etag = headers.get("ETag", "")
     resumable = size and etag.startswith('"') and headers.get("Accept-Ranges", "").strip().lower() == "bytes"
+    name = _name(headers.get("Content-Disposition", ""))
     return Begin(name, response.content_type, size, etag if resumable else None)
 
 
@@ -212,7 +214,9 @@ def _wish(mark: Mark | None) -> dict[str, str]:
 
 
 def _mark(begin: Begin, at: int) -> Mark | None:
-    return Mark(begin.etag, begin.size, at) if begin.etag and begin.size else None
+    if not begin.etag or not begin.size:
+        return None
+    return Mark(begin.name, begin.media_type, begin.etag, begin.size, at)
 
 
 def _check_size(call: Caller, size: int) -> None:

@@ -7,6 +7,7 @@ our own for what comes after.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ class ClientCredentials:
         self._url = URL(
             f"{url.rstrip('/')}/token?applicationId={quote(application_id, safe='')}", encoded=True
         )
-        self._auth = aiohttp.BasicAuth(username, password, encoding="utf-8")
+        self._user = base64.b64encode(f"{username}:{password}".encode()).decode()
         self._timeout = timeout or aiohttp.ClientTimeout(total=60, sock_connect=10, sock_read=30)
         self._value: str | None = None
         self._dies = 0.0
@@ -129,7 +130,7 @@ class ClientCredentials:
             async with self._session.post(
                 self._url,
                 data={"grant_type": "client_credentials"},
-                auth=self._auth,
+                headers={"Authorization": f"Basic {self._user}"},
                 allow_redirects=False,
                 timeout=self._timeout,
             ) as response:
