@@ -85,6 +85,12 @@ def read_header(data: bytes) -> Header | None:
     return header
 
 
+def dataset_start(data: bytes) -> int | None:
+    """Where the file meta information, which each archive writes anew, ends."""
+    meta = _read_meta(data)
+    return meta.dataset if meta else None
+
+
 def without_pixels(data: bytes) -> bytes:
     """The file with its pixel data emptied. `data` begins at its beginning and reaches at least to them."""
     meta = _read_meta(data)

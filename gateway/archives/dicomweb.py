@@ -1,0 +1,236 @@
+"""An archive that speaks DICOMweb: what it has (QIDO-RS), and its bytes as they come (WADO-RS)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+
+from gateway.archives.certificate import certificate_expiry
+from gateway.contract import Failure, Health, NeedsHuman, Permanent
+from gateway.dicom import web
+from gateway.dicom.stream import StreamedInstance, instances_of
+
+_STUDY_FIELDS = "00080050,00080054,00080056,00080061,00100020,0020000D,00200010,00201206,00201208"
+_INSTANCE_FIELDS = "00080016,00080018,00080060,0020000D,0020000E"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyMatch:
+    archive: str
+    study_instance_uid: str
+    accession_number: str | None = None
+    patient_id: str | None = None
+    study_id: str | None = None
+    modalities: tuple[str, ...] = ()
+    series_count: int | None = None
+    instance_count: int | None = None
+    availability: str | None = None  # ONLINE, NEARLINE, OFFLINE, UNAVAILABLE; None: not told
+    retrieve_ae: str | None = None
+
+    def __repr__(self) -> str:
+        return f"StudyMatch({self.archive})"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRef:
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str | None
+    modality: str | None
+
+
+class Retrieval:
+    """A study on its way: walk it once. What came and what should have come is known when the walk ends.
+
+    Left before its end, it is closed by `aclose` (see contextlib.aclosing).
+    """
+
+    def __init__(
+        self, instances: AsyncGenerator[StreamedInstance, None], expected: Collection[str] | None
+    ) -> None:
+        self._instances = instances
+        self._expected = expected
+        self._seen: set[str] = set()
+
+    async def __aiter__(self) -> AsyncIterator[StreamedInstance]:
+        async with aclosing(self._instances):
+            async for instance in self._instances:
+                self._seen.add(instance.header.sop_instance_uid)
+                yield instance
+
+    async def aclose(self) -> None:
+        await self._instances.aclose()
+
+    @property
+    def missing(self) -> frozenset[str]:
+        return frozenset(self._expected or ()) - self._seen
+
+    @property
+    def extra(self) -> frozenset[str]:
+        return frozenset() if self._expected is None else frozenset(self._seen.difference(self._expected))
+
+
+class DicomwebArchive:
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        session: aiohttp.ClientSession,
+        *,
+        username: str | None = None,
+        password: str | None = None,
+        token: str | None = None,
+        limits: web.Limits = web.Limits(),  # noqa: B008
+    ) -> None:
+        self.name = name
+        self.peer = web.Peer(f"archive {name}", url, username, password, token, limits)
+        self._session = session
+
+    async def find_studies(
+        self,
+        *,
+        study_instance_uid: str | None = None,
+        accession_number: str | None = None,
+        patient_id: str | None = None,
+    ) -> list[StudyMatch]:
+        asked = {
+            tag: value
+            for tag, value in (
+                ("0020000D", study_instance_uid),
+                ("00080050", accession_number),
+                ("00100020", patient_id),
+            )
+            if value
+        }
+        if not asked:
+            raise Permanent(
+                "nothing was said that a study can be looked for with",
+                "Name the study UID, or the accession number.",
+            )
+        items = await self._query("studies", {**asked, "includefield": _STUDY_FIELDS}, "looking for a study")
+        return [self._match_of(item) for item in items if _answers(item, asked)]
+
+    async def list_instances(self, study_instance_uid: str, promised: int | None = None) -> list[InstanceRef]:
+        """All of them, page by page where the server caps its answers; `promised` spares a last, empty page."""
+        path = f"studies/{web.require_uid(study_instance_uid)}/instances"
+        listed: dict[str, InstanceRef] = {}
+        offset = 0
+        while True:
+            query = {"includefield": _INSTANCE_FIELDS} | ({"offset": str(offset)} if offset else {})
+            items = await self._query(path, query, "listing the instances of a study")
+            known = len(listed)
+            for item in items:
+                sop, series = web.text_of(item, "00080018"), web.text_of(item, "0020000E")
+                if not sop or not series:
+                    raise web.nonsense(
+                        self.peer.name, "listing the instances of a study", "with one that has no UID"
+                    )
+                listed[sop] = InstanceRef(
+                    series, sop, web.text_of(item, "00080016"), web.text_of(item, "00080060")
+                )
+            offset += len(items)
+            if len(listed) == known or len(listed) == promised:
+                return list(listed.values())
+
+    def retrieve(self, study_instance_uid: str, expected: Collection[str] | None = None) -> Retrieval:
+        """The whole study; an archive that doesn't have it gives no instances."""
+        path = f"studies/{web.require_uid(study_instance_uid)}"
+        return Retrieval(self._retrieve(path, study_instance_uid), expected)
+
+    def retrieve_instance(
+        self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
+    ) -> Retrieval:
+        """One instance, for a local copy that lacks it."""
+        study, series, sop = map(web.require_uid, (study_instance_uid, series_instance_uid, sop_instance_uid))
+        path = f"studies/{study}/series/{series}/instances/{sop}"
+        return Retrieval(self._retrieve(path, study_instance_uid), {sop_instance_uid})
+
+    async def check(self) -> Health:
+        try:
+            async with self._get(
+                "studies?limit=1", web.ACCEPT_JSON, "checking it", self.peer.limits.for_query()
+            ) as answer:
+                if answer.status == 404:
+                    raise NeedsHuman(
+                        f"the {self.peer.name} answered 404: there is no DICOMweb at its url",
+                        f"Correct archives.{self.name}.url.",
+                    )
+                if answer.status != 204:
+                    await web.read_items(answer, self.peer.name, "checking it")
+        except Failure as failure:
+            return Health(False, f"{failure.message}. {failure.advice}")
+        return Health(
+            True,
+            f"the {self.peer.name} answers and lets us in",
+            await certificate_expiry(self.peer.url, self.peer.limits.connect),
+        )
+
+    async def _retrieve(self, path: str, study_instance_uid: str) -> AsyncGenerator[StreamedInstance, None]:
+        doing = "sending a study"
+        async with self._get(path, web.ACCEPT_DICOM, doing, self.peer.limits.for_transfer()) as answer:
+            if answer.status in (204, 404):
+                return
+            async for instance in instances_of(answer, self.peer.name, doing):
+                if instance.header.study_instance_uid != study_instance_uid:
+                    raise NeedsHuman(
+                        f"the {self.peer.name} sent an instance of another study than the one asked for",
+                        "Have the archive check this study; nothing more of it is forwarded.",
+                    )
+                yield instance
+
+    async def _query(self, path: str, query: Mapping[str, str], doing: str) -> list[web.Item]:
+        async with self._get(path, web.ACCEPT_JSON, doing, self.peer.limits.for_query(), query) as answer:
+            if answer.status in (204, 404):
+                return []
+            return await web.read_items(answer, self.peer.name, doing)
+
+    @asynccontextmanager
+    async def _get(
+        self,
+        path: str,
+        accept: str,
+        doing: str,
+        timeout: aiohttp.ClientTimeout,
+        query: Mapping[str, str] | None = None,
+    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+        """An answer of 200, 204 or 404."""
+        with web.translated(self.peer.name, doing):
+            request = self._session.get(
+                self.peer.address(path),
+                params=query,
+                headers=self.peer.headers(accept),
+                timeout=timeout,
+                allow_redirects=False,  # our credentials go to nobody else
+                read_bufsize=web.READ_BUFFER,
+            )
+            async with request as answer:
+                if answer.status not in (200, 204, 404):
+                    raise web.refusal_of(answer, self.peer.name, doing)
+                yield answer
+
+    def _match_of(self, item: web.Item) -> StudyMatch:
+        uid = web.text_of(item, "0020000D")
+        if uid is None:
+            raise web.nonsense(self.peer.name, "looking for a study", "with a study that has no UID")
+        availability = web.text_of(item, "00080056")
+        modalities = [part for value in web.values_of(item, "00080061") for part in str(value).split("\\")]
+        return StudyMatch(
+            archive=self.name,
+            study_instance_uid=uid,
+            accession_number=web.text_of(item, "00080050"),
+            patient_id=web.text_of(item, "00100020"),
+            study_id=web.text_of(item, "00200010"),
+            modalities=tuple(modality.strip() for modality in modalities if modality.strip()),
+            series_count=web.number_of(item, "00201206"),
+            instance_count=web.number_of(item, "00201208"),
+            availability=availability.upper() if availability else None,
+            retrieve_ae=web.text_of(item, "00080054"),
+        )
+
+
+def _answers(item: web.Item, asked: Mapping[str, str]) -> bool:
+    """A server that doesn't know a filter passes over it, and reads a * as anything: then others come."""
+    return all(web.text_of(item, tag) in (None, value.strip()) for tag, value in asked.items())

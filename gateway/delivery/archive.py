@@ -1,0 +1,207 @@
+"""Results into an archive (STOW-RS), believed only once they were read back.
+
+An archive may answer 200 and have stored nothing new: a known SOP instance UID keeps its old bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+
+from gateway.contract import Failure, Header, NeedsHuman, Retryable
+from gateway.delivery.readback import Verdict, read_back
+from gateway.dicom import web
+from gateway.dicom.multipart import Writer
+from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
+
+_CHUNK = 1024 * 1024
+_DOING = "storing results"
+_DUPLICATE = 0x0111
+_PASSING = frozenset((0x0110,))  # and 0xA7xx: the archive's own trouble, which may be over the next time
+_WORDS = {
+    0x0110: "the archive failed in processing it",
+    _DUPLICATE: "the archive has an instance of this UID already",
+    0x0112: "the archive doesn't know it",
+    0x0117: "the instance is invalid",
+    0x0119: "its SOP class and its instance contradict each other",
+    0x0122: "the archive doesn't take its SOP class",
+    0x0124: "the archive doesn't let us store it",
+    0xA700: "the archive is out of resources",
+    0xA900: "it doesn't match the study or the SOP class it was sent as",
+    0xC000: "the archive can't understand it",
+    0xC122: "the archive doesn't take its transfer syntax",
+    0xB000: "the archive changed some of its attributes",
+    0xB006: "the archive left out some of its attributes",
+    0xB007: "its attributes don't match its SOP class",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StowOutcome:
+    """By SOP instance UID. What the answer passed over in silence is `unconfirmed`."""
+
+    stored: frozenset[str] = frozenset()
+    warned: Mapping[str, int] = field(default_factory=dict)  # stored, with a WarningReason
+    failed: Mapping[str, int] = field(default_factory=dict)  # not stored, with its FailureReason
+    unconfirmed: frozenset[str] = frozenset()
+    reference: str | None = None  # where the archive says that the study is
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the archive was seen to hold. `remarks`: what it said or changed, instance by instance."""
+
+    count: int
+    reference: str | None
+    remarks: tuple[str, ...] = ()
+
+
+def describe(reason: int) -> str:
+    for known in (reason, reason & 0xFF00, reason & 0xF000):
+        if known in _WORDS:
+            return f"{_WORDS[known]} ({reason:04X})"
+    return f"the archive gives reason {reason:04X}"
+
+
+async def store(
+    session: aiohttp.ClientSession, peer: web.Peer, files: Sequence[Path], study_instance_uid: str
+) -> Stored:
+    """Store the files and read them back; what isn't there afterwards as it was sent is a failure."""
+    outcome = await stow(session, peer, files, study_instance_uid)
+    refused = {uid: reason for uid, reason in outcome.failed.items() if reason != _DUPLICATE}
+    if refused:
+        raise _failure_of(peer, refused, len(files))
+    verdicts = await read_back(session, peer, files)
+    lacking = [uid for uid, verdict in verdicts.items() if verdict is Verdict.MISSING]
+    if lacking:
+        raise Retryable(
+            f"the {peer.name} took {len(files)} results and doesn't have {len(lacking)} of them",
+            "It may still be taking them in; if this goes on, look into its log.",
+            detail={"missing": lacking},
+        )
+    others = [uid for uid, verdict in verdicts.items() if verdict is Verdict.OTHER]
+    if others:
+        raise NeedsHuman(
+            f"the {peer.name} holds something else under the UIDs of {len(others)} of {len(files)} results",
+            "It keeps what it had: remove the old instances there, then resume the job.",
+            detail={"other": others},
+        )
+    remarks = [f"{uid}: {describe(reason)}" for uid, reason in outcome.warned.items()]
+    remarks += [
+        f"{uid}: the archive keeps it with changed attributes"
+        for uid, verdict in verdicts.items()
+        if verdict is Verdict.COERCED and uid not in outcome.warned
+    ]
+    return Stored(len(verdicts), outcome.reference, tuple(remarks))
+
+
+async def stow(
+    session: aiohttp.ClientSession, peer: web.Peer, files: Sequence[Path], study_instance_uid: str
+) -> StowOutcome:
+    """Send the files, and read what the archive says of each; it isn't asked whether that is true."""
+    if not files:
+        return StowOutcome()
+    sent = {(await _read_header(file, study_instance_uid)).sop_instance_uid for file in files}
+    writer = Writer()
+    frame = [writer.begin() for _ in files]
+    end = writer.end()
+    size = sum(map(len, frame)) + len(end) + sum(file.stat().st_size for file in files)
+    with web.translated(peer.name, _DOING, writes=True):
+        request = session.post(
+            peer.address(f"studies/{web.require_uid(study_instance_uid)}"),
+            data=_stream(files, frame, end),
+            headers={
+                **peer.headers(web.ACCEPT_JSON),
+                "Content-Type": writer.content_type,
+                "Content-Length": str(size),  # not every archive takes chunks
+            },
+            timeout=peer.limits.for_transfer(),
+            allow_redirects=False,
+        )
+        async with request as answer:
+            if answer.status not in (200, 202, 204, 409):
+                raise web.refusal_of(answer, peer.name, _DOING, writes=True)
+            outcome = _outcome_of(await _read_answer(answer, peer), sent)
+            if answer.status == 409 and not outcome.failed:
+                raise NeedsHuman(
+                    f"the {peer.name} refused all {len(files)} results (409) and doesn't say why",
+                    "Look into its log: does it take results of this study and of this kind?",
+                )
+            return outcome
+
+
+async def _read_header(file: Path, study_instance_uid: str) -> Header:
+    def read() -> bytes:
+        with file.open("rb") as opened:
+            return opened.read(MAX_HEADER)
+
+    try:
+        header = read_header(await asyncio.to_thread(read))
+    except NotDicom as error:
+        raise NeedsHuman(
+            f"a result is no DICOM instance ({error})", "Ask the vendor what it has returned."
+        ) from error
+    if header is None:
+        raise NeedsHuman("a result is a cut-off DICOM instance", "Have the vendor's result fetched again.")
+    if header.study_instance_uid != study_instance_uid:
+        raise NeedsHuman(
+            "a result belongs to another study than the job's; nothing was stored",
+            "Compare the vendor's result with the patient before anything else is done.",
+        )
+    return header
+
+
+async def _stream(files: Sequence[Path], frame: Sequence[bytes], end: bytes) -> AsyncIterator[bytes]:
+    for file, begin in zip(files, frame, strict=True):
+        yield begin
+        with await asyncio.to_thread(file.open, "rb") as opened:
+            while chunk := await asyncio.to_thread(opened.read, _CHUNK):
+                yield chunk
+    yield end
+
+
+async def _read_answer(answer: aiohttp.ClientResponse, peer: web.Peer) -> web.Item:
+    """A success without a word is possible; the reading back will tell."""
+    if answer.status in (204, 409) and "json" not in answer.headers.get("Content-Type", ""):
+        return {}
+    if answer.headers.get("Content-Length") == "0":
+        return {}
+    items = await web.read_items(answer, peer.name, _DOING)
+    return items[0] if items else {}
+
+
+def _outcome_of(item: web.Item, sent: set[str]) -> StowOutcome:
+    warned: dict[str, int] = {}
+    stored: set[str] = set()
+    for one in web.values_of(item, "00081199"):
+        if isinstance(one, dict) and (uid := web.text_of(one, "00081155")):
+            stored.add(uid)
+            if (reason := web.number_of(one, "00081196")) is not None:
+                warned[uid] = reason
+    failed: dict[str, int] = {}
+    for one in web.values_of(item, "00081198"):
+        # a failure that names no instance could be any of them: then all that isn't stored has failed
+        if isinstance(one, dict):
+            reason = web.number_of(one, "00081197") or 0
+            uid = web.text_of(one, "00081155")
+            failed |= {uid: reason} if uid else dict.fromkeys(sent - stored, reason)
+    return StowOutcome(
+        stored=frozenset(stored - failed.keys()),
+        warned=warned,
+        failed=failed,
+        unconfirmed=frozenset(sent - stored - failed.keys()),
+        reference=web.text_of(item, "00081190"),
+    )
+
+
+def _failure_of(peer: web.Peer, refused: Mapping[str, int], count: int) -> Failure:
+    reasons = "; ".join(sorted({describe(reason) for reason in refused.values()}))
+    message = f"the {peer.name} refused {len(refused)} of {count} results: {reasons}"
+    detail = {"refused": {uid: describe(reason) for uid, reason in refused.items()}}
+    if all(reason in _PASSING or reason & 0xFF00 == 0xA700 for reason in refused.values()):
+        return Retryable(message, "If this goes on, look into the archive's log and its disk.", detail=detail)
+    return NeedsHuman(message, "Have the archive accept these results, then resume the job.", detail=detail)

@@ -1,0 +1,214 @@
+"""What every call on a DICOMweb server has in common: how we sign in, how long we wait, how a failure is
+classed, and its JSON, in which any value may be missing, empty or null.
+
+The sentences name the server as the configuration does, never an address: it may hold a patient's UIDs.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import aiohttp
+
+from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway.dicom.multipart import media_type_of
+
+ACCEPT_JSON: Final = "application/dicom+json"
+# Without the asterisk an archive may decompress what it holds, and no instance would be bit-identical.
+ACCEPT_DICOM: Final = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+READ_BUFFER: Final = 1024 * 1024
+
+_LONGEST_WAIT = 3600.0
+_LARGEST_JSON = 256 * 1024 * 1024
+_UID = re.compile(r"[0-9.]{1,64}")
+
+Item = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds. `transfer` is for a whole study, however slowly the other side takes it."""
+
+    connect: float = 10
+    read: float = 60
+    query: float = 120
+    transfer: float = 6 * 3600
+
+    def for_query(self) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(
+            total=self.query, connect=self.connect, sock_connect=self.connect, sock_read=self.read
+        )
+
+    def for_transfer(self) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(
+            total=self.transfer, connect=self.connect, sock_connect=self.connect, sock_read=self.read
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A DICOMweb server as the configuration names it: `name` is "archive vna"."""
+
+    name: str
+    url: str
+    username: str | None = None
+    password: str | None = None
+    token: str | None = None
+    limits: Limits = Limits()
+
+    def __repr__(self) -> str:
+        return f"Peer({self.name})"
+
+    def address(self, path: str) -> str:
+        return f"{self.url.rstrip('/')}/{path}"
+
+    def headers(self, accept: str) -> dict[str, str]:
+        # Pixels hardly shrink: a server that gzips them only makes the transfer slower.
+        headers = {"Accept": accept, "Accept-Encoding": "identity"}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        elif self.username is not None:
+            pair = f"{self.username}:{self.password or ''}".encode()
+            headers["Authorization"] = "Basic " + base64.b64encode(pair).decode("ascii")
+        return headers
+
+
+def require_uid(uid: str) -> str:
+    """A UID stands in paths; what isn't one would ask for something else."""
+    if not _UID.fullmatch(uid) or ".." in uid:
+        raise Permanent("a UID of this study is no DICOM UID", "Check where the UID comes from.")
+    return uid
+
+
+@contextmanager
+def translated(peer: str, doing: str, *, writes: bool = False) -> Iterator[None]:
+    """Turn what the HTTP client raises into our failures. `writes`: the call changes something over there."""
+    try:
+        yield
+    except aiohttp.ClientSSLError as error:
+        raise NeedsHuman(
+            f"the {peer} can't be trusted while {doing}: its certificate was refused",
+            "Install the hospital's certificate authority here, or renew the server's certificate.",
+        ) from error
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+        raise Retryable(
+            f"the {peer} can't be reached while {doing}",
+            "Check that the server runs, and the name, port and firewall between it and this machine.",
+        ) from error
+    except TimeoutError as error:
+        raise Retryable(
+            f"the {peer} did not answer in time while {doing}",
+            "Check the load of the server and the network between it and this machine.",
+            uncertain=writes,
+        ) from error
+    except aiohttp.InvalidURL as error:
+        raise NeedsHuman(
+            f"the url of the {peer} is no usable address", "Correct its url in the configuration."
+        ) from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise Retryable(
+            f"the connection to the {peer} broke while {doing}",
+            "Check the network and any proxy between the server and this machine.",
+            uncertain=writes,
+        ) from error
+
+
+def refusal_of(response: aiohttp.ClientResponse, peer: str, doing: str, *, writes: bool = False) -> Failure:
+    """What an unwelcome status means."""
+    status = response.status
+    if status in (401, 403):
+        return NeedsHuman(
+            f"the {peer} refused our credentials ({status}) while {doing}",
+            "Check its username and password, or its token, in the configuration, and that account's rights.",
+        )
+    where = f"the {peer} answered {status} while {doing}"
+    if status in (408, 425, 429) or status >= 500:
+        return Retryable(
+            where,
+            "The server is busy or broken; its own log says more.",
+            after=retry_after(response.headers.get("Retry-After")),
+            uncertain=writes and status not in (429, 503),
+        )
+    if 300 <= status < 400:
+        return NeedsHuman(
+            f"{where}: it points to another address",
+            "Configure the address that the server itself uses, without a redirect.",
+        )
+    if status < 300:
+        return Retryable(f"{where}, which means nothing here", "Check that the url is that of DICOMweb.")
+    return NeedsHuman(
+        f"{where}: it refuses the request",
+        "Check that its url in the configuration is that of DICOMweb; the server's own log says why.",
+    )
+
+
+def nonsense(peer: str, doing: str, what: str) -> Retryable:
+    """An answer that no DICOMweb server gives: a proxy's page, a server that is just starting."""
+    return Retryable(
+        f"the {peer} answered {what} while {doing}",
+        "Check that its url is that of DICOMweb, and what a proxy in between answers.",
+    )
+
+
+def retry_after(text: str | None) -> float | None:
+    """Seconds, or a date; nonsense is as good as nothing."""
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            at = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        seconds = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), _LONGEST_WAIT) if math.isfinite(seconds) else None
+
+
+async def read_items(response: aiohttp.ClientResponse, peer: str, doing: str) -> list[Item]:
+    """The datasets of an answer in DICOM JSON."""
+    kind = media_type_of(response.headers.get("Content-Type", ""))
+    if kind not in (ACCEPT_JSON, "application/json"):
+        raise nonsense(peer, doing, f"with {kind[:60] or 'no content type'} instead of DICOM JSON")
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _LARGEST_JSON:
+            raise nonsense(peer, doing, "with more JSON than any study needs")
+    try:
+        items = json.loads(body) if body.strip() else []
+    except (ValueError, RecursionError) as error:
+        raise nonsense(peer, doing, "with JSON that can't be read") from error
+    if isinstance(items, dict):
+        items = [items]
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        raise nonsense(peer, doing, "with JSON that is no DICOM")
+    return items
+
+
+def values_of(item: Item, tag: str) -> list[Any]:
+    element = item.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    return [value for value in values if value not in (None, "")] if isinstance(values, list) else []
+
+
+def text_of(item: Item, tag: str) -> str | None:
+    values = values_of(item, tag)
+    return (str(values[0]).strip(" \0") or None) if values else None
+
+
+def number_of(item: Item, tag: str) -> int | None:
+    text = text_of(item, tag)
+    try:
+        return int(float(text)) if text else None
+    except (ValueError, OverflowError):
+        return None
