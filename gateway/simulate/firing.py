@@ -138,6 +138,7 @@ def _complain(shot: Fire, answer: Answer) -> list[str]:
 
 async def fire(state: SectraState, shot: Fire) -> Answer:
     url = shot.url.rstrip("/")
+    state.apps[shot.applicationId] = url
     asking = shot.action in ("registration", "info")
     try:
         body = None if asking else _make_body(state, shot)

@@ -1,7 +1,7 @@
 """What stands in front of every simulated server: its address, the log of the calls that it saw, and faults.
 
 Faults are asked for in the state or with `PUT /control/faults`: answers with any status or redirect, delays,
-connections dropped before the work or after it. Nothing below /control is logged or disturbed.
+connections dropped before the work or after it. Neither /control nor a server's page is logged or disturbed.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _cut_connection(request: web.Request) -> None:
 
 @web.middleware
 async def stand_in_front(request: web.Request, handler: Handler) -> web.StreamResponse:
-    if request.path.startswith("/control/"):
+    if request.path == "/" or request.path.startswith("/control/"):
         return await handler(request)
     front = request.app[FRONT]
     call = Call(request.method, request.path, request.query_string, dict(request.headers))
@@ -103,6 +103,9 @@ async def stand_in_front(request: web.Request, handler: Handler) -> web.StreamRe
     except web.HTTPException as refusal:
         call.status = refusal.status
         raise
+    except ConnectionError:  # whoever asked has left in the middle of the answer
+        call.status = 499
+        return web.Response(status=499)
     call.status = answer.status
     if fault is not None and fault.drop_answer:
         _cut_connection(request)

@@ -13,23 +13,22 @@ from aiohttp.typedefs import Handler
 from pydantic import ValidationError
 
 from gateway.simulate import slides
-from gateway.simulate.firing import Fire, fire
-from gateway.simulate.front import build_front, read_model
+from gateway.simulate.front import build_front
 from gateway.simulate.multipart import close_parts, make_boundary
+from gateway.simulate.sectra_control import add_control
 from gateway.simulate.sectra_messages import ChangedQuality, ChangedResult, NewResult, Strict
 from gateway.simulate.sectra_state import (
     BASE,
     PASSWORD,
+    STATE,
     USERNAME,
     SectraState,
-    Settings,
     Stored,
     Token,
     parse_version,
 )
 from gateway.simulate.slides import Slide
 
-STATE = web.AppKey("sectra", SectraState)
 TOKEN = web.RequestKey("token", Token)
 Model = TypeVar("Model", bound=Strict)
 
@@ -283,47 +282,6 @@ async def _post_token(request: web.Request) -> web.Response:
     return web.json_response(dict(zip(names, values, strict=True)))
 
 
-async def _post_fire(request: web.Request) -> web.Response:
-    answer = await fire(request.app[STATE], await read_model(request, Fire))
-    return web.json_response(answer.model_dump())
-
-
-async def _list_stored(request: web.Request) -> web.Response:
-    stored = request.app[STATE].results.values()
-    return web.json_response(
-        [
-            {
-                "applicationId": each.application_id,
-                "versions": each.versions,
-                "warnings": each.warnings,
-                "result": each.body,
-            }
-            for each in stored
-        ]
-    )
-
-
-async def _put_settings(request: web.Request) -> web.Response:
-    request.app[STATE].settings = await read_model(request, Settings)
-    return web.json_response({})
-
-
-async def _put_slide(request: web.Request) -> web.Response:
-    slide = await read_model(request, Slide)
-    request.app[STATE].slides[slide.id] = slide
-    return web.json_response({})
-
-
-async def _kill_tokens(request: web.Request) -> web.Response:
-    request.app[STATE].kill_tokens()
-    return web.json_response({})
-
-
-async def _mint_token(request: web.Request) -> web.Response:
-    state = request.app[STATE]
-    return web.json_response({"url": state.url, "token": state.mint(request.query.get("applicationId", ""))})
-
-
 def make_app(state: SectraState | None = None) -> web.Application:
     state = state or SectraState()
     app = build_front(state.front)
@@ -346,10 +304,5 @@ def make_app(state: SectraState | None = None) -> web.Application:
         get(results + r"/{id:\d+}", _get_result)
         put(results + r"/{id:\d+}", _put_result)
     post(BASE + "/token", _post_token)
-    post("/control/fire", _post_fire)
-    get("/control/results", _list_stored)
-    put("/control/settings", _put_settings)
-    put("/control/slides", _put_slide)
-    post("/control/kill-tokens", _kill_tokens)
-    post("/control/mint-token", _mint_token)
+    add_control(app)
     return app

@@ -8,6 +8,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
 from gateway.simulate.front import Front
@@ -65,6 +66,7 @@ class SectraState:
     results: dict[int, Stored] = field(default_factory=dict)
     quality: dict[str, dict[str, str]] = field(default_factory=dict)
     firings: list[Firing] = field(default_factory=list)
+    apps: dict[str, str] = field(default_factory=dict)  # applicationId → url, as they were registered
     last_id: int = 0
 
     @property
@@ -137,6 +139,9 @@ class SectraState:
             if not (-0.001 <= point.x <= 1.001 and -0.001 <= point.y <= lowest + 0.001)
         ]
         return [f"{len(outside)} points lie outside the slide"] if outside else []
+
+
+STATE = web.AppKey("sectra", SectraState)
 
 
 def parse_version(version: str) -> tuple[int, ...]:

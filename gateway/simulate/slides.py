@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw
 from pydantic import BaseModel, ConfigDict
 
 from gateway.simulate import samples
+from gateway.simulate.radiographs import HEIGHT, WIDTH, draw_pixels
 from gateway.simulate.samples import Identity
-from gateway.simulate.tissue import encode, paint
+from gateway.simulate.tissue import Pixels, encode, paint, paint_picture
 
 BLOCK = 2**20
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -41,6 +42,7 @@ class Slide(BaseModel):
     tile_size: int = 256
     microns: float = 0.25
     seed: int = 1
+    radiograph: str | None = None  # shows an X-ray image of this body part instead of tissue
     staining: str = "HE"
     block: str = "A1"
     body_part: str | None = None
@@ -118,6 +120,11 @@ def describe_in_case(slide: Slide, *, phi: bool) -> dict[str, Any]:
     return described
 
 
+@lru_cache(maxsize=8)
+def _draw_radiograph(body_part: str) -> Pixels:
+    return (draw_pixels(body_part, 1) >> 4).astype(np.uint8)
+
+
 def make_tile(slide: Slide, level: int, column: int, row: int, extension: str) -> bytes | None:
     if extension not in KINDS or not 0 <= level <= slide.top_level:
         return None
@@ -126,18 +133,16 @@ def make_tile(slide: Slide, level: int, column: int, row: int, extension: str) -
     if left >= width or upper >= height:
         return None
     right, lower = min(width, left + slide.tile_size), min(height, upper + slide.tile_size)
-    pixels = paint(
-        (left / width, right / width),
-        (upper / width, lower / width),
-        (right - left, lower - upper),
-        slide.seed,
-    )
-    return encode(pixels, extension)
+    x, y, size = (left / width, right / width), (upper / width, lower / width), (right - left, lower - upper)
+    if slide.radiograph is not None:
+        return encode(paint_picture(_draw_radiograph(slide.radiograph), x, y, size), extension)
+    return encode(paint(x, y, size, slide.seed), extension)
 
 
 def make_thumbnail(slide: Slide, width: int) -> bytes:
     """Stuck together from the tiles of the smallest level that is wide enough."""
-    level = min(slide.top_level, slide.top_level - (max(1, slide.width // width)).bit_length() + 1)
+    fitting = (level for level in range(slide.top_level) if slide.measure_level(level)[0] >= width)
+    level = next(fitting, slide.top_level)
     size = slide.measure_level(level)
     whole = Image.new("RGB", size)
     for row in range(-(-size[1] // slide.tile_size)):
@@ -219,11 +224,12 @@ def make_slides() -> list[Slide]:
     one = [FileSpec(name="slide.svs", size=3_000_000)]
     pair = [FileSpec(name="slide.mrxs", size=4_000), FileSpec(name="data0.dat", size=2_500_000)]
     odd = [FileSpec(name="../../outside.svs", size=1_000), FileSpec(name="", size=1_000)]
+    size = {"width": WIDTH * 16, "height": HEIGHT * 16, "microns": 31.25}
     sibling = {"block": "A2", "staining": "Ki-67"}
     return [
         _of_study("slide-wsi", samples.SLIDE, width=1024, height=768, microns=0.5, seed=4),
         _of_study("slide-wsi-2", samples.SLIDE, seed=5, files=one, single_file=True, label=False, **sibling),
-        *(_of_study(f"slide-{each.key}", each, seed=number) for number, each in enumerate(samples.XRAYS, 1)),
+        *(_of_study(f"slide-{each.key}", each, radiograph=each.body_part, **size) for each in samples.XRAYS),
         Slide(id="slide-accession", accession_number=samples.CHEST.accession_number, files=pair, seed=6),
         Slide(id="slide-bare", files=pair, focal_planes=3, seed=7),
         Slide(id="slide-odd-names", files=odd, seed=8),

@@ -28,6 +28,15 @@ def paint(x: tuple[float, float], y: tuple[float, float], size: tuple[int, int],
     return colour.astype(np.uint8)
 
 
+def paint_picture(
+    picture: Pixels, x: tuple[float, float], y: tuple[float, float], size: tuple[int, int]
+) -> Pixels:
+    """The same piece of a given picture."""
+    width = picture.shape[1]
+    box = (x[0] * width, y[0] * width, x[1] * width, min(y[1] * width, picture.shape[0]))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC, box))
+
+
 def encode(pixels: Pixels, kind: str = "jpg") -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG" if kind == "png" else "JPEG", quality=85)

@@ -3,6 +3,7 @@
 import asyncio
 import copy
 import io
+import tracemalloc
 
 import pytest
 import requests
@@ -112,8 +113,9 @@ async def test_wrong_results_are_refused(sectra):
     assert await post(lambda result: result["displayProperties"].update(boxes=[1])) == 422
     assert await post(lambda result: result.update(id=5)) == 422
     assert await post(lambda result: result.update(slideId="nowhere")) == 404
-    assert await post(lambda result: point(result).update(y=1.0)) == 201
-    assert [stored.warnings for stored in sectra.results.values()] == [[], ["1 points lie outside the slide"]]
+    assert await post(lambda result: point(result).update(y=1.2)) == 201
+    warnings = [stored.warnings for stored in sectra.results.values()]
+    assert warnings == [[], ["1 points lie outside the slide"]]
 
 
 async def test_tokens_versions_and_paths_are_checked(sectra):
@@ -149,11 +151,11 @@ async def test_tokens_versions_and_paths_are_checked(sectra):
 
 async def test_tiles_and_files_are_made_when_asked_for(sectra):
     def talk():
-        tip = ask(sectra, "GET", "/images/slide-hand_files/0/0_0.jpg")
+        tip = ask(sectra, "GET", "/images/slide-accession_files/0/0_0.jpg")
         assert Image.open(io.BytesIO(tip.content)).size == (1, 1)
-        edge = ask(sectra, "GET", "/images/slide-hand_files/15/78_58.png?opticalPath=0")
+        edge = ask(sectra, "GET", "/images/slide-accession_files/15/78_58.png?opticalPath=0")
         assert Image.open(io.BytesIO(edge.content)).size == (20_000 - 78 * 256, 15_000 - 58 * 256)
-        assert ask(sectra, "GET", "/images/slide-hand_files/15/79_0.jpg").status_code == 404
+        assert ask(sectra, "GET", "/images/slide-accession_files/15/79_0.jpg").status_code == 404
         assert ask(sectra, "GET", "/images/slide-bare_files/15/0_0_2.jpg").status_code == 200
         assert ask(sectra, "GET", "/images/slide-bare_files/15/0_0_3.jpg").status_code == 404
         assert ask(sectra, "GET", "/slides/slide-wsi-2/label").status_code == 204
@@ -213,3 +215,81 @@ async def test_it_calls_an_app_and_judges_the_answer(sectra):
     finally:
         await runner.cleanup()
     assert (await fire("create"))["status"] == 0
+
+
+async def test_disturbances_can_be_asked_for(sectra):
+    path, url = "/applications/app/results", sectra.front.url
+
+    def disturb(*faults):
+        wanted = {"faults": [{"method": "POST", "path": "/results$", "times": 1, **each} for each in faults]}
+        assert requests.put(url + "/control/faults", json=wanted, timeout=20).ok
+
+    def post():
+        return ask(sectra, "POST", path, json=RESULT, allow_redirects=False)
+
+    def talk():
+        elsewhere = {"status": 307, "headers": {"Location": "http://127.0.0.1:9/away"}}
+        disturb({"status": 503}, {"status": 429, "headers": {"Retry-After": "3"}}, elsewhere)
+        assert [post().status_code for _ in range(4)] == [503, 429, 307, 201]
+        disturb({"drop": True})
+        with pytest.raises(requests.ConnectionError):
+            post()
+        assert len(sectra.results) == 1
+        disturb({"drop_answer": True})
+        with pytest.raises(requests.ConnectionError):
+            post()
+        assert len(sectra.results) == 2  # it was stored, and nobody was told
+        token = sectra.mint("app")
+        assert requests.post(url + "/control/kill-tokens", timeout=20).ok
+        assert ask(sectra, "GET", "/slides/slide-hand/info", token=token).status_code == 401
+        assert (
+            requests.put(url + "/control/faults", json={"faults": [{"typo": 1}]}, timeout=20).status_code
+            == 422
+        )
+        log = requests.get(url + "/control/log", timeout=20).json()
+        assert log[0]["path"].endswith("/applications/app/results")
+        assert [call["status"] for call in log if call["method"] == "POST"][:4] == [503, 429, 307, 201]
+
+    await asyncio.to_thread(talk)
+
+
+async def test_huge_files_cost_no_memory(sectra):
+    """256 GiB in four files: only the beginning is read, and nothing is made before it is asked for."""
+
+    def talk():
+        tracemalloc.start()
+        try:
+            answer = ask(sectra, "GET", "/slides/bulk-4x64GiB/files", stream=True)
+            taken = sum(len(chunk) for chunk, _ in zip(answer.iter_content(2**20), range(64), strict=False))
+            answer.close()
+            return taken, tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    taken, peak = await asyncio.to_thread(talk)
+    assert taken > 32 * 2**20
+    assert peak < 24 * 2**20
+
+
+async def test_the_page_draws_results(sectra, tmp_path):
+    path = "/applications/app/results"
+    strange = {**copy.deepcopy(RESULT), "displayResult": "<b>queued</b>"}
+    assert (await asyncio.to_thread(ask, sectra, "POST", path, json=strange)).ok
+    chromium = await asyncio.create_subprocess_exec(
+        "chromium",
+        *("--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=3000", "--dump-dom"),
+        *(f"--user-data-dir={tmp_path}", f"{sectra.front.url}/?slide=slide-hand"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        page = (await asyncio.wait_for(chromium.communicate(), 60))[0].decode()
+    finally:
+        if chromium.returncode is None:
+            chromium.kill()
+            await chromium.wait()
+    assert '<polygon stroke="#FFA500"' in page
+    assert 'points="0,0 1,0 1,0.75"' in page
+    assert "<td>Progress</td><td>0 %</td>" in page
+    assert "&lt;b&gt;queued&lt;/b&gt;" in page
+    assert "<b>queued</b>" not in page
