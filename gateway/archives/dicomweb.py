@@ -114,7 +114,7 @@ class DicomwebArchive:
         return [self._match_of(item) for item in items if _answers(item, asked)]
 
     async def list_instances(self, study_instance_uid: str, promised: int | None = None) -> list[InstanceRef]:
-        """All of them, page by page where the server caps its answers; `promised` spares a last, empty page."""
+        """All of them, page by page where the server caps its answers; `promised` spares the empty one."""
         path = f"studies/{web.require_uid(study_instance_uid)}/instances"
         listed: dict[str, InstanceRef] = {}
         offset = 0

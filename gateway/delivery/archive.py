@@ -81,7 +81,6 @@ async def store(
         raise Retryable(
             f"the {peer.name} took {len(files)} results and doesn't have {len(lacking)} of them",
             "It may still be taking them in; if this goes on, look into its log.",
-            detail={"missing": lacking},
         )
     others = [uid for uid, verdict in verdicts.items() if verdict is Verdict.OTHER]
     if others:
@@ -201,7 +200,10 @@ def _outcome_of(item: web.Item, sent: set[str]) -> StowOutcome:
 def _failure_of(peer: web.Peer, refused: Mapping[str, int], count: int) -> Failure:
     reasons = "; ".join(sorted({describe(reason) for reason in refused.values()}))
     message = f"the {peer.name} refused {len(refused)} of {count} results: {reasons}"
-    detail = {"refused": {uid: describe(reason) for uid, reason in refused.items()}}
     if all(reason in _PASSING or reason & 0xFF00 == 0xA700 for reason in refused.values()):
-        return Retryable(message, "If this goes on, look into the archive's log and its disk.", detail=detail)
-    return NeedsHuman(message, "Have the archive accept these results, then resume the job.", detail=detail)
+        return Retryable(message, "If this goes on, look into the archive's log and its disk.")
+    return NeedsHuman(
+        message,
+        "Have the archive accept these results, then resume the job.",
+        detail={"refused": {uid: describe(reason) for uid, reason in refused.items()}},
+    )
