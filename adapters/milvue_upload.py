@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -240,23 +240,25 @@ async def _read(path: Path, size: int) -> Chunks:
 
 
 async def _read_head(instance: Instance) -> bytes:
-    """The instance with its pixel data emptied; only as much of it is held as a header may have."""
+    """The instance with its pixel data emptied, read no further than needed to see where those begin."""
     gathered = bytearray()
-    whole = True
+    try_at = 2**16
     async for chunk in instance.chunks():
         gathered += chunk
-        if len(gathered) >= MAX_HEADER:
-            whole = False
-            break
+        if len(gathered) >= try_at:
+            with suppress(NotDicom):  # perhaps only cut off here
+                head = without_pixels(bytes(gathered))
+                if len(head) < len(gathered):
+                    return head
+            if try_at >= MAX_HEADER:
+                raise Permanent(
+                    "An instance has no pixel data, or a header too long to be sent apart.",
+                    "Set the adapter's `signed_url: false`.",
+                )
+            try_at = min(2 * len(gathered), MAX_HEADER)
     try:
-        head = without_pixels(bytes(gathered))
+        return without_pixels(bytes(gathered))
     except NotDicom:
         raise Permanent(
             "The archive gave an instance that isn't readable DICOM.", "Look at the study in the archive."
         ) from None
-    if not whole and len(head) >= len(gathered):
-        raise Permanent(
-            "The header of an instance is too long to be sent apart.",
-            "Set the adapter's `signed_url: false`.",
-        )
-    return head
