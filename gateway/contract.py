@@ -43,9 +43,15 @@ class Retryable(Failure):
     kind = "retryable"
 
     def __init__(
-        self, message: str, advice: str = "", *, after: float | None = None, uncertain: bool = False
+        self,
+        message: str,
+        advice: str = "",
+        *,
+        after: float | None = None,
+        uncertain: bool = False,
+        detail: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message, advice)
+        super().__init__(message, advice, detail=detail)
         self.after = after
         self.uncertain = uncertain
 

@@ -6,12 +6,14 @@ then the file, then the defaults here. Every problem names its place: the line o
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
+from cryptography.fernet import Fernet
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -250,8 +252,6 @@ class Settings(BaseSettings):
     @field_validator("secret_keys")
     @classmethod
     def _are_fernet_keys(cls, keys: list[SecretStr]) -> list[SecretStr]:
-        from cryptography.fernet import Fernet
-
         for place, key in enumerate(keys, 1):
             try:
                 Fernet(key.get_secret_value().strip())
@@ -294,6 +294,36 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
     if problems:
         raise Misconfigured(problems)
     return settings
+
+
+def encryption_keys(settings: Settings) -> list[str]:
+    """The configured keys; with the embedded database one of its own, made at the first start."""
+    if settings.secret_keys:
+        return [key.get_secret_value() for key in settings.secret_keys]
+    path = settings.data_dir / "secret.key"
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with open(path, "x", encoding="ascii", opener=_private) as file:
+            file.write(Fernet.generate_key().decode())
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise Misconfigured([f"{path}: can't be written: {error.strerror}; see data_dir"]) from None
+    return [path.read_text(encoding="ascii")]
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, mode=0o600)
+
+
+def process_environment() -> dict[str, str]:
+    return dict(os.environ)
+
+
+def config_path(environment: Mapping[str, str]) -> Path | None:
+    """The file that GATEWAY_CONFIG names."""
+    named = environment.get("GATEWAY_CONFIG")
+    return Path(named) if named else None
 
 
 def _read_file(path: str) -> str:
@@ -408,4 +438,3 @@ def _unserved(settings: Settings, tree: ConfigurationTree) -> list[str]:
         f"{tree.place(loc)}: {tree.dotted(loc)}: {what}: not served by this release yet; take it out to start"
         for loc, what in found
     ]
-

@@ -9,12 +9,15 @@ from gateway.archives.dicomweb import DicomwebArchive, InstanceRef, StudyMatch
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
 
 # What is made of images, not an image: sent along, a vendor would get its own results back.
-_RESULT_CLASSES = (
-    "1.2.840.10008.5.1.4.1.1.7",  # Secondary Capture and its multi-frame kin
-    "1.2.840.10008.5.1.4.1.1.11.",  # presentation states
-    "1.2.840.10008.5.1.4.1.1.88.",  # structured reports, key objects
-    "1.2.840.10008.5.1.4.1.1.66.",  # segmentations, registrations
-    "1.2.840.10008.5.1.4.1.1.104.",  # encapsulated documents
+_RESULT_CLASSES = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{family}."
+    for family in (
+        7,  # Secondary Capture and its multi-frame kin
+        11,  # presentation states
+        66,  # segmentations, registrations
+        88,  # structured reports, key objects
+        104,  # encapsulated documents
+    )
 )
 
 
@@ -104,13 +107,13 @@ def _the_one(name: str, studies: Sequence[StudyMatch]) -> StudyMatch:
 
 
 async def _describe(archive: DicomwebArchive, study: StudyMatch, wanted: Wanted, remarks: list[str]) -> Found:
-    listed = await archive.list_instances(study.study_instance_uid)
+    listed = await archive.list_instances(study.study_instance_uid, study.instance_count)
     if study.instance_count is not None and len(listed) != study.instance_count:
         raise Retryable(
             f"{archive.name} promises {study.instance_count} instances and lists {len(listed)}",
             "The study may still be arriving; if this goes on, have the archive check it.",
         )
-    images = [one for one in listed if not (one.sop_class_uid or "").startswith(_RESULT_CLASSES)]
+    images = [one for one in listed if not _is_result(one)]
     chosen = [one for one in images if not wanted.modalities or one.modality in wanted.modalities]
     if not chosen:
         found = ", ".join(sorted({one.modality or "unknown" for one in listed})) or "nothing"
@@ -120,6 +123,10 @@ async def _describe(archive: DicomwebArchive, study: StudyMatch, wanted: Wanted,
             "Choose another application, or widen accept.modalities.",
         )
     return Found(archive.name, study, tuple(chosen), len(listed) - len(chosen), tuple(remarks))
+
+
+def _is_result(one: InstanceRef) -> bool:
+    return f"{one.sop_class_uid}.".startswith(_RESULT_CLASSES)
 
 
 def _with_remarks(failure: Failure, remarks: Sequence[str]) -> Failure:

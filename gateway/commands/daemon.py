@@ -1,0 +1,48 @@
+"""gateway run, gateway migrate."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from sqlalchemy.exc import OperationalError
+
+from gateway import run as house
+from gateway.commands.opening import FAILED, complain, go, read_settings
+from gateway.jobs import schema
+from gateway.run import Part
+
+
+def run(config: Path | None, only: Part | None) -> int:
+    settings = read_settings(config)
+
+    async def serve() -> int:
+        try:
+            await house.run(settings, only)
+        except OperationalError:
+            complain("the database doesn't answer; check database_url and that the server runs")
+            return FAILED
+        except OSError as error:
+            complain(f"{settings.listen.host}:{settings.listen.port}: {error.strerror}; see listen")
+            return FAILED
+        return 0
+
+    return go(serve())
+
+
+def migrate(config: Path | None) -> int:
+    settings = read_settings(config)
+
+    async def upgrade() -> int:
+        async with house.database(settings) as url:
+            try:
+                before, now = await asyncio.to_thread(schema.migrate, url)
+            except OperationalError:
+                complain("the database doesn't answer; check database_url and that the server runs")
+                return FAILED
+        print(
+            f"the database is at {now}" if before == now else f"migrated from {before or 'nothing'} to {now}"
+        )
+        return 0
+
+    return go(upgrade())

@@ -1,0 +1,305 @@
+"""gateway demo: a whole hospital on one machine, and three jobs that travel the whole way."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from gateway import embedded, journal
+from gateway.commands.opening import FAILED, complain, go
+from gateway.run import build, listening, prepare, working
+from gateway.settings import Settings, load
+from gateway.simulate import archive, milvue, samples, sectra
+from gateway.simulate.archive import ArchiveState
+from gateway.simulate.firing import Fire, fire
+from gateway.simulate.milvue import MilvueState
+from gateway.simulate.sectra_state import SectraState
+from gateway.simulate.serve import serve as open_peer
+
+_PATIENCE = 60.0
+_APPLICATION = "milvue-trauma"
+_PATHOLOGY = "milvue-slides"
+
+_CONFIGURATION = """\
+public_url: {gateway}
+listen: {{host: 127.0.0.1, port: {port}}}
+data_dir: {data_dir}
+api_tokens:
+  - {{name: demo, role: operator, sha256: {token_sha256}}}
+sectra:
+  servers:
+    main: {{callback_urls: ["{sectra}/SectraPathologyServer/"]}}
+archives:
+  vna: {{kind: dicomweb, url: {archive}/dicom-web}}
+destinations:
+  vna: {{kind: stow, archive: vna}}
+adapters:
+  milvue: {{kind: milvue, url: {milvue}, token: {milvue_token}, commands: [smarturgences], max_concurrent: 8}}
+departments:
+  emergency:
+    contact: radiology-it@hospital
+    applications:
+      {application}:
+        display_name: Milvue trauma
+        manufacturer: Milvue
+        adapter: milvue
+        archives: [vna]
+        deliver: [sectra, vna]
+        accept: {{modalities: [CR, DX]}}
+        priority: 5
+        settle: 500ms
+  pathology:
+    contact: pathology-it@hospital
+    applications:
+      {pathology}:
+        display_name: Slide triage
+        manufacturer: Milvue
+        adapter: milvue
+        archives: [vna]
+        deliver: [sectra, vna]
+        settle: 500ms
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Hospital:
+    sectra: SectraState
+    archive: ArchiveState
+    milvue: MilvueState
+    url: str
+    token: str
+
+    def app(self, application: str) -> str:
+        return f"{self.url}/ia/{application}"
+
+
+@dataclass(slots=True)
+class Followed:
+    title: str
+    slide: str | None
+    application: str
+    study: str
+    job: dict[str, Any] | None = None
+
+    @property
+    def state(self) -> str:
+        return "asked for" if self.job is None else str(self.job["state"])
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("done", "failed", "cancelled", "held")
+
+
+def demo(stays: bool) -> int:
+    return go(_demo(stays))
+
+
+async def _demo(stays: bool) -> int:
+    journal.begin(logging.WARNING)
+    console = Console()
+    home = Path(tempfile.mkdtemp(prefix="gateway-demo-"))
+    try:
+        async with _hospital(home, console) as hospital:
+            ok = await _show(hospital, console)
+            if stays:
+                console.print(
+                    f"\nIt goes on: Sectra at {hospital.sectra.front.url}/ , gateway at {hospital.url}"
+                )
+                console.print(f"API token: {hospital.token}   (stop with Ctrl-C)")
+                await asyncio.Event().wait()
+            return 0 if ok else FAILED
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@asynccontextmanager
+async def _hospital(home: Path, console: Console) -> AsyncIterator[Hospital]:
+    async with AsyncExitStack() as stack:
+        states = SectraState(), ArchiveState(), MilvueState()
+        urls = []
+        for app in (sectra.make_app(states[0]), archive.make_app(states[1]), milvue.make_app(states[2])):
+            runner, port = await open_peer(app)
+            stack.push_async_callback(runner.cleanup)
+            urls.append(f"http://127.0.0.1:{port}")
+        token = secrets.token_urlsafe(16)
+        settings = _configure(home, urls, token, states[2].token)
+        console.print(f"Sectra     {urls[0]}\narchive    {urls[1]}\nMilvue     {urls[2]}", highlight=False)
+        url = await stack.enter_async_context(embedded.serve(settings.data_dir, fast=True))
+        await prepare(settings, url)
+        house = await stack.enter_async_context(build(settings, url))
+        await stack.enter_async_context(working(house.engine))
+        port = await stack.enter_async_context(listening(house.doors, settings.listen))
+        console.print(
+            f"gateway    http://127.0.0.1:{port}  (configured by {home}/gateway.yaml)\n", highlight=False
+        )
+        yield Hospital(*states, f"http://127.0.0.1:{port}", token)
+
+
+def _configure(home: Path, urls: list[str], token: str, milvue_token: str) -> Settings:
+    path = home / "gateway.yaml"
+    text = _CONFIGURATION.format(
+        gateway="http://127.0.0.1",
+        port=0,
+        data_dir=home / "data",
+        token_sha256=hashlib.sha256(token.encode()).hexdigest(),
+        sectra=urls[0],
+        archive=urls[1],
+        milvue=urls[2],
+        milvue_token=milvue_token,
+        application=_APPLICATION,
+        pathology=_PATHOLOGY,
+    )
+    path.write_text(text)
+    return load(path, {})
+
+
+async def _show(hospital: Hospital, console: Console) -> bool:
+    headers = {"Authorization": f"Bearer {hospital.token}"}
+    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=10)) as session:
+        followed = [
+            Followed("a user asks (create)", "slide-hand", _APPLICATION, samples.HAND.study_instance_uid),
+            Followed("a slide arrives", "slide-wsi", _PATHOLOGY, samples.SLIDE.study_instance_uid),
+            Followed("a system asks (REST)", None, _APPLICATION, samples.KNEE.study_instance_uid),
+        ]
+        problems = await _fire(hospital, session, followed)
+        if not problems:
+            await _follow(hospital, session, followed, console)
+            problems = [problem for one in followed for problem in _examine(hospital, one)]
+    console.print()
+    for one in followed:
+        _report(hospital, one, console)
+    for problem in problems:
+        complain(problem)
+    console.print("\nEverything arrived." if not problems else "\nNot everything arrived.")
+    return not problems
+
+
+async def _fire(hospital: Hospital, session: aiohttp.ClientSession, followed: list[Followed]) -> list[str]:
+    asked, arrived, rest = followed
+    problems = []
+    for one, action in ((asked, "create"), (arrived, "newImageFiles")):
+        shot = Fire.model_validate(
+            {
+                "url": hospital.app(one.application),
+                "applicationId": one.application,
+                "slideId": one.slide,
+                "action": action,
+            }
+        )
+        answer = await fire(hospital.sectra, shot)
+        problems += [f"{one.title}: {complaint}" for complaint in answer.complaints]
+    body = {
+        "application": rest.application,
+        "accession_number": samples.KNEE.accession_number,
+        "patient_id": samples.KNEE.patient_id,
+        "idempotency_key": "demo",
+    }
+    async with session.post(f"{hospital.url}/api/v1/jobs", json=body) as response:
+        if response.status != 202:
+            problems.append(f"{rest.title}: status {response.status}")
+        else:
+            rest.job = await response.json()
+    return problems
+
+
+async def _follow(
+    hospital: Hospital, session: aiohttp.ClientSession, followed: list[Followed], console: Console
+) -> None:
+    began = time.monotonic()
+    printed: dict[str, str] = {}
+    with _progress(console) as show:
+        while time.monotonic() - began < _PATIENCE and not all(one.ended for one in followed):
+            async with session.get(f"{hospital.url}/api/v1/jobs") as response:
+                jobs = (await response.json())["jobs"]
+            for one in followed:
+                one.job = next((job for job in jobs if _is_of(job, one)), one.job)
+                if not console.is_terminal and printed.get(one.title) != one.state:
+                    printed[one.title] = one.state
+                    print(f"{time.monotonic() - began:6.2f} s  {one.title}: {one.state}", flush=True)
+            show(followed, time.monotonic() - began)
+            await asyncio.sleep(0.05)
+
+
+def _is_of(job: dict[str, Any], one: Followed) -> bool:
+    if one.slide is not None:
+        return bool(job["slide_id"] == one.slide and job["application"] == one.application)
+    return one.job is not None and bool(job["id"] == one.job["id"])
+
+
+class _progress:  # noqa: N801 - used like a function
+    """A table that changes in place on a terminal; nothing elsewhere, where lines are printed."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, refresh_per_second=20) if console.is_terminal else None
+
+    def __enter__(self) -> Callable[[list[Followed], float], None]:
+        if self._live is not None:
+            self._live.start()
+        return self._show
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def _show(self, followed: list[Followed], seconds: float) -> None:
+        if self._live is None:
+            return
+        states = ("received", "locating", "submitting", "analysing", "delivering", "done")
+        table = Table(box=None, title=f"{seconds:.1f} s", title_justify="left")
+        for one in followed:
+            reached = states.index(one.state) + 1 if one.state in states else 0
+            bar = "█" * reached * 3 + "░" * (len(states) - reached) * 3
+            table.add_row(one.title, f"[cyan]{bar}[/]", one.state)
+        self._live.update(table)
+
+
+def _examine(hospital: Hospital, one: Followed) -> list[str]:
+    """What should have arrived and didn't."""
+    if one.job is None:
+        return [f"{one.title}: no job came of it"]
+    if one.state != "done":
+        error = one.job.get("error") or {}
+        return [f"{one.title}: the job is {one.state}: {error.get('message', 'it took too long')}"]
+    problems = []
+    if not _stored(hospital, one):
+        problems.append(f"{one.title}: no result object in the archive")
+    if one.slide is not None:
+        results = hospital.sectra.list_results(one.application, one.slide)
+        if len(results) != 1 or "queued" in results[0]["displayResult"]:
+            problems.append(f"{one.title}: not one final result on the slide, but {len(results)}")
+    return problems
+
+
+def _stored(hospital: Hospital, one: Followed) -> int:
+    stored = [hospital.archive.instances[uid] for uid in hospital.archive.stored]
+    return sum(1 for instance in stored if str(instance.header.StudyInstanceUID) == one.study)
+
+
+def _report(hospital: Hospital, one: Followed, console: Console) -> None:
+    console.print(f"{one.title}: {one.state}", style="bold")
+    if one.job is not None:
+        proof = one.job["proof"]
+        counts = ", ".join(f"{key} {value}" for key, value in proof.items() if value is not None)
+        console.print(f"  job {one.job['id']}: {counts}", highlight=False)
+    if one.slide is not None:
+        for result in hospital.sectra.list_results(one.application, one.slide):
+            shown = ", ".join(f"{key}: {value}" for key, value in result["displayProperties"].items())
+            console.print(
+                f"  on the slide {one.slide}: “{result['displayResult']}” ({shown})", highlight=False
+            )
+    console.print(f"  in the archive: {_stored(hospital, one)} result objects", highlight=False)

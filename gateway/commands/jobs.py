@@ -1,0 +1,110 @@
+"""gateway jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from rich.console import Console
+from rich.table import Table
+
+from gateway.commands.opening import FAILED, complain, with_store
+from gateway.intake.views import JobView, view
+from gateway.jobs.store import Refused, Store
+
+
+def list_jobs(config: Path | None, filters: dict[str, Any], limit: int, as_json: bool) -> int:
+    async def work(store: Store) -> int:
+        found = [view(job) for job in await store.find(limit=limit, **filters)]
+        if as_json:
+            print(
+                json.dumps([job.model_dump(mode="json", exclude={"events", "deliveries"}) for job in found])
+            )
+            return 0
+        table = Table(box=None, pad_edge=False)
+        for title in ("created", "job", "application", "state", "try", "what is wrong"):
+            table.add_column(title, no_wrap=title != "what is wrong")
+        for job in found:
+            wrong = job.error.message if job.error else ""
+            created = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+            table.add_row(created, str(job.id), job.application, job.state, str(job.attempt), wrong)
+        Console(width=None if os.isatty(1) else 200).print(table)
+        return 0
+
+    return with_store(config, work)
+
+
+def show(config: Path | None, job_id: str, as_json: bool) -> int:
+    async def work(store: Store) -> int:
+        known = await _find(store, job_id)
+        if known is None:
+            return FAILED
+        await _print(store, known, as_json)
+        return 0
+
+    return with_store(config, work)
+
+
+def act(config: Path | None, what: str, job_id: str, as_json: bool, study: str | None = None) -> int:
+    who = f"command line ({pwd.getpwuid(os.getuid()).pw_name})"
+
+    async def work(store: Store) -> int:
+        known = await _find(store, job_id)
+        if known is None:
+            return FAILED
+        try:
+            if what == "retry":
+                await store.retry(known, who)
+            elif what == "cancel":
+                await store.cancel(known, who)
+            else:
+                await store.resume(known, who, **({"study_instance_uid": study} if study else {}))
+        except Refused as refused:
+            complain(str(refused))
+            return FAILED
+        await store.record_audit(who, what, known)
+        await _print(store, known, as_json)
+        return 0
+
+    return with_store(config, work)
+
+
+async def _find(store: Store, job_id: str) -> UUID | None:
+    try:
+        found = await store.get(UUID(job_id))
+    except ValueError:
+        found = None
+    if found is None:
+        complain(f"there is no job {job_id}; gateway jobs list shows them")
+        return None
+    return found.id
+
+
+async def _print(store: Store, job_id: UUID, as_json: bool) -> None:
+    job = await store.get(job_id)
+    assert job is not None
+    shown = view(job, await store.events_of(job_id), await store.deliveries_of(job_id))
+    print(shown.model_dump_json(indent=2) if as_json else _describe(shown))
+
+
+def _describe(job: JobView) -> str:
+    proof = job.proof
+    lines = [
+        f"job {job.id}",
+        f"  {job.application} ({job.department}), adapter {job.adapter}, priority {job.priority}",
+        f"  {job.state}, try {job.attempt}" + (f", next at {job.next_at:%F %T}" if job.next_at else ""),
+        f"  instances promised {proof.promised}, sent {proof.sent}, acknowledged {proof.acknowledged};"
+        f" results received {proof.received}, stored {proof.stored}",
+    ]
+    if job.error:
+        lines += [f"  {job.error.kind}: {job.error.message}", f"  what to do: {job.error.advice}"]
+    for delivery in job.deliveries or []:
+        lines.append(f"  to {delivery.destination}: {delivery.state}, {delivery.attempts} tries")
+    for event in job.events or []:
+        detail = f"  {json.dumps(event.detail)}" if event.detail else ""
+        lines.append(f"  {event.at:%F %T}  {event.state:<11} {event.what}{detail}")
+    return "\n".join(lines)

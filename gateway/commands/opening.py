@@ -1,0 +1,63 @@
+"""What every command does first: read the configuration, or say what is wrong with it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+import uvloop
+
+from gateway import journal
+from gateway.jobs.store import Store
+from gateway.run import database, open_store, prepare
+from gateway.settings import Misconfigured, Settings, config_path, load, process_environment
+
+FAILED = 1
+
+
+def read_settings(config: Path | None) -> Settings:
+    environment = process_environment()
+    try:
+        return load(config or config_path(environment), environment)
+    except Misconfigured as problem:
+        complain(*problem.problems)
+        raise typer.Exit(FAILED) from None
+
+
+def complain(*sentences: str) -> None:
+    for sentence in sentences:
+        print(sentence, file=sys.stderr)
+
+
+def go(main: Coroutine[Any, Any, int]) -> int:
+    """Run to the end, on uvloop."""
+    journal.begin()
+    try:
+        return uvloop.run(main)
+    except Misconfigured as problem:
+        complain(*problem.problems)
+        return FAILED
+    except KeyboardInterrupt:
+        return 130
+
+
+@asynccontextmanager
+async def store_of(settings: Settings) -> AsyncIterator[Store]:
+    async with database(settings) as url:
+        await prepare(settings, url)
+        async with open_store(settings, url) as store:
+            yield store
+
+
+def with_store(config: Path | None, work: Callable[[Store], Awaitable[int]]) -> int:
+    settings = read_settings(config)
+
+    async def run() -> int:
+        async with store_of(settings) as store:
+            return await work(store)
+
+    return go(run())

@@ -1,0 +1,207 @@
+"""Builds every part of the gateway, and starts and stops them in order. The map of the house:
+
+    settings                gateway.yaml and the environment
+    embedded                PostgreSQL below data_dir, unless database_url names a server
+    jobs.schema, .store     the tables, and every query on them
+    sectra.servers          the Sectra servers that we may call back
+    archives.lookup         where a study is
+    jobs.vendors            the adapters, one for each configured vendor
+    jobs.signs, .dispatch   what the slide shows; the results to each destination
+    jobs.steps, .engine     what is done in each state; who does it, and when
+    intake                  the doors: sectra (/ia), rest (/api/v1), health
+
+A job comes in through a door, is committed by the store, and claimed by the engine, which takes it from step
+to step: locating, submitting, analysing, delivering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import aiohttp
+import structlog
+from aiohttp import web
+
+from gateway import __version__, embedded
+from gateway.archives.dicomweb import DicomwebArchive
+from gateway.archives.lookup import Lookup
+from gateway.archives.spool import Spool
+from gateway.delivery.slide import SlideWriter
+from gateway.intake import health, problems, rest, sectra
+from gateway.intake.access import Access
+from gateway.jobs.cipher import Cipher
+from gateway.jobs.destinations import IntoArchive
+from gateway.jobs.dispatch import Destination, Dispatch, OnTheSlide
+from gateway.jobs.engine import Engine, Pace
+from gateway.jobs.schema import migrate, newest, revision_of
+from gateway.jobs.signs import Signs
+from gateway.jobs.steps import JobSteps
+from gateway.jobs.store import Store
+from gateway.jobs.vendors import Vendors
+from gateway.sectra.servers import SectraServers
+from gateway.settings import (
+    DicomwebArchive as DicomwebSettings,
+)
+from gateway.settings import (
+    Listen,
+    Misconfigured,
+    Settings,
+    StowDestination,
+    encryption_keys,
+)
+
+log = structlog.get_logger(__name__)
+
+Part = Literal["intake", "workers"]
+_LARGEST_REQUEST = 4 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The parts that a caller may want to hold."""
+
+    store: Store
+    engine: Engine
+    steps: JobSteps
+    vendors: Vendors
+    archives: dict[str, DicomwebArchive]
+    doors: web.Application
+
+
+@asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[str]:
+    """The configured server, the embedded one of a running gateway, or an embedded one of our own."""
+    if settings.database_url is not None:
+        yield settings.database_url
+    elif (running := embedded.running_url(settings.data_dir)) is not None:
+        yield running
+    else:
+        async with embedded.serve(settings.data_dir) as url:
+            yield url
+
+
+async def prepare(settings: Settings, url: str) -> None:
+    """Migrate, or refuse to start on tables of another release."""
+    if settings.migrate_on_start:
+        await asyncio.to_thread(migrate, url)
+    elif await asyncio.to_thread(revision_of, url) != newest():
+        raise Misconfigured(["the database isn't migrated to this release: run gateway migrate first"])
+
+
+@asynccontextmanager
+async def open_store(settings: Settings, url: str) -> AsyncIterator[Store]:
+    store = Store(url, Cipher(encryption_keys(settings)))
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@asynccontextmanager
+async def build(settings: Settings, url: str, pace: Pace | None = None) -> AsyncIterator[House]:
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_store(settings, url))
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=2**20,
+            )
+        )
+        spool = Spool(settings.data_dir)
+        servers = SectraServers(settings.sectra, session)
+        archives = {
+            name: DicomwebArchive(
+                name,
+                one.url,
+                session,
+                username=one.username,
+                password=one.password.get_secret_value() if one.password else None,
+                token=one.token.get_secret_value() if one.token else None,
+            )
+            for name, one in settings.archives.items()
+            if isinstance(one, DicomwebSettings)
+        }
+        lookup = Lookup(archives, {name: one.only_online for name, one in settings.archives.items()})
+        vendors = Vendors(settings.adapters, session)
+        writer = SlideWriter(store)
+        signs = Signs(writer, servers)
+        destinations: dict[str, Destination] = {"sectra": OnTheSlide(signs)}
+        for name, place in settings.destinations.items():
+            if isinstance(place, StowDestination):
+                destinations[name] = IntoArchive(archives[place.archive], session)
+        steps = JobSteps(settings, store, lookup, vendors, signs, Dispatch(store, destinations), spool)
+        engine = Engine(store, url, steps, vendors.limits, pace)
+        sectra_door = sectra.SectraDoor(settings, store, servers, signs, writer)
+        stack.push_async_callback(sectra_door.close)
+        doors = web.Application(
+            middlewares=[sectra.say_versions, problems.explain], client_max_size=_LARGEST_REQUEST
+        )
+        doors.add_routes(sectra_door.routes())
+        doors.add_routes(rest.RestDoor(settings, store, Access(settings.api_tokens)).routes())
+        doors.add_routes(health.HealthDoor(store, url).routes())
+        yield House(store, engine, steps, vendors, archives, doors)
+
+
+@asynccontextmanager
+async def listening(doors: web.Application, listen: Listen) -> AsyncIterator[int]:
+    """The doors open; yields the port."""
+    runner = web.AppRunner(doors, access_log=None, shutdown_timeout=5, handler_cancellation=False)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, listen.host, listen.port, ssl_context=_tls(listen)).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+async def run(settings: Settings, only: Part | None = None) -> None:
+    """The daemon: until SIGTERM or SIGINT."""
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(database(settings))
+        await prepare(settings, url)
+        house = await stack.enter_async_context(build(settings, url))
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        if only != "intake":
+            await stack.enter_async_context(working(house.engine))
+        if only != "workers":
+            port = await stack.enter_async_context(listening(house.doors, settings.listen))
+            log.info("listening", host=settings.listen.host, port=port, version=__version__)
+        await stopped.wait()
+        log.info("stopping")
+
+
+@asynccontextmanager
+async def working(engine: Engine) -> AsyncIterator[None]:
+    """Jobs are worked on; at the end steps may finish, then jobs are handed back."""
+    task = asyncio.create_task(engine.run())
+    try:
+        yield
+    finally:
+        await engine.stop()
+        task.cancel()
+        await asyncio.wait([task])
+
+
+def _tls(listen: Listen) -> ssl.SSLContext | None:
+    if listen.tls is None:
+        return None
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(listen.tls.certificate, listen.tls.key)
+        if listen.tls.client_ca is not None:
+            context.load_verify_locations(listen.tls.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ssl.SSLError) as error:
+        raise Misconfigured(
+            [f"listen.tls: the certificate, key or client_ca can't be used: {error}"]
+        ) from None
+    return context
