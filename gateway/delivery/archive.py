@@ -184,7 +184,7 @@ def _outcome_of(item: web.Item, sent: set[str]) -> StowOutcome:
     failed: dict[str, int] = {}
     for one in web.values_of(item, "00081198"):
         # a failure that names no instance could be any of them: then all that isn't stored has failed
-        if isinstance(one, dict):
+        if isinstance(one, dict) and one:
             reason = web.number_of(one, "00081197") or 0
             uid = web.text_of(one, "00081155")
             failed |= {uid: reason} if uid else dict.fromkeys(sent - stored, reason)

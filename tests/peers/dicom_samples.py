@@ -97,6 +97,7 @@ def make_study(
 
 
 def write_study(folder: Path, count: int = 4, **options: int) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for number, dataset in enumerate(make_study(count, **options)):
         paths.append(folder / f"{number:05}.dcm")
