@@ -63,6 +63,19 @@ def migrate(config: Config = None) -> None:
 
 
 @app.command()
+def explain(
+    application: Annotated[str, typer.Option()],
+    study: Annotated[str, typer.Option(help="a study instance UID")],
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """What would happen to a study, and why; nothing is sent."""
+    from gateway.commands import explain as command
+
+    raise typer.Exit(command.explain(config, application, study, as_json))
+
+
+@app.command()
 def demo(
     serve: Annotated[bool, typer.Option("--serve", help="keep it running")] = False,
 ) -> None:

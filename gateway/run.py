@@ -71,15 +71,16 @@ class House:
     steps: JobSteps
     vendors: Vendors
     archives: dict[str, DicomwebArchive]
+    lookup: Lookup
     doors: web.Application
 
 
 @asynccontextmanager
-async def database(settings: Settings) -> AsyncIterator[str]:
-    """The configured server, the embedded one of a running gateway, or an embedded one of our own."""
+async def database(settings: Settings, *, join: bool = True) -> AsyncIterator[str]:
+    """The configured server, the embedded one of a running gateway (`join`), or one of our own."""
     if settings.database_url is not None:
         yield settings.database_url
-    elif (running := embedded.running_url(settings.data_dir)) is not None:
+    elif join and (running := embedded.running_url(settings.data_dir)) is not None:
         yield running
     else:
         async with embedded.serve(settings.data_dir) as url:
@@ -146,7 +147,7 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         doors.add_routes(sectra_door.routes())
         doors.add_routes(rest.RestDoor(settings, store, Access(settings.api_tokens)).routes())
         doors.add_routes(health.HealthDoor(store, url).routes())
-        yield House(store, engine, steps, vendors, archives, doors)
+        yield House(store, engine, steps, vendors, archives, lookup, doors)
 
 
 @asynccontextmanager
@@ -164,7 +165,7 @@ async def listening(doors: web.Application, listen: Listen) -> AsyncIterator[int
 async def run(settings: Settings, only: Part | None = None) -> None:
     """The daemon: until SIGTERM or SIGINT."""
     async with AsyncExitStack() as stack:
-        url = await stack.enter_async_context(database(settings))
+        url = await stack.enter_async_context(database(settings, join=only is not None))
         await prepare(settings, url)
         house = await stack.enter_async_context(build(settings, url))
         stopped = asyncio.Event()

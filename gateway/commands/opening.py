@@ -12,6 +12,7 @@ import typer
 import uvloop
 
 from gateway import journal
+from gateway.contract import Failure
 from gateway.jobs.store import Store
 from gateway.run import database, open_store, prepare
 from gateway.settings import Misconfigured, Settings, config_path, load, process_environment
@@ -40,6 +41,9 @@ def go(main: Coroutine[Any, Any, int]) -> int:
         return uvloop.run(main)
     except Misconfigured as problem:
         complain(*problem.problems)
+        return FAILED
+    except Failure as failure:
+        complain(failure.message, failure.advice)
         return FAILED
     except KeyboardInterrupt:
         return 130

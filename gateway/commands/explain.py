@@ -1,0 +1,82 @@
+"""gateway explain: what would happen to a study, and why. Nothing is sent."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from gateway.archives.lookup import Found, Wanted
+from gateway.commands.opening import FAILED, complain, go, read_settings
+from gateway.contract import Failure, NeedsHuman, Retryable
+from gateway.run import build
+from gateway.settings import Application, Settings
+
+
+def explain(config: Path | None, name: str, study: str, as_json: bool) -> int:
+    settings = read_settings(config)
+    found = settings.application(name)
+    if found is None:
+        known = ", ".join(sorted(one for part in settings.departments.values() for one in part.applications))
+        complain(f"there is no application {name}; known: {known or 'none'}")
+        return FAILED
+    department, application = found
+    return go(_explain(settings, department, name, application, study, as_json))
+
+
+async def _explain(
+    settings: Settings, department: str, name: str, application: Application, study: str, as_json: bool
+) -> int:
+    told: dict[str, Any] = {
+        "application": name,
+        "department": department,
+        "adapter": application.adapter,
+        "deliver": application.deliver,
+        "priority": application.priority,
+    }
+    async with build(settings, settings.database_url or "postgresql://") as house:
+        try:
+            wanted = Wanted(study, None, None, application.accept.modalities)
+            told |= _describe(await house.lookup.find(application.archives, wanted))
+        except Failure as failure:
+            told |= _describe_failure(failure)
+    print(json.dumps(told) if as_json else _write(told))
+    return 0 if told["would"] == "send" else FAILED
+
+
+def _describe(found: Found) -> dict[str, Any]:
+    return {
+        "would": "send",
+        "archive": found.archive,
+        "passed_over": list(found.remarks),
+        "instances": len(found.instances),
+        "left_out": found.left_out,
+        "modalities": dict(Counter(one.modality or "unknown" for one in found.instances)),
+    }
+
+
+def _describe_failure(failure: Failure) -> dict[str, Any]:
+    would = "fail"
+    if isinstance(failure, Retryable):
+        would = "try again later"
+    elif isinstance(failure, NeedsHuman):
+        would = "be held for a person"
+    return {"would": would, "why": failure.message, "advice": failure.advice, **failure.detail}
+
+
+def _write(told: dict[str, Any]) -> str:
+    lines = [f"{told['application']} ({told['department']}), priority {told['priority']}"]
+    if told["would"] != "send":
+        lines.append(f"the job would {told['would']}: {told['why']}")
+        lines += [f"  {remark}" for remark in told.get("archives", [])]
+        return "\n".join([*lines, f"  what to do: {told['advice']}"])
+    lines += [f"  passed over: {remark}" for remark in told["passed_over"]]
+    kinds = ", ".join(f"{count} {modality}" for modality, count in told["modalities"].items())
+    lines.append(f"  found in {told['archive']}: {told['instances']} instances ({kinds})")
+    if told["left_out"]:
+        lines.append(f"  left out: {told['left_out']} (results, or not accepted)")
+    lines.append(
+        f"  would be sent to {told['adapter']}; results to {', '.join(told['deliver']) or 'nowhere'}"
+    )
+    return "\n".join(lines)
