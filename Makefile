@@ -14,7 +14,7 @@ run: ready ## the gateway itself (ARGS="--config gateway.yaml")
 	@$(BIN)/gateway run $(ARGS)
 
 test: ready ## all tests (ARGS="tests/unit -k multipart" for some)
-	@$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -m pytest -p tests.programs -n 2 $(ARGS)
 
 check: ready ## style, types, and which room may know which
 	@$(BIN)/ruff check

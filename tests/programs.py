@@ -1,0 +1,31 @@
+"""Says at the end of a test run which programs its tests missed, and how to get them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
+PACKAGES = {
+    "Orthanc": "orthanc",
+    "storescu": "dcmtk",
+    "dciodvfy": "dicom3tools",
+    "chromium": "chromium",
+    "setpriv": "util-linux",
+}
+DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    missing = [package for program, package in PACKAGES.items() if not shutil.which(program, path=PATH)]
+    if not DICOMWEB.exists():
+        missing.append("orthanc-dicomweb")
+    if missing:
+        terminalreporter.write_line(
+            f"Not installed: {', '.join(missing)}. The tests that need them fail; on Debian or Ubuntu:\n"
+            f"    apt-get install --no-install-recommends {' '.join(missing)}",
+            red=True,
+        )
