@@ -150,7 +150,7 @@ def _open_at(path: Path, at: int) -> int:
 
 
 def _write_all(descriptor: int, pieces: list[bytes | memoryview]) -> None:
-    """In small steps: for large ones the kernel looks for large pages, at twice the cost (measured on ext4)."""
+    """In small steps: for large ones the kernel looks for large pages, at twice the cost (on ext4)."""
     for piece in pieces:
         view = memoryview(piece)
         while view:
