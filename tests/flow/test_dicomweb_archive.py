@@ -66,7 +66,7 @@ async def test_a_study_is_found_listed_and_relayed_bit_for_bit(
         pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID: path.read_bytes() for path in paths
     }
     retrieval = archive.retrieve(first.StudyInstanceUID, {ref.sop_instance_uid for ref in listed})
-    got = {}
+    got: dict[str, bytes] = {}
     async for instance in retrieval:
         if len(got) == 3:
             got[instance.header.sop_instance_uid] = sent[instance.header.sop_instance_uid]
@@ -99,7 +99,7 @@ async def test_an_archive_killed_in_the_middle_of_a_study_is_no_success(
     with orthanc(tmp_path / "orthanc") as dying:
         dying.upload(paths)
         archive = archive_of(dying, session)
-        whole = []
+        whole: list[str] = []
         retrieval = archive.retrieve(pydicom.dcmread(paths[0]).StudyInstanceUID)
         with pytest.raises(Retryable) as caught:
             async for instance in retrieval:

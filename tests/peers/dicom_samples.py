@@ -87,19 +87,21 @@ def encode(dataset: Dataset) -> bytes:
 
 
 def make_study(
-    count: int = 4, *, series: int = 1, study: str | None = None, **options: int
+    count: int = 4, *, series: int = 1, study: str | None = None, size: int = 64, frames: int = 1
 ) -> Iterator[Dataset]:
     """`count` instances, spread over `series` series."""
     study = study or generate_uid()
     series_uids = [generate_uid() for _ in range(series)]
     for number in range(count):
-        yield make_instance(study, series_uids[number % series], number=number + 1, **options)
+        yield make_instance(study, series_uids[number % series], number=number + 1, size=size, frames=frames)
 
 
-def write_study(folder: Path, count: int = 4, **options: int) -> list[Path]:
+def write_study(
+    folder: Path, count: int = 4, *, series: int = 1, size: int = 64, frames: int = 1
+) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for number, dataset in enumerate(make_study(count, **options)):
+    for number, dataset in enumerate(make_study(count, series=series, size=size, frames=frames)):
         paths.append(folder / f"{number:05}.dcm")
         paths[-1].write_bytes(encode(dataset))
     return paths

@@ -1,0 +1,235 @@
+"""How fast a study goes from an archive to a vendor, and in how much memory: our streaming relay, a bare
+aiohttp relay of the same bytes, and the naive way (fetch all with dicomweb-client, post all with requests).
+
+Each run has a process of its own, so that its peak is its own; the ways take turns, so that a busy machine
+is fair to all. The archive is a real Orthanc; `--source pages` takes a server that sends the same body from
+the page cache instead, so that the archive isn't what is measured.
+
+    python -m tests.bench.relay [--gib 1 2] [--rounds 3] [--source orthanc pages] [--folder /tmp]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import aiohttp
+import uvloop
+
+MIB = 1024 * 1024
+FRAMES, SIZE = 64, 512  # 16 MiB an instance
+TARGETS = "targets: at least 0.70 of the bare relay, 6 times the naive way, at most 250 MiB"
+
+
+async def relay_ours(source: str, study: str, target: str) -> None:
+    from gateway.archives.dicomweb import DicomwebArchive
+    from gateway.dicom.multipart import Writer
+
+    async with aiohttp.ClientSession() as session:
+        archive = DicomwebArchive("bench", source, session)
+        writer = Writer()
+
+        async def body() -> AsyncIterator[bytes]:
+            async for instance in archive.retrieve(study):
+                yield writer.begin()
+                async for chunk in instance.chunks():
+                    yield chunk
+            yield writer.end()
+
+        async with session.post(target, data=body(), headers={"Content-Type": writer.content_type}) as answer:
+            assert answer.status == 200
+
+
+async def relay_bare(source: str, study: str, target: str) -> None:
+    from gateway.dicom.web import ACCEPT_DICOM, READ_BUFFER
+
+    async with aiohttp.ClientSession() as session:
+        headers = {"Accept": ACCEPT_DICOM, "Accept-Encoding": "identity"}
+        url = f"{source}/studies/{study}"
+        async with session.get(url, headers=headers, read_bufsize=READ_BUFFER) as study_:
+            headers = {"Content-Type": study_.headers["Content-Type"]}
+            async with session.post(target, data=study_.content.iter_any(), headers=headers) as answer:
+                assert answer.status == 200
+
+
+def relay_naive(source: str, study: str, target: str) -> None:
+    import requests
+    from dicomweb_client.api import DICOMwebClient
+    from urllib3 import encode_multipart_formdata
+
+    datasets = DICOMwebClient(source).retrieve_study(study)
+    files = {}
+    for number, dataset in enumerate(datasets):
+        buffer = BytesIO()
+        dataset.save_as(buffer, enforce_file_format=True)
+        files[f"file{number}"] = (f"{number}.dcm", buffer.getvalue(), "application/dicom")
+    body, _ = encode_multipart_formdata(files)
+    requests.post(target, data=body, headers={"Content-Type": "multipart/related"}, timeout=600)
+
+
+def receive(listener: socket.socket) -> None:
+    """A vendor that is never the slowest: it looks only for the end of what comes."""
+    buffer = bytearray(4 * MIB)
+    view = memoryview(buffer)
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += connection.recv(65536)
+            head, _, body = request.partition(b"\r\n\r\n")
+            lower = head.lower()
+            if b"expect: 100-continue" in lower:
+                connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            left = None
+            if b"content-length:" in lower:
+                left = int(lower.split(b"content-length:")[1].split(b"\r\n")[0]) - len(body)
+            tail = body[-7:]
+            while left != 0 and not (left is None and tail.endswith(b"\r\n0\r\n\r\n")):
+                count = connection.recv_into(view)
+                if not count:
+                    break
+                tail = (tail + bytes(view[max(0, count - 7) : count]))[-7:]
+                left = None if left is None else left - count
+            else:
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+def serve_pages(listener: socket.socket, files: list[Path]) -> None:
+    """The same body as Orthanc's, and as it sends it: without a length."""
+    part = b"\r\n--bench\r\nContent-Type: application/dicom\r\n\r\n"
+    while True:
+        connection, _ = listener.accept()
+        with connection:
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += connection.recv(65536)
+            connection.sendall(
+                b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: multipart/related; "
+                b'type="application/dicom"; boundary=bench\r\n\r\n'
+            )
+            for file in files:
+                with file.open("rb") as opened:
+                    connection.sendall(part)
+                    connection.sendfile(opened)
+            connection.sendall(b"\r\n--bench--\r\n")
+
+
+@contextmanager
+def forked(serve: Callable[..., None], *arguments: object) -> Iterator[str]:
+    """A server in a process of its own; gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        child = os.fork()
+        if child == 0:
+            parent = os.getppid()
+
+            def follow() -> None:
+                while os.getppid() == parent:
+                    time.sleep(0.5)
+                os._exit(0)
+
+            threading.Thread(target=follow, daemon=True).start()
+            try:
+                serve(listener, *arguments)
+            finally:
+                os._exit(1)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            os.kill(child, 9)
+            os.waitpid(child, 0)
+
+
+WAYS: dict[str, Callable[..., object]] = {"ours": relay_ours, "bare": relay_bare, "naive": relay_naive}
+
+
+def run_way(way: str, source: str, study: str, target: str) -> None:
+    begin = time.perf_counter()
+    if way == "naive":
+        relay_naive(source, study, target)
+    else:
+        uvloop.run(WAYS[way](source, study, target))  # type: ignore[arg-type]
+    print(
+        json.dumps(
+            {
+                "seconds": time.perf_counter() - begin,
+                "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+            }
+        )
+    )
+
+
+def measure(label: str, source: str, study: str, size: float, ways: list[str], rounds: int) -> None:
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    peaks: dict[str, float] = dict.fromkeys(ways, 0.0)
+    with forked(receive) as target:
+        for _ in range(rounds):
+            for way in ways:
+                command = [sys.executable, "-m", "tests.bench.relay", "--way", way, source, study, target]
+                said = json.loads(
+                    subprocess.run(command, check=True, capture_output=True, timeout=900).stdout
+                )
+                seconds[way].append(said["seconds"])
+                peaks[way] = max(peaks[way], said["peak"])
+    ours = statistics.median(seconds["ours"])
+    for way in ways:
+        median = statistics.median(seconds[way])
+        print(
+            f"{label:16} {size / 1024:4.1f} GiB  {way:6} {median:7.2f} s {size / median:8.0f} MiB/s "
+            f"peak {peaks[way]:6.0f} MiB   ours is {median / ours:5.2f} × as fast"
+        )
+
+
+def make_study(folder: Path, gib: int) -> tuple[str, list[Path]]:
+    import pydicom
+
+    from tests.peers.dicom_samples import write_study
+
+    paths = write_study(folder, gib * 1024 * MIB // (FRAMES * SIZE * SIZE), frames=FRAMES, size=SIZE)
+    return str(pydicom.dcmread(paths[0], stop_before_pixels=True).StudyInstanceUID), paths
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--gib", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--source", nargs="+", choices=["orthanc", "pages"], default=["orthanc", "pages"])
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
+    parser.add_argument("--way", nargs=4)
+    options = parser.parse_args()
+    if options.way:
+        run_way(*options.way)
+        return
+    from tests.peers.orthanc import orthanc
+
+    for gib in options.gib:
+        with tempfile.TemporaryDirectory(dir=options.folder) as name:
+            folder = Path(name)
+            study, paths = make_study(folder / "files", gib)
+            size = sum(path.stat().st_size for path in paths) / MIB
+            ways = ["ours", "bare", "naive"] if gib == min(options.gib) else ["ours", "bare"]
+            if "orthanc" in options.source:
+                with orthanc(folder / "orthanc") as archive:
+                    archive.upload(paths)
+                    measure("from Orthanc", archive.dicomweb, study, size, ways, options.rounds)
+            if "pages" in options.source:
+                with forked(serve_pages, paths) as source:
+                    measure("from page cache", source, study, size, ways, options.rounds)
+    print(TARGETS)
+
+
+if __name__ == "__main__":
+    main()
