@@ -3,7 +3,6 @@
 data_dir/postgres/   lock        held while a gateway uses the folder
                      server      held by the server and all its children, as long as one of them lives
                      url         how other commands reach the server while it runs
-                     runtime     which folder below /tmp holds the socket
                      server.log  what the server says
                      cluster/    the database, owned by the user whom the server runs as
 """
@@ -15,7 +14,6 @@ import fcntl
 import os
 import shutil
 import signal
-import stat
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -35,6 +33,7 @@ STOP_WITHIN = 20.0
 GONE_WITHIN = 30.0
 # Never the absolute path: parents that the server's user can't enter don't matter then.
 HERE = "/proc/self/cwd"
+RUNTIME = "gateway-pg-"
 
 SETTINGS = {
     "listen_addresses": "",
@@ -172,18 +171,21 @@ class Server:
 
     def _make_runtime(self) -> Path:
         """A short path, for a socket's may have 107 bytes; below /tmp, where every user can go."""
-        note = self._home / "runtime"
-        if note.exists():
-            _sweep(Path(note.read_text()), self._account)
         shared = Path("/tmp")  # noqa: S108 - the folder made in it is private
-        folder = Path(
-            tempfile.mkdtemp(prefix="gateway-pg-", dir=shared if os.access(shared, os.W_OK) else None)
-        )
-        _replace(note, str(folder))
+        if not os.access(shared, os.W_OK):
+            shared = Path(tempfile.gettempdir())
+        for left_behind in shared.glob(f"{RUNTIME}*"):
+            _sweep(left_behind, self._account)
+        while True:
+            folder = Path(tempfile.mkdtemp(prefix=RUNTIME, dir=shared))
+            # For those who sweep: other gateways, and systemd-tmpfiles, which removes what is old.
+            held = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            fcntl.flock(held, fcntl.LOCK_SH)
+            if folder.exists():
+                break
+            os.close(held)  # swept before it was held
+        self._runtime_lock = held
         os.chown(folder, self._account.uid, self._account.gid)
-        # systemd-tmpfiles, which empties /tmp of what is old, leaves a locked folder alone.
-        self._runtime_lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        fcntl.flock(self._runtime_lock, fcntl.LOCK_SH)
         return folder
 
     async def _create_cluster(self, programs: Programs) -> None:
@@ -308,12 +310,19 @@ def _home(data_dir: Path) -> Path:
 
 
 def _sweep(folder: Path, account: Account) -> None:
-    """What a killed predecessor left below /tmp, unless the name has become somebody else's since."""
-    with suppress(FileNotFoundError):
-        found = folder.lstat()
-        ours = stat.S_ISDIR(found.st_mode) and found.st_uid in (account.uid, os.geteuid())
-        if ours and folder.name.startswith("gateway-pg-"):
+    """What a killed gateway left below /tmp: ours by its owner, and nobody holds it any more."""
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:  # swept by another meanwhile, or not ours
+        return
+    try:
+        if os.fstat(held).st_uid in (account.uid, os.geteuid()):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(folder, ignore_errors=True)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(held)
 
 
 def _replace(path: Path, text: str) -> None:

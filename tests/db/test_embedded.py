@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
@@ -24,6 +25,7 @@ from gateway.contract import NeedsHuman
 DAEMON = """
 import asyncio, sys
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 from gateway import embedded
 
 async def main():
@@ -36,14 +38,15 @@ asyncio.run(main())
 ROOT = Path(__file__).parents[2]
 
 
-def processes_in(folder: Path) -> list[int]:
-    """All that work inside the folder: each process of the server has its database as working folder."""
-    found = []
+def processes_in(folder: Path) -> dict[int, int]:
+    """All that work inside the folder, with their users: each process of the server has its database as
+    working folder."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 if (entry / "cwd").readlink().is_relative_to(folder):
-                    found.append(int(entry.name))
+                    found[int(entry.name)] = entry.stat().st_uid
             except OSError:
                 continue  # ended meanwhile, or not ours
     return found
@@ -62,8 +65,8 @@ def ask(url: str, statement: str) -> list[tuple[object, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-def runtime_of(data_dir: Path) -> Path:
-    return Path((data_dir / "postgres" / "runtime").read_text())
+def runtime_of(url: str) -> Path:
+    return Path(parse_qs(urlsplit(url).query)["host"][0])
 
 
 class Daemon:
@@ -109,7 +112,6 @@ def daemon() -> Iterator[Callable[..., Daemon]]:
             assert pipe is not None
             pipe.close()
         until(lambda one=one: not processes_in(one.data_dir))  # type: ignore[misc]
-        shutil.rmtree(runtime_of(one.data_dir), ignore_errors=True)
 
 
 async def test_data_outlives_the_server_and_nothing_else_does(tmp_path: Path) -> None:
@@ -118,10 +120,10 @@ async def test_data_outlives_the_server_and_nothing_else_does(tmp_path: Path) ->
         ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
         assert ask(url, "SHOW server_encoding") == [("UTF8",)]
         assert ask(url, "SHOW listen_addresses") == [("",)]
-        runtime = runtime_of(tmp_path)
+        runtime = runtime_of(url)
         assert stat.S_IMODE(runtime.stat().st_mode) == 0o700
     assert embedded.running_url(tmp_path) is None
-    assert processes_in(tmp_path) == []
+    assert processes_in(tmp_path) == {}
     assert not runtime.exists()
 
     async with embedded.serve(tmp_path, fast=True) as url:
@@ -139,7 +141,7 @@ def test_a_killed_gateway_takes_its_server_along(tmp_path: Path, daemon: Callabl
     first = daemon(tmp_path)
     url = first.url()
     ask(url, "CREATE TABLE kept (n int)")
-    left_behind = runtime_of(tmp_path)
+    left_behind = runtime_of(url)
     with closing(psycopg.connect(url)) as busy:  # an open transaction must not keep the server alive
         busy.execute("INSERT INTO kept VALUES (1)")
         ask(url, "INSERT INTO kept VALUES (2)")
@@ -163,7 +165,7 @@ async def test_a_gateway_killed_while_it_makes_the_database_leaves_no_half_of_on
     async with embedded.serve(tmp_path, fast=True) as url:
         assert ask(url, "SELECT 1") == [(1,)]
         assert not (tmp_path / "postgres" / "cluster.new").exists()
-    assert processes_in(tmp_path) == []
+    assert processes_in(tmp_path) == {}
 
 
 async def test_a_second_gateway_is_told_whose_folder_it_is(tmp_path: Path) -> None:
@@ -187,7 +189,7 @@ async def test_a_server_that_dies_comes_back_behind_the_same_url(tmp_path: Path)
                 except psycopg.OperationalError:
                     await asyncio.sleep(0.05)
         assert first not in processes_in(tmp_path)
-    assert processes_in(tmp_path) == []
+    assert processes_in(tmp_path) == {}
 
 
 async def test_folders_that_others_may_not_enter_keep_their_rights(tmp_path: Path) -> None:
@@ -217,7 +219,7 @@ def test_programs_that_others_may_not_enter(tmp_path: Path, daemon: Callable[...
     one = daemon(tmp_path / "data", python_path=closed)
     url = one.url()
     assert ask(url, "SELECT count(*) FROM pg_timezone_names WHERE name = 'Europe/Paris'") == [(1,)]
-    runtime = runtime_of(tmp_path / "data")
+    runtime = runtime_of(url)
     postmaster = min(processes_in(tmp_path / "data"))
     expected = runtime if os.geteuid() == 0 else closed
     assert Path(f"/proc/{postmaster}/exe").readlink().is_relative_to(expected)
@@ -230,7 +232,7 @@ def test_the_server_never_runs_as_root(tmp_path: Path, daemon: Callable[..., Dae
     data_dir = tmp_path / "data"
     one = daemon(data_dir)
     ask(one.url(), "CREATE TABLE kept AS SELECT 42 AS answer")
-    uids = {Path(f"/proc/{pid}").stat().st_uid for pid in processes_in(data_dir)}
+    uids = set(processes_in(data_dir).values())
     assert len(uids) == 1
     assert 0 not in uids
     assert one.end() == 0
@@ -246,9 +248,10 @@ def test_an_ordinary_user(tmp_path: Path, daemon: Callable[..., Daemon]) -> None
         prefix = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
         prefix += ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
     one = daemon(tmp_path / "data", prefix)
-    assert ask(one.url(), "SELECT 1") == [(1,)]
-    processes = processes_in(tmp_path / "data")
-    assert {Path(f"/proc/{pid}").stat().st_uid for pid in processes} == {user}
+    url = one.url()
+    assert ask(url, "SELECT 1") == [(1,)]
+    assert set(processes_in(tmp_path / "data").values()) == {user}
     assert (tmp_path / "data" / "postgres").stat().st_uid == user
     one.kill()
     until(lambda: not processes_in(tmp_path / "data"))
+    shutil.rmtree(runtime_of(url))
