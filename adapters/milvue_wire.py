@@ -195,7 +195,7 @@ class Wire:
     def decode(self, data: bytes, what: str, *, uncertain: bool = False) -> dict[str, Any]:
         """An object, without the token where Milvue repeats it: its words may be kept."""
         try:
-            said = json.loads(data.replace(self.options.token.get_secret_value().encode(), b"(token)"))
+            said = json.loads(data)
         except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict):
@@ -204,6 +204,8 @@ class Wire:
                 "If it stays so, look for a proxy between the gateway and Milvue that answers in its place.",
                 uncertain=uncertain,
             )
+        if isinstance(said.get("message"), str):
+            said["message"] = said["message"].replace(self.options.token.get_secret_value(), "(token)")
         return said
 
     async def refuse(

@@ -158,7 +158,7 @@ async def test_done_by_status_may_still_be_running_by_results(
         (parts(dicom(RESULT[:-50])), Retryable, "cut off"),
         (parts(dicom(RESULT[:160])), Retryable, "cut off"),
         (parts(dicom(b"<html>Bad gateway</html>" * 20)), Retryable, "DICOM"),
-        (parts(zipped(gzip.compress(RESULT)[:-12])), Retryable, "cut off"),
+        (parts(zipped(gzip.compress(RESULT)[:-4])), Retryable, "cut off"),
         (parts(zipped(RESULT)), Retryable, "gzip"),
         (parts(dicom(RESULT), dicom(make_instance(OTHER_STUDY, 1, 64))), NeedsHuman, "another study"),
         (parts(json_part(status="running", StudyInstanceUID=OTHER_STUDY)), NeedsHuman, "another study"),
