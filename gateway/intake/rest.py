@@ -95,7 +95,7 @@ class RestDoor:
             idempotency_key=asked.idempotency_key,
         )
         job, fresh = await self._store.create(new)
-        if not fresh and job.request_digest != new.request_digest:
+        if not fresh and not new.asks_for_the_same(job):
             raise Problem(409, f"this idempotency_key was used for another request (job {job.id})")
         await self._store.record_audit(who, "job asked for", job.id)
         return await self._answer(job, 202 if fresh else 200)

@@ -51,9 +51,8 @@ class Dispatch:
         self._destinations = destinations
 
     async def run(self, job: Job, application: Application, finished: Finished) -> Outcome:
-        now = datetime.now(UTC)
         planned = await self._store.deliveries_of(job.id)
-        due = [one for one in planned if one.state == "pending" and (one.next_at or now) <= now]
+        due = [one for one in planned if one.state == "pending" and one.due]
         tries = (self._try(job, application, finished, one) for one in due)
         ended = await asyncio.gather(*tries, return_exceptions=True)
         broken = [one for one in ended if one is not None]

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 from uuid import UUID
 
 import psycopg
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
 from gateway.jobs import observations
@@ -28,6 +30,11 @@ from gateway.jobs.store import Store, Superseded
 from gateway.settings import Retry
 
 log = structlog.get_logger(__name__)
+
+_LOST = (OperationalError, InterfaceError, PoolTimeoutError)
+_OVERRULED = re.compile(r"(?P<job>[0-9a-f-]{36}) (?P<fence>\d+)")
+_AFTER_A_LOSS = 1.0
+_SOMEBODY_HAS_IT = 0.1  # a job is due, but was locked a moment ago
 
 
 class Steps(Protocol):
@@ -58,21 +65,27 @@ class Engine:
         self._pace = pace or Pace()
         self._presence = Presence(url)
         self._wake = asyncio.Event()
+        self._claiming = asyncio.Lock()
         self._at_work: dict[UUID, tuple[Job, asyncio.Task[None]]] = {}
         self._stopping = False
 
     # -- the loops ------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Work until cancelled; a lost database is waited for."""
+        """Work until cancelled. Whatever breaks the loops, they begin again; a database is waited for."""
         while not self._stopping:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._presence.hold(self._begin(group), self._on_wake))
-            except* (psycopg.Error, SQLAlchemyError, OSError) as trouble:
+            except* (psycopg.Error, SQLAlchemyError) as trouble:
                 log.error("the database is lost; trying again", error=_name_of(trouble.exceptions[0]))
-                self._abandon()
-                await asyncio.sleep(1.0)
+            except* Exception as trouble:  # noqa: BLE001 - a bug of ours must not end all work in silence
+                bug = trouble.exceptions[0]
+                log.error("the engine broke; it begins again", error=_name_of(bug), places=_places_of(bug))
+            # Without the database nothing can be written: others may have these jobs by now.
+            await self._cancel([task for _, task in self._at_work.values()])
+            if not self._stopping:
+                await asyncio.sleep(_AFTER_A_LOSS)
 
     def _begin(self, group: asyncio.TaskGroup) -> Callable[[], Awaitable[None]]:
         async def begin() -> None:
@@ -87,29 +100,38 @@ class Engine:
         """Take no more; let the steps at work end within the grace, then hand their jobs back."""
         self._stopping = True
         self._wake.set()
-        tasks = [task for _, task in self._at_work.values()]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self._pace.grace)
-            for job, task in list(self._at_work.values()):
-                if task in late:
-                    task.cancel()
-                    await asyncio.wait([task])
-                    await self._hand_back(job)
+        async with self._claiming:  # what was just being claimed has begun
+            at_work = list(self._at_work.values())
+        if not at_work:
+            return
+        _, late = await asyncio.wait([task for _, task in at_work], timeout=self._pace.grace)
+        await self._cancel(late)
+        await asyncio.gather(*(self._hand_back(job) for job, task in at_work if task in late))
 
     async def _hand_back(self, job: Job) -> None:
         try:
             await self._store.move(job, attempt=max(0, job.attempt - 1), what="handed back at shutdown")
         except Superseded:
-            pass
-        except (SQLAlchemyError, OSError) as trouble:
+            log.info("nothing to hand back: the job has moved on", job=str(job.id))
+        except SQLAlchemyError as trouble:
             log.warning("a job is left to its lease", job=str(job.id), error=_name_of(trouble))
 
+    async def _cancel(self, tasks: Collection[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._pace.grace)
+
     def _on_wake(self, payload: str) -> None:
+        """`payload`: a job that a person has overruled, and its fence number since."""
         self._wake.set()
-        if payload:  # a person has overruled this job: what a worker does with it is void
-            _, task = self._at_work.get(UUID(payload), (None, None))
-            if task is not None:
-                task.cancel()
+        named = _OVERRULED.fullmatch(payload)
+        if named is None:
+            return
+        job, task = self._at_work.get(UUID(named["job"]), (None, None))
+        if job is not None and task is not None and job.fence < int(named["fence"]):
+            log.info("a step is stopped: its job was overruled", job=str(job.id), state=job.state.value)
+            task.cancel()
 
     async def _on_loss(self) -> None:
         await self._store.release_orphans()
@@ -117,76 +139,98 @@ class Engine:
     async def _claim_for_ever(self) -> None:
         while not self._stopping:
             self._wake.clear()
-            room = self._pace.room - len(self._at_work)
-            claimed: list[Job] = []
-            if room > 0:
-                claimed = await self._store.claim(self._presence.worker, room, self._pace.lease, self._limits)
-            for job in claimed:
-                task = asyncio.create_task(self._work(job), name=f"job {job.id}")
-                self._at_work[job.id] = (job, task)
-                task.add_done_callback(lambda task, job=job: self._on_end(job, task))  # type: ignore[misc]
-            if not claimed:
+            if not await self._claim():
                 await self._doze()
 
+    async def _claim(self) -> bool:
+        async with self._claiming:
+            room = self._pace.room - len(self._at_work)
+            if room <= 0 or self._stopping:
+                return False
+            claimed = await self._store.claim(self._presence.worker, room, self._pace.lease, self._limits)
+            for job in claimed:
+                self._start(job)
+            return bool(claimed)
+
     async def _doze(self) -> None:
-        due = await self._store.next_due()
-        pause = self._pace.slow_poll if due is None else min(max(due, 0.02), self._pace.slow_poll)
+        """Until something is due or somebody wakes us."""
+        pause = self._pace.slow_poll
+        if len(self._at_work) < self._pace.room:
+            due = await self._store.next_due(self._limits)
+            if due is not None:
+                pause = min(pause, due if due > 0 else _SOMEBODY_HAS_IT)
         try:
             async with asyncio.timeout(pause):
                 await self._wake.wait()
         except TimeoutError:
-            if due is None or due > self._pace.slow_poll:
+            if pause == self._pace.slow_poll:
                 await self._store.release_orphans()
 
     async def _renew_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._pace.lease / 3)
-            if not self._at_work:
+            at_work = dict(self._at_work)
+            if not at_work:
                 continue
-            held = await self._store.renew(self._presence.worker, list(self._at_work), self._pace.lease)
-            for job, task in list(self._at_work.values()):
-                if held.get(job.id) != job.fence:
-                    log.warning("lost the lease of a job", job=str(job.id))
+            held = await self._store.renew(self._presence.worker, list(at_work), self._pace.lease)
+            for job, task in at_work.values():
+                if held.get(job.id) != job.fence and not task.done():
+                    log.warning("a step is stopped: the lease of its job is lost", job=str(job.id))
                     task.cancel()
+
+    def _start(self, job: Job) -> None:
+        _, former = self._at_work.get(job.id, (None, None))
+        if former is not None:
+            former.cancel()
+        task = asyncio.create_task(self._work(job), name=f"job {job.id}")
+        self._at_work[job.id] = (job, task)
+        task.add_done_callback(lambda ended: self._on_end(job, ended))
 
     def _on_end(self, job: Job, task: asyncio.Task[None]) -> None:
         if self._at_work.get(job.id, (None, None))[1] is task:
             del self._at_work[job.id]
         self._wake.set()
 
-    def _abandon(self) -> None:
-        """Without the database nothing can be written: others may have these jobs by now."""
-        for _, task in list(self._at_work.values()):
-            task.cancel()
-
     # -- one job --------------------------------------------------------------------------------------
 
     async def _work(self, job: Job) -> None:
         with observations.step(job.application, job.state.value):
             try:
-                if job.attempt > self._steps.retry_of(job).attempts:
-                    raise NeedsHuman(
-                        f"tried {job.attempt - 1} times without an end: {job.error_message or 'worker lost'}",
-                        "Look at the last error in the job's history, mend it, and resume the job.",
-                    )
-                outcome = await self._steps.take(job)
-                await self._write(job, outcome)
+                await self._step(job)
             except Superseded:
-                log.info("dropped the result of a step: the job has moved on", job=str(job.id))
-            except Failure as failure:
-                await self._write_failure(job, failure)
-            except (SQLAlchemyError, OSError) as trouble:
+                log.info("dropped what a step found: its job has moved on", job=str(job.id))
+            except SQLAlchemyError as trouble:
                 log.error("a step is left to its lease", job=str(job.id), error=_name_of(trouble))
-            except Exception as bug:  # our own: retried within the budget, then held
-                log.exception("a step broke", job=str(job.id), state=job.state.value)
-                await self._write_failure(job, _as_failure(bug), places=_places_of(bug))
+
+    async def _step(self, job: Job) -> None:
+        try:
+            self._check(job)
+            await self._write(job, await self._steps.take(job))
+        except Failure as failure:
+            await self._write_failure(job, failure)
+        except (Superseded, *_LOST):
+            raise
+        except Exception as bug:  # noqa: BLE001 - our own: retried within the budget, then held
+            places = _places_of(bug)
+            log.error("a step broke", job=str(job.id), error=_name_of(bug), places=places)
+            await self._write_failure(job, _as_failure(bug), places)
+
+    def _check(self, job: Job) -> None:
+        if job.unreadable:
+            raise NeedsHuman(
+                "the job's secrets were stored with a key that isn't among secret_keys any more",
+                "Put that key back into secret_keys, then resume the job.",
+            )
+        if job.attempt > self._steps.retry_of(job).attempts:
+            raise NeedsHuman(
+                f"tried {job.attempt - 1} times without an end: {job.error_message or 'worker lost'}",
+                "Look at the last error in the job's history, mend it, and resume the job.",
+            )
 
     async def _write(self, job: Job, outcome: Outcome) -> None:
         clean = {"error_kind": None, "error_message": None, "error_advice": None}
         match outcome:
             case Advance():
-                if outcome.to not in FINAL:
-                    observations.entered(job.application, outcome.to.value)
                 await self._store.move(
                     job,
                     to=outcome.to,
@@ -198,6 +242,8 @@ class Engine:
                 log.info("job moved on", job=str(job.id), was=job.state.value, now=outcome.to.value)
                 if outcome.to in FINAL:
                     observations.ended(job.application, outcome.to.value, job.created_at)
+                else:
+                    observations.entered(job.application, outcome.to.value)
             case Wait():
                 await self._store.move(
                     job,
@@ -214,27 +260,23 @@ class Engine:
         detail: dict[str, Any] = {"message": failure.message, "advice": failure.advice, **failure.detail}
         if places:
             detail["places"] = places
-        try:
-            if isinstance(failure, Retryable) and job.attempt < self._steps.retry_of(job).attempts:
-                await self._retry_later(job, failure, detail)
-            elif job.state in (*FINAL, State.HELD):
-                await self._store.move(job, after=None, what="the slide couldn't be told", detail=detail)
-            elif isinstance(failure, Permanent):
-                await self._end(job, State.FAILED, failure, detail)
-            else:
-                await self._end(job, State.HELD, failure, detail)
-        except Superseded:
-            log.info("dropped a failure: the job has moved on", job=str(job.id))
+        if isinstance(failure, Retryable) and job.attempt < self._steps.retry_of(job).attempts:
+            await self._retry_later(job, failure, detail)
+        elif job.state in (*FINAL, State.HELD):
+            await self._store.move(job, after=None, what="the slide couldn't be told", detail=detail)
+        elif isinstance(failure, Permanent):
+            await self._end(job, State.FAILED, failure, detail)
+        else:
+            await self._end(job, State.HELD, failure, detail)
 
     async def _retry_later(self, job: Job, failure: Retryable, detail: dict[str, Any]) -> None:
         policy = self._steps.retry_of(job)
         pause = min(policy.most, policy.first * 2 ** (job.attempt - 1))
         pause = max(pause * random.uniform(0.5, 1.0), failure.after or 0.0)  # noqa: S311
         values: dict[str, Any] = {}
-        if job.state == State.SUBMITTING:
-            values["at_vendor"] = failure.uncertain
-            if not failure.uncertain:
-                values["submit_began"] = False
+        if job.state == State.SUBMITTING and not failure.uncertain and not job.submit_began:
+            # Surely nothing has arrived, now or at an earlier try: somebody else may have the place.
+            values |= {"at_vendor": False, "submit_began": False}
         if job.state not in (*FINAL, State.HELD):
             values |= _error(failure)
         observations.retried(job.application, job.state.value)
@@ -271,13 +313,20 @@ def _error(failure: Failure) -> dict[str, Any]:
 
 
 def _as_failure(bug: Exception) -> Retryable:
+    if isinstance(bug, OSError):
+        return Retryable(
+            f"the gateway's own disk or network failed ({bug.strerror or _name_of(bug)})",
+            "Look at the disk below data_dir, and at the network of this machine.",
+            uncertain=True,
+        )
     return Retryable(
-        f"an error in the gateway itself ({type(bug).__name__})",
+        f"an error in the gateway itself ({_name_of(bug)})",
         "Send the job's history to the gateway's developers.",
+        uncertain=True,
     )
 
 
-def _places_of(bug: Exception) -> list[str]:
+def _places_of(bug: BaseException) -> list[str]:
     """Where it broke, without the values: those may be a patient's."""
     frames = traceback.extract_tb(bug.__traceback__)
     return [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames[-12:]]

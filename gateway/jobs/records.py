@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -45,9 +46,13 @@ class NewJob:
 
     @property
     def request_digest(self) -> str:
-        return _digest(
-            [self.application, self.study_instance_uid, self.accession_number, self.patient_id, self.priority]
-        )
+        """Without the patient's id: it could be guessed from its hash."""
+        return _digest([self.application, self.study_instance_uid, self.accession_number, self.priority])
+
+    def asks_for_the_same(self, job: Job) -> bool:
+        """Whether an idempotency key that led to this job was used for the same request."""
+        same_patient = self.patient_id is None or job.patient_id in (None, self.patient_id)
+        return self.request_digest == job.request_digest and same_patient
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class Job:
     error_kind: str | None
     error_message: str | None
     error_advice: str | None
+    unreadable: bool = False  # its secrets were stored with a key that is gone
 
     def __repr__(self) -> str:
         return f"Job({self.id}, {self.application}, {self.state})"
@@ -120,6 +126,7 @@ class Delivery:
     reference: str | None
     stored: int | None
     last_error: str | None
+    due: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,24 @@ class Event:
         """The hash that chains this event to the one before it."""
         moment = self.at.astimezone(UTC).isoformat(timespec="microseconds")
         return _digest([str(job_id), moment, self.state, self.what, self.detail, self.previous_hash])
+
+
+def storable(value: Any) -> Any:
+    """As PostgreSQL gives it back, so that a hash made before is the hash made after: no NUL, no half of a
+    surrogate pair, whole numbers without a fraction, none that JSON doesn't know."""
+    match value:
+        case str():
+            return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+        case float():
+            if not math.isfinite(value):
+                return str(value)
+            return int(value) if value.is_integer() else value
+        case Mapping():
+            return {str(storable(key)): storable(one) for key, one in value.items()}
+        case list() | tuple():
+            return [storable(one) for one in value]
+        case _:
+            return value
 
 
 def _digest(value: Any) -> str:

@@ -197,14 +197,14 @@ class JobSteps:
             return None
         if ticket.acknowledged is None and (job.sent or 0) < (job.promised or 0):
             # The vendor knows the study, but not from us: our bytes had not all left.
-            await self._store.note(job.id, "the vendor knows the study from before; sending again")
+            await self._store.note(job, "the vendor knows the study from before; sending again")
             return None
         if ticket.acknowledged is not None and len(ticket.acknowledged) < (job.promised or 0):
             await self._store.note(
-                job.id, "only part of the study had arrived", {"arrived": len(ticket.acknowledged)}
+                job, "only part of the study had arrived", {"arrived": len(ticket.acknowledged)}
             )
             return None
-        await self._store.note(job.id, "the study had arrived already; nothing is sent again")
+        await self._store.note(job, "the study had arrived already; nothing is sent again")
         return ticket
 
     # -- analysing ------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class JobSteps:
         results.check_study(finished, job.study_instance_uid or "")
         stored = await asyncio.to_thread(results.to_json, finished, self._spool.folder(job.id))
         destinations = [name for name in application.deliver if name != "sectra" or job.slide_id is not None]
-        await self._store.plan_deliveries(job.id, destinations)
+        await self._store.plan_deliveries(job, destinations)
         return Advance(
             State.DELIVERING,
             "the vendor found nothing" if finished.empty else "the vendor is done",
@@ -283,7 +283,7 @@ class JobSteps:
                 await self._adapter(job).cancel(_ticket_from_json(job.ticket))
             except Failure as failure:
                 await self._store.note(
-                    job.id, "the vendor couldn't be told of the cancel", {"message": failure.message}
+                    job, "the vendor couldn't be told of the cancel", {"message": failure.message}
                 )
         if job.state != State.HELD:
             self._spool.remove(job.id)

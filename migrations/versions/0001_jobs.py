@@ -84,7 +84,13 @@ def upgrade() -> None:
     )
     op.execute(
         """
-        CREATE INDEX jobs_by_slide ON jobs (application, slide_id)
+        CREATE INDEX jobs_by_application ON jobs (application, created_at DESC, id DESC)
+        """
+    )
+    op.execute(
+        """
+        CREATE INDEX jobs_alive ON jobs (application, state)
+        WHERE state NOT IN ('done', 'failed', 'cancelled')
         """
     )
     op.execute(

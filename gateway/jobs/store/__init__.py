@@ -1,0 +1,26 @@
+"""Every query of the jobs room, behind one object.
+
+database    the connection, the fenced write, the hash chain: what the others stand on
+queue       what a worker does with jobs: claim, renew, move, keep
+wishes      what people and other systems ask for: create, join, cancel, resume, retry
+ledger      the proof of a job: instances and deliveries
+slides      which of our results stands on which slide
+reading     lists, events and counts, for those who look
+upkeep      what becomes of jobs that ended long ago
+"""
+
+from __future__ import annotations
+
+from gateway.jobs.store.database import CHANNEL, PRESENCE, Refused, Superseded
+from gateway.jobs.store.ledger import Ledger
+from gateway.jobs.store.queue import Queue
+from gateway.jobs.store.reading import Reading
+from gateway.jobs.store.slides import Slides
+from gateway.jobs.store.upkeep import Upkeep
+from gateway.jobs.store.wishes import Wishes
+
+__all__ = ["CHANNEL", "PRESENCE", "Refused", "Store", "Superseded"]
+
+
+class Store(Queue, Wishes, Ledger, Slides, Reading, Upkeep):
+    """The jobs in PostgreSQL."""

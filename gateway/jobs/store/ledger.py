@@ -1,0 +1,126 @@
+"""The proof of a job: which instances were promised, sent and acknowledged, and what was delivered where."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import fields
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import bindparam, case, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from gateway.jobs.records import Delivery, InstanceRecord, Job, storable
+from gateway.jobs.store.database import Database, soon
+from gateway.jobs.tables import deliveries, instances
+
+_UNSET: Any = object()
+_TOUCH = {"updated_at": func.now()}
+_AT_ONCE = 1000  # rows in one statement
+
+
+class Ledger(Database):
+    # -- instances ------------------------------------------------------------------------------------
+
+    async def promise(self, job: Job, found: Sequence[InstanceRecord]) -> None:
+        """Replace what was promised by what the archive promises now."""
+        rows = [
+            {
+                "job_id": job.id,
+                "sop_instance_uid": one.sop_instance_uid,
+                "series_instance_uid": one.series_instance_uid,
+                "sop_class_uid": one.sop_class_uid,
+            }
+            for one in found
+        ]
+        async with self._transaction() as connection:
+            await self._fenced(connection, job, _TOUCH)
+            await connection.execute(delete(instances).where(instances.c.job_id == job.id))
+            for start in range(0, len(rows), _AT_ONCE):
+                await connection.execute(insert(instances), rows[start : start + _AT_ONCE])
+
+    async def record_sent(self, job: Job, sent: Collection[InstanceRecord]) -> None:
+        """All bytes have left: committed before the vendor is told that this was the last one."""
+        statement = (
+            update(instances)
+            .where(instances.c.job_id == job.id, instances.c.sop_instance_uid == bindparam("uid"))
+            .values(sent=True, bytes=bindparam("size"), sha256=bindparam("digest"))
+        )
+        async with self._transaction() as connection:
+            await self._fenced(connection, job, {"sent": len(sent)})
+            await connection.execute(update(instances).where(instances.c.job_id == job.id).values(sent=False))
+            if sent:
+                rows = [
+                    {"uid": one.sop_instance_uid, "size": one.bytes, "digest": one.sha256} for one in sent
+                ]
+                await connection.execute(statement, rows)
+
+    async def record_acknowledged(self, job: Job, uids: Collection[str] | None) -> int:
+        """None: the vendor took the study as a whole, so all that was sent is acknowledged."""
+        known = instances.c.sent if uids is None else instances.c.sop_instance_uid.in_(list(uids))
+        async with self._transaction() as connection:
+            await self._fenced(connection, job, _TOUCH)
+            done = await connection.execute(
+                update(instances)
+                .where(instances.c.job_id == job.id)
+                .values(acknowledged=case((known, True), else_=False))
+                .returning(instances.c.acknowledged)
+            )
+            return sum(1 for row in done if row.acknowledged)
+
+    async def instances_of(self, job_id: UUID) -> list[InstanceRecord]:
+        columns = [instances.c[f.name] for f in fields(InstanceRecord)]
+        statement = select(*columns).where(instances.c.job_id == job_id)
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(statement)).mappings()
+            return [InstanceRecord(**row) for row in rows]
+
+    # -- deliveries -----------------------------------------------------------------------------------
+
+    async def plan_deliveries(self, job: Job, destinations: Iterable[str]) -> None:
+        rows = [{"job_id": job.id, "destination": name, "next_at": func.now()} for name in destinations]
+        async with self._transaction() as connection:
+            await self._fenced(connection, job, _TOUCH)
+            if rows:
+                await connection.execute(upsert(deliveries).values(rows).on_conflict_do_nothing())
+
+    async def deliveries_of(self, job_id: UUID) -> list[Delivery]:
+        """`due` by the database's clock, which also says when the job is due."""
+        due = func.coalesce(deliveries.c.next_at <= func.now(), True).label("due")
+        columns = [due if f.name == "due" else deliveries.c[f.name] for f in fields(Delivery)]
+        statement = select(*columns).where(deliveries.c.job_id == job_id).order_by(deliveries.c.destination)
+        async with self._engine.connect() as connection:
+            return [Delivery(**row) for row in (await connection.execute(statement)).mappings()]
+
+    async def record_delivery(
+        self,
+        job: Job,
+        destination: str,
+        state: str,
+        what: str,
+        *,
+        after: float | None = None,
+        reference: str | None = _UNSET,
+        stored: int | None = _UNSET,
+        error: str | None = None,
+        tried: bool = True,
+    ) -> None:
+        values: dict[str, Any] = {
+            "state": state,
+            "attempts": deliveries.c.attempts + int(tried),
+            "next_at": None if after is None else soon(after),
+            "last_error": storable(error),
+            "updated_at": func.now(),
+        }
+        if reference is not _UNSET:
+            values["reference"] = storable(reference)
+        if stored is not _UNSET:
+            values["stored"] = stored
+        async with self._transaction() as connection:
+            held = await self._fenced(connection, job, _TOUCH)
+            await connection.execute(
+                update(deliveries)
+                .where(deliveries.c.job_id == job.id, deliveries.c.destination == destination)
+                .values(**values)
+            )
+            await self._append(connection, held, what, {"destination": destination})

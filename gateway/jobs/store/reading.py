@@ -1,0 +1,79 @@
+"""For those who look: one job, lists, events, counts."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, select, text, tuple_
+
+from gateway.jobs.records import Event, Job
+from gateway.jobs.store.database import Database
+from gateway.jobs.tables import ALIVE, job_events, jobs
+
+# Numbers are given before the commit, so that a lower one may appear after a higher one. Whoever follows the
+# events by number sees none before all transactions older than its own have ended.
+_SETTLED = text("age(job_events.xmin) > age(pg_snapshot_xmin(pg_current_snapshot())::xid)")
+
+
+class Reading(Database):
+    async def get(self, job_id: UUID) -> Job | None:
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).mappings().first()
+            return None if row is None else self._job(row)
+
+    async def find(
+        self,
+        *,
+        limit: int = 50,
+        after: tuple[datetime, UUID] | None = None,
+        since: datetime | None = None,
+        **equal: str | None,
+    ) -> list[Job]:
+        """Newest first; `after` is the place of the last one of the page before."""
+        statement = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+        for name, value in equal.items():
+            if value is not None:
+                statement = statement.where(jobs.c[name] == value)
+        if since is not None:
+            statement = statement.where(jobs.c.created_at >= since)
+        if after is not None:
+            statement = statement.where(tuple_(jobs.c.created_at, jobs.c.id) < after)
+        async with self._engine.connect() as connection:
+            return [self._job(row) for row in (await connection.execute(statement)).mappings()]
+
+    async def events_of(self, job_id: UUID) -> list[Event]:
+        columns = [job_events.c[f.name] for f in fields(Event)]
+        statement = select(*columns).where(job_events.c.job_id == job_id).order_by(job_events.c.id)
+        async with self._engine.connect() as connection:
+            return [Event(**row) for row in (await connection.execute(statement)).mappings()]
+
+    async def events_since(self, last_id: int, limit: int = 500) -> list[tuple[int, UUID, Event]]:
+        columns = [job_events.c[f.name] for f in fields(Event)]
+        statement = (
+            select(job_events.c.id, job_events.c.job_id, *columns)
+            .where(job_events.c.id > last_id, _SETTLED)
+            .order_by(job_events.c.id)
+            .limit(limit)
+        )
+        async with self._engine.connect() as connection:
+            rows = (await connection.execute(statement)).mappings()
+            return [
+                (row["id"], row["job_id"], Event(**{f.name: row[f.name] for f in fields(Event)}))
+                for row in rows
+            ]
+
+    async def last_event_id(self) -> int:
+        async with self._engine.connect() as connection:
+            return int(await connection.scalar(select(func.coalesce(func.max(job_events.c.id), 0))) or 0)
+
+    async def count_by_state(self) -> dict[tuple[str, str], int]:
+        """The living jobs by application and state."""
+        statement = (
+            select(jobs.c.application, jobs.c.state, func.count())
+            .where(ALIVE)
+            .group_by(jobs.c.application, jobs.c.state)
+        )
+        async with self._engine.connect() as connection:
+            return {(row[0], row[1]): row[2] for row in await connection.execute(statement)}
