@@ -62,6 +62,9 @@ class _Parts:
         self._doing = doing
         self._events: deque[Event] = deque()
         self._parser = _parser_for(response, peer, doing)
+        # Chunks of HTTP may be tiny, so they are gathered; anything else is passed on as it came off the
+        # socket, which spares a copy of every byte.
+        self._chunked = "Transfer-Encoding" in response.headers
         self._current: StreamedInstance | None = None
         self._inside = False
 
@@ -118,7 +121,8 @@ class _Parts:
             if self._parser.complete:
                 return None
             with translated(self._peer, self._doing):
-                chunk = await self._response.content.readany()
+                content = self._response.content
+                chunk = await content.readany() if self._chunked else (await content.readchunk())[0]
             try:
                 if chunk:
                     self._events.extend(self._parser.feed(chunk))
