@@ -133,7 +133,7 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         vendors = Vendors(settings.adapters, session)
         writer = SlideWriter(store)
         signs = Signs(writer, servers)
-        destinations: dict[str, Destination] = {"sectra": OnTheSlide(signs)}
+        destinations: dict[str, Destination] = {"sectra": OnTheSlide(signs, store)}
         for name, place in settings.destinations.items():
             if isinstance(place, StowDestination):
                 destinations[name] = IntoArchive(archives[place.archive], session)

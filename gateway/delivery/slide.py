@@ -15,11 +15,11 @@ from uuid import UUID
 from weakref import WeakValueDictionary
 
 from gateway import __version__
-from gateway.contract import Finding, Finished, Retryable, SlideResult
+from gateway.contract import Retryable, SlideResult
 from gateway.sectra.client import SectraClient
 from gateway.sectra.failures import NotThere, VersionConflict
 from gateway.sectra.results import NewResult, StoredResult
-from gateway.sectra.shapes import frame, line, outline, pin
+from gateway.sectra.shapes import frame
 
 Size = tuple[int, int]  # width, height
 UNKNOWN_SIZE: Size = (1000, 1000)
@@ -214,28 +214,3 @@ def sign(text: str, size: Size, properties: Mapping[str, str | int | float]) -> 
     """A frame around the whole slide with a label: queued, at work, failed."""
     framed = frame(*size, text).to_wire()
     return SlideResult(text, dict(properties), {"type": "primitive", "content": [framed]})
-
-
-def present(finished: Finished, size: Size) -> SlideResult:
-    """The vendor's own slide result, or one made of its findings."""
-    if finished.slide is not None:
-        return finished.slide
-    width, _ = size
-    drawings = [frame(*size, finished.summary)]
-    for finding in finished.findings:
-        label = " ".join(filter(None, (finding.label, finding.measure)))
-        if finding.shape in ("box", "polygon"):
-            drawings.append(outline(_corners(finding), width, label))
-        elif finding.shape == "polyline":
-            drawings.append(line(finding.points, width, label))
-        elif finding.shape == "point":
-            drawings.append(pin(*finding.points[0], width, label))
-    content = [drawing.to_wire() for drawing in drawings]
-    return SlideResult(finished.summary, finished.properties, {"type": "primitive", "content": content})
-
-
-def _corners(finding: Finding) -> tuple[tuple[float, float], ...]:
-    if finding.shape != "box":
-        return finding.points
-    (left, top), (right, bottom) = finding.points
-    return ((left, top), (right, top), (right, bottom), (left, bottom))

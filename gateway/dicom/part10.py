@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from gateway.contract import Header
 
@@ -26,6 +26,7 @@ _LONG: Final = frozenset(
 _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES = 0x0020000D, 0x0020000E
 _WANTED: Final = frozenset((_SOP_CLASS, _SOP_INSTANCE, _MODALITY, _STUDY, _SERIES))
+_COLUMNS, _SLIDE_COLUMNS = 0x00280011, 0x00480006
 _PIXELS: Final = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 
 
@@ -83,6 +84,25 @@ def read_header(data: bytes) -> Header | None:
     if not (header.study_instance_uid and header.series_instance_uid and header.sop_instance_uid):
         raise NotDicom("an instance names no study, no series or no UID of its own")
     return header
+
+
+def read_width(data: bytes) -> int | None:
+    """How many columns the image has, or the whole slide that it is a part of, if these first bytes tell."""
+    width = None
+    try:
+        meta = _read_meta(data)
+        if meta is None:
+            return None
+        dataset, at = _open_dataset(data, meta, limit=MAX_HEADER)
+        for element in _elements(dataset, at, meta.transfer_syntax):
+            if element.tag > _SLIDE_COLUMNS or element.end > len(dataset):
+                break
+            if element.tag in (_COLUMNS, _SLIDE_COLUMNS):
+                order: Literal["little", "big"] = "big" if meta.transfer_syntax == BIG_ENDIAN else "little"
+                width = int.from_bytes(dataset[element.value : element.end], order)
+    except NotDicom:
+        return width
+    return width
 
 
 def dataset_start(data: bytes) -> int | None:

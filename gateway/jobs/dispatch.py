@@ -35,11 +35,14 @@ class Destination(Protocol):
 class OnTheSlide:
     """The destination that every Sectra application has."""
 
-    def __init__(self, signs: Signs) -> None:
+    def __init__(self, signs: Signs, store: Store) -> None:
         self._signs = signs
+        self._store = store
 
     async def deliver(self, job: Job, finished: Finished) -> Delivered:
-        stored = await self._signs.show_result(job, finished)
+        sent = await self._store.instances_of(job.id) if finished.findings else []
+        widths = {one.sop_instance_uid: one.width for one in sent if one.width}
+        stored = await self._signs.show_result(job, finished, widths)
         if stored is None:
             return Delivered("a younger analysis stands on the slide; this one was left as it is")
         return Delivered("the result stands on the slide", str(stored.id))

@@ -111,6 +111,7 @@ class InstanceRecord:
     sop_instance_uid: str
     series_instance_uid: str
     sop_class_uid: str | None = None
+    width: int | None = None  # of the image, in pixels
     bytes: int | None = None
     sha256: str | None = None
     sent: bool = False

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from gateway.contract import Document, Finding, Finished, NeedsHuman, Retryable, SlideResult
+from gateway.dicom.annotations import read_findings
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
 
 
@@ -73,6 +74,12 @@ def check_study(finished: Finished, study_instance_uid: str) -> None:
                 "the vendor returned a result for another study",
                 "Don't deliver it: find out at the vendor whose it is, then cancel or retry the job.",
             )
+
+
+def with_findings(finished: Finished) -> Finished:
+    """A vendor that marks things in its objects only: they are drawn on the slide all the same."""
+    found = tuple(finding for path in finished.dicom for finding in read_findings(path))
+    return replace(finished, findings=found)
 
 
 def _noted(path: Path, work: Path) -> dict[str, str]:

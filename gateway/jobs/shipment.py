@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from gateway.archives.dicomweb import DicomwebArchive
 from gateway.contract import Header, Instance, Permanent, Retryable
+from gateway.dicom.part10 import read_width
 from gateway.jobs.records import InstanceRecord
 
 
@@ -56,7 +57,10 @@ class Shipment:
                 f"the archive {self._archive.name} sent {len(seen)} of the {self.promised} instances chosen",
                 "If this goes on, have the archive check the study.",
             )
-        read = [replace(self._chosen[uid], bytes=one.size, sha256=one.digest) for uid, one in seen.items()]
+        read = [
+            replace(self._chosen[uid], bytes=one.size, sha256=one.digest, width=one.width)
+            for uid, one in seen.items()
+        ]
         whole = [record for record, one in zip(read, seen.values(), strict=True) if one.whole]
         self.sent = len(whole)
         await self._on_end(whole)
@@ -67,6 +71,7 @@ class _Counted:
         self._instance = instance
         self._hash = hashlib.sha256()
         self.size = 0
+        self.width: int | None = None
         self.whole = False
 
     @property
@@ -79,6 +84,8 @@ class _Counted:
 
     async def chunks(self) -> AsyncIterator[bytes]:
         async for chunk in self._instance.chunks():
+            if self.size == 0:
+                self.width = read_width(chunk)
             self._hash.update(chunk)
             self.size += len(chunk)
             yield chunk

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import structlog
 
 from gateway.contract import Failure, Finished, NeedsHuman, SlideResult
-from gateway.delivery.slide import UNKNOWN_SIZE, Author, Place, Size, SlideWriter, present, sign
+from gateway.delivery.drawings import present
+from gateway.delivery.slide import UNKNOWN_SIZE, Author, Place, Size, SlideWriter, sign
 from gateway.jobs.records import Job
 from gateway.jobs.states import State
 from gateway.sectra.client import SectraClient
@@ -92,9 +93,11 @@ class Signs:
             }
         await self.show(job, sign(words, size_of(job), properties))
 
-    async def show_result(self, job: Job, finished: Finished) -> StoredResult | None:
+    async def show_result(
+        self, job: Job, finished: Finished, widths: Mapping[str, int]
+    ) -> StoredResult | None:
         self._shown.pop(job.id, None)
-        return await self.show(job, present(finished, size_of(job)))
+        return await self.show(job, present(finished, size_of(job), widths))
 
 
 def size_of(job: Job) -> Size:

@@ -234,6 +234,8 @@ class JobSteps:
 
     async def _collect(self, job: Job, application: Application, finished: Finished) -> Outcome:
         results.check_study(finished, job.study_instance_uid or "")
+        if not finished.findings and finished.slide is None:
+            finished = await asyncio.to_thread(results.with_findings, finished)
         stored = await asyncio.to_thread(results.to_json, finished, self._spool.folder(job.id))
         destinations = [name for name in application.deliver if name != "sectra" or job.slide_id is not None]
         await self._store.plan_deliveries(job, destinations)

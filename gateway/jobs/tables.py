@@ -148,6 +148,7 @@ instances = Table(
     Column("sop_instance_uid", Text, primary_key=True),
     Column("series_instance_uid", Text, nullable=False),
     Column("sop_class_uid", Text),
+    Column("width", Integer),
     Column("bytes", BigInteger),
     Column("sha256", Text),
     Column("sent", Boolean, nullable=False, server_default="false"),

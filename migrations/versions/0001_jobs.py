@@ -180,6 +180,7 @@ def upgrade() -> None:
             sop_instance_uid TEXT NOT NULL,
             series_instance_uid TEXT NOT NULL,
             sop_class_uid TEXT,
+            width INTEGER,
             bytes BIGINT,
             sha256 TEXT,
             sent BOOLEAN DEFAULT 'false' NOT NULL,

@@ -44,14 +44,22 @@ class Ledger(Database):
         statement = (
             update(instances)
             .where(instances.c.job_id == job.id, instances.c.sop_instance_uid == bindparam("uid"))
-            .values(sent=True, bytes=bindparam("size"), sha256=bindparam("digest"))
+            .values(
+                sent=True, bytes=bindparam("size"), sha256=bindparam("digest"), width=bindparam("columns")
+            )
         )
         async with self._transaction() as connection:
             await self._fenced(connection, job, {"sent": len(sent)})
             await connection.execute(update(instances).where(instances.c.job_id == job.id).values(sent=False))
             if sent:
                 rows = [
-                    {"uid": one.sop_instance_uid, "size": one.bytes, "digest": one.sha256} for one in sent
+                    {
+                        "uid": one.sop_instance_uid,
+                        "size": one.bytes,
+                        "digest": one.sha256,
+                        "columns": one.width,
+                    }
+                    for one in sent
                 ]
                 await connection.execute(statement, rows)
 

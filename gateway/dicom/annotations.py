@@ -1,0 +1,137 @@
+"""What a structured report or a presentation state points at in its images, as findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from gateway.contract import Finding
+
+_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
+_PRESENTATIONS = "1.2.840.10008.5.1.4.1.1.11."
+_LARGEST = 64 * 2**20  # what is larger is no report
+
+Shape = Literal["box", "polygon", "polyline", "point", "none"]
+Points = tuple[tuple[float, float], ...]
+_SHAPES: dict[str, Shape] = {"POINT": "point", "MULTIPOINT": "point", "POLYLINE": "polyline"}
+
+
+def read_findings(path: Path) -> tuple[Finding, ...]:
+    """Nothing for objects of other kinds, and for coordinates that aren't pixels of an image."""
+    if path.stat().st_size > _LARGEST:
+        return ()
+    dataset = pydicom.dcmread(path, stop_before_pixels=True)
+    sop_class = f"{dataset.get('SOPClassUID', '')}."
+    if sop_class.startswith(_REPORTS):
+        return tuple(_of_report(dataset, _label_of(dataset)))
+    if sop_class.startswith(_PRESENTATIONS):
+        return tuple(_of_presentation(dataset))
+    return ()
+
+
+def _of_report(item: Dataset, label: str) -> Iterator[Finding]:
+    """Walk the content tree; an area is labelled by the finding it stands in."""
+    children = item.get("ContentSequence") or []
+    named = next((said for child in children if (said := _finding_of(child))), label)
+    measured = next((number for child in children if (number := _number_of(child))), None)
+    for child in children:
+        if child.get("ValueType") == "SCOORD":
+            yield from _of_area(child, named, measured)
+        yield from _of_report(child, named)
+
+
+def _of_area(item: Dataset, label: str, measured: str | None) -> Iterator[Finding]:
+    points = _pairs(item.get("GraphicData"))
+    shape, points = _shape(str(item.get("GraphicType", "")), points)
+    for child in item.get("ContentSequence") or []:
+        for reference in child.get("ReferencedSOPSequence") or []:
+            yield from _findings(label, shape, points, str(reference.ReferencedSOPInstanceUID), measured)
+
+
+def _of_presentation(dataset: Dataset) -> Iterator[Finding]:
+    everywhere = [
+        str(image.ReferencedSOPInstanceUID)
+        for series in dataset.get("ReferencedSeriesSequence") or []
+        for image in series.get("ReferencedImageSequence") or []
+    ]
+    for annotation in dataset.get("GraphicAnnotationSequence") or []:
+        named = [str(one.ReferencedSOPInstanceUID) for one in annotation.get("ReferencedImageSequence") or []]
+        texts = annotation.get("TextObjectSequence") or []
+        label = next((str(text.get("UnformattedTextValue", "")).strip() for text in texts), "")
+        for graphic in annotation.get("GraphicObjectSequence") or []:
+            if graphic.get("GraphicAnnotationUnits") != "PIXEL":
+                continue
+            # Presentation states count pixels from 1, at their middle.
+            pairs = tuple((x - 0.5, y - 0.5) for x, y in _pairs(graphic.get("GraphicData")))
+            shape, points = _shape(str(graphic.get("GraphicType", "")), pairs)
+            for image in named or everywhere:
+                yield from _findings(label, shape, points, image, None)
+
+
+def _findings(
+    label: str, shape: Shape, points: Points, image: str, measured: str | None
+) -> Iterator[Finding]:
+    if shape == "point":
+        for point in points:
+            yield Finding(label, shape, (point,), image, measure=measured)
+    elif len(points) > 1:
+        yield Finding(label, shape, points, image, measure=measured)
+
+
+def _shape(kind: str, points: Points) -> tuple[Shape, Points]:
+    if kind == "CIRCLE" and len(points) == 2:
+        (x, y), (edge_x, edge_y) = points
+        radius = ((edge_x - x) ** 2 + (edge_y - y) ** 2) ** 0.5
+        return "box", ((x - radius, y - radius), (x + radius, y + radius))
+    if kind == "ELLIPSE" and len(points) == 4:
+        across, down = [x for x, _ in points], [y for _, y in points]
+        return "box", ((min(across), min(down)), (max(across), max(down)))
+    if kind in ("POLYLINE", "INTERPOLATED") and len(points) > 3 and points[0] == points[-1]:
+        return "polygon", points[:-1]
+    if kind == "POLYGON":
+        return "polygon", points
+    return _SHAPES.get(kind, "polyline"), points
+
+
+def _pairs(numbers: object) -> Points:
+    try:
+        values = [float(number) for number in numbers]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        return ()
+    return tuple(zip(values[::2], values[1::2], strict=False))
+
+
+def _label_of(dataset: Dataset) -> str:
+    return _meaning(dataset.get("ConceptNameCodeSequence"))
+
+
+def _finding_of(item: Dataset) -> str:
+    """The text of a coded or written finding among a group's items."""
+    name = _code(item.get("ConceptNameCodeSequence"))
+    if item.get("ValueType") == "CODE" and name in ("121071", "121073", "42752001"):
+        return _meaning(item.get("ConceptCodeSequence"))
+    if item.get("ValueType") == "TEXT" and name in ("121071", "121073", "112039"):
+        return str(item.get("TextValue", ""))
+    return ""
+
+
+def _number_of(item: Dataset) -> str | None:
+    if item.get("ValueType") != "NUM":
+        return None
+    for value in item.get("MeasuredValueSequence") or []:
+        unit = _code(value.get("MeasurementUnitsCodeSequence"))
+        number = str(value.get("NumericValue", ""))
+        return f"{number} {unit}" if unit not in ("", "1", "{probability}") else number
+    return None
+
+
+def _meaning(codes: object) -> str:
+    return next((str(code.get("CodeMeaning", "")) for code in codes or []), "")  # type: ignore[attr-defined]
+
+
+def _code(codes: object) -> str:
+    return next((str(code.get("CodeValue", "")) for code in codes or []), "")  # type: ignore[attr-defined]
