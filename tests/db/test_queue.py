@@ -1,0 +1,305 @@
+"""Who gets which job, and when: order, limits, waiting, retries, wake-ups."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from crew import BRISK, WAY, Script, ask_for, at_work, bring, reaches, until
+from sqlalchemy import event
+
+from gateway.contract import NeedsHuman, Permanent, Retryable
+from gateway.jobs.engine import Engine
+from gateway.jobs.outcomes import Advance, Wait
+from gateway.jobs.states import FINAL, WORKING, State
+from gateway.settings import Retry
+
+
+async def test_by_priority_then_age(store):
+    made = [(await store.create(ask_for(priority=priority)))[0] for priority in (0, 5, 0, 9, 5)]
+    claimed = await store.claim(1, 3, 60, {})
+    assert [job.id for job in claimed] == [made[3].id, made[1].id, made[4].id]
+    claimed = await store.claim(1, 3, 60, {})
+    assert [job.id for job in claimed] == [made[0].id, made[2].id]
+    assert await store.claim(1, 3, 60, {}) == []
+
+
+async def test_priority_rules_across_vendors_with_and_without_a_limit(store):
+    routine, _ = await store.create(ask_for(adapter="limited"))
+    await store.move(await bring(store, routine, State.LOCATING), to=State.SUBMITTING)
+    urgent, _ = await store.create(ask_for(adapter="free", priority=9))
+    [first] = await store.claim(1, 1, 60, {"limited": 1})
+    assert first.id == urgent.id
+    [second] = await store.claim(1, 1, 60, {"limited": 1})
+    assert second.id == routine.id
+
+
+async def test_many_workers_share_many_jobs_and_each_step_is_done_once(
+    store, open_store, database_url, worker
+):
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE worked (job uuid, state text, pid int)")
+    jobs = [(await store.create(ask_for(priority=n % 3)))[0] for n in range(60)]
+    processes = [worker("count"), worker("count")]
+    scripts = [Script() for _ in range(3)]
+    async with AsyncExitStack() as stack:
+        for process in processes:
+            await asyncio.to_thread(process.hears, "took")
+        for script in scripts:
+            own = open_store(database_url)
+            await stack.enter_async_context(at_work(Engine(own, database_url, script, {}, BRISK)))
+        for job in jobs:
+            await reaches(store, job, State.DONE)
+    taken = Counter((job.id, job.state.value) for script in scripts for job in script.taken)
+    with psycopg.connect(database_url) as connection:
+        taken.update(connection.execute("SELECT job, state FROM worked").fetchall())
+        pids = {row[0] for row in connection.execute("SELECT DISTINCT pid FROM worked")}
+    assert taken == {(job.id, state.value): 1 for job in jobs for state in WORKING}
+    assert len(pids) == 2
+    for job in jobs:
+        assert [one.state for one in await store.events_of(job.id)] == [*WORKING, State.DONE]
+
+
+async def test_a_vendor_never_has_more_than_its_limit_across_replicas(store, open_store, database_url):
+    most = now = 0
+
+    async def submit(job):
+        nonlocal most, now
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.005)
+        return Advance(State.ANALYSING, "sent")
+
+    async def poll(job):
+        nonlocal now
+        await asyncio.sleep(0.005)
+        if job.attempt == 1 and job.result_by is None:
+            return Wait(after=0.01, values={"result_by": datetime.now(UTC)})
+        now -= 1
+        return Advance(State.DELIVERING, "ready")
+
+    jobs = [(await store.create(ask_for()))[0] for _ in range(30)]
+    async with AsyncExitStack() as stack:
+        for _ in range(3):
+            script = Script({State.SUBMITTING: submit, State.ANALYSING: poll})
+            engine = Engine(open_store(database_url), database_url, script, {"vendor": 2}, BRISK)
+            await stack.enter_async_context(at_work(engine))
+        for job in jobs:
+            await reaches(store, job, State.DONE)
+    assert most == 2
+
+
+@pytest.mark.parametrize(
+    "ending", [NeedsHuman("no"), Permanent("no"), Retryable("later", after=3600)], ids=lambda one: one.kind
+)
+async def test_a_failure_in_submitting_gives_the_place_back(store, open_store, database_url, ending):
+    """And wakes the others, which sleep for longer than this test has patience."""
+    first, _ = await store.create(ask_for(priority=9))
+    second, _ = await store.create(ask_for())
+    waiting = asyncio.Event()
+
+    async def submit(job):
+        if job.id == first.id:
+            await waiting.wait()
+            raise ending
+        return Advance(State.ANALYSING, "sent")
+
+    async with AsyncExitStack() as stack:
+        for _ in range(2):
+            script = Script({State.SUBMITTING: submit})
+            engine = Engine(open_store(database_url), database_url, script, {"vendor": 1}, BRISK)
+            await stack.enter_async_context(at_work(engine))
+        await reaches(store, second, State.SUBMITTING)
+        await until(lambda: _is_at_vendor(store, first))
+        waiting.set()
+        await reaches(store, second, State.DONE)
+
+
+async def _is_at_vendor(store, job):
+    return (await store.get(job.id)).at_vendor
+
+
+async def test_an_uncertain_failure_keeps_the_place_and_the_doubt(store, database_url):
+    """Until the vendor was asked what arrived, a later failure, however certain, proves nothing."""
+    job, _ = await store.create(ask_for())
+    began = []
+
+    async def submit(job):
+        began.append(job.submit_began)
+        await store.keep(job, submit_began=True)
+        raise Retryable("broken off", uncertain=len(began) == 1)
+
+    async with at_work(Engine(store, database_url, Script({State.SUBMITTING: submit}), {"vendor": 1}, BRISK)):
+        held = await reaches(store, job, State.HELD)
+    assert began == [False, True, True]
+    assert held.submit_began
+
+
+async def test_a_bug_while_sending_counts_as_uncertain(store, database_url):
+    job, _ = await store.create(ask_for(patient_id="SECRET-NAME"))
+    began = []
+
+    async def submit(job):
+        began.append(job.submit_began)
+        await store.keep(job, submit_began=True)
+        raise KeyError(job.patient_id)
+
+    async with at_work(Engine(store, database_url, Script({State.SUBMITTING: submit}), {}, BRISK)):
+        held = await reaches(store, job, State.HELD)
+    assert began == [False, True, True]
+    assert "KeyError" in (held.error_message or "")
+    told = [one for one in await store.events_of(job.id) if "places" in one.detail]
+    assert any("submit" in place for place in told[0].detail["places"])
+    assert "SECRET" not in str(told)
+
+
+async def test_waiting_for_a_place_or_for_room_asks_the_database_nothing(store, database_url):
+    """A job that is due but can't be taken must not be looked for all the time."""
+    asked = 0
+
+    def count(*_):
+        nonlocal asked
+        asked += 1
+
+    hold = asyncio.Event()
+
+    async def submit(job):
+        await hold.wait()
+        return Advance(State.ANALYSING, "sent")
+
+    for limits, room in (({"vendor": 1}, 8), ({}, 1)):
+        jobs = [(await store.create(ask_for()))[0] for _ in range(3)]
+        script = Script(
+            {State.SUBMITTING: submit, State.LOCATING: submit} if room == 1 else {State.SUBMITTING: submit}
+        )
+        hold.clear()
+        engine = Engine(store, database_url, script, limits, replace(BRISK, room=room))
+        async with at_work(engine):
+            await until(lambda script=script: _any_waits(script, jobs))
+            await asyncio.sleep(0.3)
+            event.listen(store._engine.sync_engine, "before_cursor_execute", count)
+            await asyncio.sleep(1.0)
+            event.remove(store._engine.sync_engine, "before_cursor_execute", count)
+            assert asked < 10
+            for job in jobs:
+                await store.cancel(job.id, "test")
+            hold.set()
+            for job in jobs:
+                await reaches(store, job, State.CANCELLED)
+
+
+async def _any_waits(script, jobs):
+    return any(job.state in (State.SUBMITTING, State.LOCATING) for job in script.taken)
+
+
+async def test_waiting_costs_no_attempt(store, database_url):
+    job, _ = await store.create(ask_for())
+    polls = 0
+
+    async def poll(job):
+        nonlocal polls
+        polls += 1
+        assert job.attempt == 1
+        return Wait(after=0.01) if polls < 8 else Advance(State.DELIVERING, "ready")
+
+    script = Script({State.ANALYSING: poll}, Retry(attempts=2))
+    async with at_work(Engine(store, database_url, script, {}, BRISK)):
+        await reaches(store, job, State.DONE)
+    assert polls == 8
+
+
+async def test_a_spent_budget_holds_the_job_and_says_why(store, database_url):
+    job, _ = await store.create(ask_for())
+    tries = []
+
+    async def locate(job):
+        tries.append(job.attempt)
+        raise Retryable("the archive doesn't answer", "Look at the archive.")
+
+    async with at_work(Engine(store, database_url, Script({State.LOCATING: locate}), {}, BRISK)):
+        held = await reaches(store, job, State.HELD)
+        assert tries == [1, 2, 3]
+        assert held.held_in == State.LOCATING
+        assert (held.error_message, held.error_advice) == (
+            "the archive doesn't answer",
+            "Look at the archive.",
+        )
+
+
+async def test_retry_after_is_honoured_and_backoff_grows_up_to_its_most(store, database_url):
+    """Judged by when the job is due, not by a clock of the test."""
+    job, _ = await store.create(ask_for())
+    policy = Retry(attempts=9, first="100s", most="300s")
+    asked_after = {1: None, 2: 5000.0}
+
+    async def locate(job):
+        raise Retryable("busy", after=asked_after.get(job.attempt))
+
+    engine = Engine(store, database_url, Script({State.LOCATING: locate}, policy), {}, BRISK)
+    pauses = []
+    async with at_work(engine):
+        for attempt in range(1, 7):
+            waits = await until_attempt(store, job, attempt)
+            pauses.append((waits.next_at - waits.updated_at) / timedelta(seconds=1))
+            with psycopg.connect(database_url, autocommit=True) as connection:
+                connection.execute("UPDATE jobs SET next_at = now()")
+                connection.execute("NOTIFY gateway_jobs")
+    assert 50 <= pauses[0] <= 100
+    assert pauses[1] == 5000
+    assert all(150 <= pause <= 300 for pause in pauses[2:])
+    assert len(set(pauses)) == len(pauses)
+
+
+async def until_attempt(store, job, attempt):
+    found = None
+
+    async def there():
+        nonlocal found
+        found = await store.get(job.id)
+        return found.state == State.LOCATING and found.attempt == attempt and found.lease_holder is None
+
+    await until(there)
+    return found
+
+
+async def test_every_state_leads_on_or_ends(store, database_url):
+    job, _ = await store.create(ask_for())
+    async with at_work(Engine(store, database_url, Script(), {}, BRISK)):
+        done = await reaches(store, job, *FINAL)
+    assert done.next_at is None
+    assert list(WAY) == list(WORKING)
+
+
+async def test_a_stopped_engine_hands_its_jobs_back_unspent(store, open_store, database_url):
+    job, _ = await store.create(ask_for())
+    begun = asyncio.Event()
+
+    async def locate(job):
+        begun.set()
+        await asyncio.sleep(3600)
+
+    pace = replace(BRISK, grace=0.05)
+    async with at_work(Engine(store, database_url, Script({State.LOCATING: locate}), {}, pace)):
+        await asyncio.wait_for(begun.wait(), 20)
+    back = await store.get(job.id)
+    assert (back.state, back.lease_holder, back.attempt) == (State.LOCATING, None, 0)
+    async with at_work(Engine(open_store(database_url), database_url, Script(), {}, BRISK)):
+        await reaches(store, job, State.DONE)
+
+
+async def test_a_broken_loop_begins_again(store, database_url):
+    """Not only a lost database: whatever breaks it, the engine goes on."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        engine = Engine(store, database_url, Script(), {"vendor": "none"}, BRISK)  # type: ignore[dict-item]
+        job, _ = await store.create(ask_for())
+        async with at_work(engine):
+            await reaches(store, job, State.SUBMITTING)
+            await asyncio.sleep(0.2)
+            engine._limits.clear()
+            connection.execute("NOTIFY gateway_jobs, 'no job''s number'")
+            await reaches(store, job, State.DONE)
