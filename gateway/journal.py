@@ -1,9 +1,14 @@
-"""The log: lines for people on a terminal, JSON elsewhere."""
+"""The log: lines for people on a terminal, JSON elsewhere.
+
+Of an exception only its kind and its place are told. Its words and the variables around it may be a token or
+a patient's.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+import traceback
 
 import structlog
 
@@ -13,11 +18,12 @@ def begin(level: int = logging.INFO) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _tell_places,
     ]
     if sys.stderr.isatty():
-        shared.append(structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback))
+        shared.append(structlog.dev.ConsoleRenderer())
     else:
-        shared += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        shared.append(structlog.processors.JSONRenderer())
     structlog.configure(
         processors=shared,
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -25,4 +31,46 @@ def begin(level: int = logging.INFO) -> None:
         cache_logger_on_first_use=False,
     )
     # Libraries speak of urls and header values: only their warnings, and none of the HTTP client's.
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Discreet("%(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+
+
+def places_of(trouble: BaseException) -> list[str]:
+    """Where it broke."""
+    frames = traceback.extract_tb(trouble.__traceback__)
+    return [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames[-12:]]
+
+
+def _tell_places(
+    _logger: object, _method: str, event: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    given = event.pop("exc_info", None)
+    if given is True:
+        given = sys.exc_info()
+    trouble = given[1] if isinstance(given, tuple) else given
+    if isinstance(trouble, BaseException):
+        event["exception"] = type(trouble).__name__
+        event["places"] = places_of(trouble)
+    return event
+
+
+class _Discreet(logging.Formatter):
+    """For libraries' own words: asyncio repeats an exception in the lines below the first."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = record.getMessage().splitlines() or [""]
+        first = logging.LogRecord(
+            record.name,
+            record.levelno,
+            record.pathname,
+            record.lineno,
+            lines[0].replace("%", "%%"),
+            None,
+            None,
+        )
+        told = super().format(first)
+        trouble = record.exc_info[1] if record.exc_info else None
+        if trouble is None:
+            return told
+        return f"{told} ({type(trouble).__name__} at {', '.join(places_of(trouble))})"

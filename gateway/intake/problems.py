@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
@@ -71,9 +72,19 @@ async def explain(
 
 async def read_json(request: web.Request) -> object:
     try:
-        return json.loads(await request.read())
+        return json.loads(await request.read(), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         raise Problem(400, "the body isn't JSON") from None
+
+
+def _finite(text: str) -> float:
+    """Neither JSON nor PostgreSQL knows an infinity; Python reads 1e999 as one."""
+    number = float(text)
+    return number if math.isfinite(number) else _refuse(text)
+
+
+def _refuse(text: str) -> float:
+    raise ValueError(f"{text} isn't JSON")
 
 
 def _sentence(request: web.Request, error: web.HTTPException) -> str:

@@ -5,12 +5,22 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from datetime import datetime
-from typing import Annotated, Any, TypeVar
+import re
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Annotated, Any, NoReturn, TypeVar
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from gateway.intake.access import Access
 from gateway.intake.openapi import describe
@@ -21,7 +31,14 @@ from gateway.jobs.states import State
 from gateway.jobs.store import Refused, Store
 from gateway.settings import Settings
 
-_Text = Annotated[str, Field(min_length=1, max_length=200)]
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("control characters don't belong here")
+    return text
+
+
+_Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 _Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
 _MOMENT = TypeAdapter(datetime)
 _EVENTS_PAUSE = 1.0
@@ -106,6 +123,8 @@ class RestDoor:
         unknown = set(query) - {"state", "department", "application", "study", "since", "limit", "cursor"}
         if unknown:
             raise Problem(422, f"{sorted(unknown)[0]}: no such filter")
+        if not all(value.isprintable() for value in query.values()):
+            raise Problem(422, "control characters don't belong into a filter")
         if query.get("state") and query["state"] not in list(State):
             raise Problem(422, f"state: one of {', '.join(State)}")
         limit = _limit(query.get("limit", "50"))
@@ -157,11 +176,17 @@ class RestDoor:
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent: each event of each job, from now on or from Last-Event-ID."""
         self._access.require(request, "viewer")
-        given = request.headers.get("Last-Event-ID", "")
-        last = int(given) if given.isdigit() else await self._store.last_event_id()
+        last = _last_event(request.headers.get("Last-Event-ID", ""))
+        if last is None:
+            last = await self._store.last_event_id()
         response = web.StreamResponse(headers={"Cache-Control": "no-cache"})
         response.content_type = "text/event-stream"
-        await response.prepare(request)
+        with suppress(ConnectionResetError):  # whoever listened has gone
+            await response.prepare(request)
+            await self._tell_events(response, last)
+        return response
+
+    async def _tell_events(self, response: web.StreamResponse, last: int) -> NoReturn:
         await response.write(b": listening\n\n")
         while True:
             for event_id, job_id, event in await self._store.events_since(last):
@@ -210,17 +235,22 @@ def _job_id(request: web.Request) -> UUID:
 
 
 def _limit(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 500:
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 500:
         raise Problem(422, "limit: a number from 1 to 500")
     return int(text)
+
+
+def _last_event(text: str) -> int | None:
+    """Nonsense is as good as nothing: the listener then hears what comes from now on."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
 
 
 def _moment(text: str | None) -> datetime | None:
     try:
         moment = None if text is None else _MOMENT.validate_python(text)
-    except ValidationError:
+        return moment if moment is None else moment.astimezone(UTC)
+    except (ValidationError, OverflowError):
         raise Problem(422, "since: a date and time as in 2026-01-31T12:00:00Z") from None
-    return moment.astimezone() if moment is not None and moment.tzinfo is None else moment
 
 
 def _write_cursor(job: Job) -> str:

@@ -258,6 +258,6 @@ def _release_buttons(result: StoredResult) -> StoredResult:
 @web.middleware
 async def say_versions(request: web.Request, handler: Handler) -> web.StreamResponse:
     response = await handler(request)
-    if request.path.startswith("/ia/"):
+    if f"{request.path}/".startswith("/ia/"):
         response.headers.update(VERSION_HEADERS)
     return response

@@ -1,0 +1,268 @@
+"""/api/v1 as other systems and operators use it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from gateway.simulate.milvue import Behaviour
+from tests.peers.gateway import TOKENS, TRAUMA, Hospital, hospital, unknown_study
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Hospital]:
+    async with hospital(tmp_path_factory.mktemp("house")) as opened:
+        applications = opened.configuration["departments"]["emergency"]["applications"]
+        applications["second"] = {**applications[TRAUMA], "deliver": ["sectra"]}
+        await opened.start()
+        yield opened
+
+
+async def test_a_key_names_one_request_however_often_it_is_sent(house: Hospital) -> None:
+    patient = house.admit(slide=False)
+    asked = {"application": TRAUMA, "study_instance_uid": patient.study, "idempotency_key": "night-17"}
+    answers = await asyncio.gather(*(house.api("POST", "jobs", asked) for _ in range(10)))
+    assert sorted(status for status, _ in answers) == [200] * 9 + [202]
+    assert len({job["id"] for _, job in answers}) == 1
+    job = await house.settled(answers[0][1]["id"], "done")
+    status, again = await house.api("POST", "jobs", asked)
+    assert (status, again["id"], again["state"]) == (200, job["id"], "done")
+    status, problem = await house.api("POST", "jobs", {**asked, "priority": 9})
+    assert status == 409 and job["id"] in problem["detail"]
+    status, other = await house.api("POST", "jobs", asked, role="admin")
+    assert status == 202 and other["id"] != job["id"], "keys belong to their caller"
+    await house.settled(other["id"], "done")
+    assert job["proof"] == {"promised": 2, "sent": 2, "acknowledged": 2, "received": 2, "stored": 2}
+    assert sorted(house.stored_of(patient.study)) == sorted(set(house.stored_of(patient.study)))
+
+
+async def test_an_accession_number_and_a_patient_find_the_study(house: Hospital) -> None:
+    patient = house.admit(slide=False)
+    other = house.admit(slide=False, twin_of=patient)
+    header = house.archive.instances[other.instances[0]].header
+    job = await house.ask(accession_number=patient.accession, patient_id=str(header.PatientID))
+    job = await house.settled(job["id"], "done")
+    assert job["study"]["study_instance_uid"] == other.study
+    assert house.bytes_arrived(patient) == [0, 0] and house.bytes_arrived(other) == [1, 1]
+
+
+async def test_a_job_that_has_nowhere_to_deliver_to_is_done(house: Hospital) -> None:
+    patient = house.admit(slide=False)
+    job = await house.ask(study_instance_uid=patient.study, application="second")
+    job = await house.settled(job["id"], "done")
+    assert job["deliveries"] == [] and job["proof"]["received"] == 2 and job["proof"]["stored"] is None
+
+
+async def test_jobs_are_listed_by_filter_and_page(house: Hospital) -> None:
+    study = unknown_study()
+    asked = [(await house.ask(study_instance_uid=study))["id"] for _ in range(5)]
+    asked += [(await house.ask(study_instance_uid=study, application="second"))["id"] for _ in range(2)]
+    for job_id in asked:
+        await house.settled(job_id, "failed")
+
+    async def listed(**filters: str) -> list[str]:
+        ids: list[str] = []
+        cursor: dict[str, str] = {}
+        while True:
+            status, page = await house.api("GET", "jobs", params={"limit": "3", **filters, **cursor})
+            assert status == 200 and len(page["jobs"]) <= 3
+            ids += [job["id"] for job in page["jobs"]]
+            if page["next_cursor"] is None:
+                return ids
+            assert len(page["jobs"]) == 3
+            cursor = {"cursor": page["next_cursor"]}
+
+    assert await listed(study=study) == asked[::-1], "newest first, each once"
+    assert await listed(study=study, application="second") == asked[:4:-1]
+    assert await listed(study=study, state="failed", department="emergency") == asked[::-1]
+    assert await listed(study=study, state="done") == []
+    assert await listed(study=study, department="nowhere") == []
+    _, middle = await house.api("GET", f"jobs/{asked[3]}")
+    assert await listed(study=study, since=middle["created_at"]) == asked[:2:-1]
+
+
+async def test_a_failed_job_begins_again_when_a_person_says_so(house: Hospital) -> None:
+    patient = house.admit(slide=False)
+    absent = [house.archive.instances.pop(uid) for uid in patient.instances]
+    job = await house.ask(study_instance_uid=patient.study)
+    failed = await house.settled(job["id"], "failed")
+    assert failed["error"]["kind"] == "permanent"
+    status, problem = await house.api("POST", f"jobs/{job['id']}/resume")
+    assert status == 409 and "held" in problem["detail"]
+    for instance in absent:
+        house.archive.instances[instance.sop] = instance
+    assert (await house.api("POST", f"jobs/{job['id']}/retry"))[0] == 200
+    done = await house.settled(job["id"], "done")
+    assert done["error"] is None and done["proof"]["stored"] == 2
+    for act in ("retry", "cancel", "resume"):
+        status, _ = await house.api("POST", f"jobs/{job['id']}/{act}")
+        assert status == 409, act
+
+
+async def test_a_held_job_goes_on_with_the_study_a_person_chose(house: Hospital) -> None:
+    patient = house.admit(slide=False)
+    twin = house.admit(slide=False, twin_of=patient)
+    job = await house.ask(accession_number=patient.accession)
+    held = await house.settled(job["id"], "held")
+    assert held["error"]["kind"] == "needs_human"
+    choices = [event["detail"].get("choices") for event in held["events"]]
+    assert sorted([patient.study, twin.study]) in choices
+    status, _ = await house.api("POST", f"jobs/{job['id']}/resume", {"study_instance_uid": twin.study})
+    assert status == 200
+    await house.settled(job["id"], "done")
+    assert house.bytes_arrived(patient) == [0, 0] and house.bytes_arrived(twin) == [1, 1]
+
+
+async def test_a_cancel_by_a_person_ends_a_job(house: Hospital) -> None:
+    patient = house.admit(slide=False)
+    house.milvue.behaviours[patient.study] = Behaviour(delay=600)
+    job = await house.ask(study_instance_uid=patient.study)
+    await house.settled(job["id"], "analysing")
+    status, cancelled = await house.api("POST", f"jobs/{job['id']}/cancel")
+    assert (status, cancelled["state"]) == (200, "cancelled")
+    house.milvue.behaviours[patient.study] = Behaviour(delay=0)
+    assert (await house.api("POST", f"jobs/{job['id']}/retry"))[0] == 200
+    await house.settled(job["id"], "done")
+
+
+async def test_events_are_told_as_they_happen_and_again_to_who_comes_back(house: Hospital) -> None:
+    headers = {"Authorization": f"Bearer {TOKENS['viewer']}"}
+    patients = [house.admit(1, slide=False) for _ in range(8)]
+
+    async def read(since: str | None, jobs: set[str], asked: asyncio.Event) -> list[dict[str, Any]]:
+        """Until each of the jobs was seen to end."""
+        seen: list[dict[str, Any]] = []
+        left = {} if since is None else {"Last-Event-ID": since}
+        async with house.http.get(
+            f"{house.gateway.url}/api/v1/events", headers={**headers, **left}
+        ) as stream:
+            assert stream.content_type == "text/event-stream"
+            number = ""
+            async for line in stream.content:
+                asked.set()
+                name, _, value = line.decode().strip().partition(": ")
+                if name == "id":
+                    number = value
+                if name == "data":
+                    seen.append({"id": number, **json.loads(value)})
+                ended = {event["job_id"] for event in seen if event["state"] == "done"}
+                if jobs and jobs <= ended:
+                    break
+        return seen
+
+    jobs: set[str] = set()
+    listening = asyncio.Event()
+    reader = asyncio.create_task(read(None, jobs, listening))
+    await listening.wait()
+    asked = await asyncio.gather(*(house.ask(study_instance_uid=each.study) for each in patients))
+    jobs |= {job["id"] for job in asked}
+    seen = await reader
+    for job_id in jobs:
+        job = await house.settled(job_id, "done")
+        told = [(event["state"], event["what"]) for event in seen if event["job_id"] == job_id]
+        assert told == [(event["state"], event["what"]) for event in job["events"]], "none lost, none twice"
+    again = await read(seen[3]["id"], jobs, asyncio.Event())
+    first = [event["id"] for event in seen[4:]]
+    assert [event["id"] for event in again][: len(first)] == first
+    await asyncio.sleep(1.5)  # time to notice that the listeners have gone
+    assert "a request broke" not in house.gateway.log
+
+
+async def test_who_may_do_what(house: Hospital) -> None:
+    job = await house.ask(study_instance_uid=unknown_study())
+    reading = [("GET", "jobs"), ("GET", f"jobs/{job['id']}"), ("GET", "openapi.json")]
+    acting = [
+        ("POST", "jobs"),
+        *(("POST", f"jobs/{job['id']}/{act}") for act in ("retry", "cancel", "resume")),
+    ]
+    for method, path in (*reading, *acting, ("GET", "events")):
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKENS['admin']}"}):
+            async with house.http.request(
+                method, f"{house.gateway.url}/api/v1/{path}", headers=headers, json={}
+            ) as response:
+                assert response.status == 401 and "WWW-Authenticate" in response.headers, (path, headers)
+                assert response.content_type == "application/problem+json"
+    for method, path in reading:
+        assert (await house.api(method, path, role="viewer"))[0] == 200
+    for method, path in acting:
+        status, problem = await house.api(method, path, {}, role="viewer")
+        assert status == 403 and "operator" in problem["detail"], path
+
+
+async def test_the_document_describes_what_is_there(house: Hospital) -> None:
+    _, document = await house.api("GET", "openapi.json")
+    told = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+    assert {
+        ("POST", "/api/v1/jobs"),
+        ("GET", "/api/v1/jobs"),
+        ("GET", "/api/v1/jobs/{id}"),
+        ("GET", "/api/v1/events"),
+        ("GET", "/api/v1/openapi.json"),
+    } <= told
+    for method, path in told:
+        url = house.gateway.url + path.replace("{id}", "0").replace("{act}", "retry")
+        async with house.http.request(method, url) as response:
+            assert response.status == 401, path  # 404 or 405 if there were no such route
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"application": TRAUMA},
+        {"application": 7, "study_instance_uid": "1.2"},
+        {"application": TRAUMA, "study_instance_uid": "1.2/../3"},
+        {"application": TRAUMA, "study_instance_uid": "1.2", "priority": 10},
+        {"application": TRAUMA, "study_instance_uid": "1.2", "unknown": 1},
+        {"application": TRAUMA, "accession_number": ""},
+        {"application": TRAUMA, "accession_number": "a\x00b"},
+        {"application": TRAUMA, "accession_number": "\ud800"},
+        {"application": TRAUMA, "study_instance_uid": "1.2", "idempotency_key": "\x00"},
+        ["application"],
+        None,
+    ],
+)
+async def test_a_wrong_request_is_refused_in_a_sentence(house: Hospital, body: object) -> None:
+    status, problem = await house.api("POST", "jobs", body)
+    assert status == 422 or (status == 400 and body is None), problem
+    assert len(problem["detail"].split()) >= 3
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("jobs?limit=0", 422),
+        ("jobs?limit=501", 422),
+        ("jobs?limit=%C2%B2", 422),
+        ("jobs?limit=" + "9" * 5000, 422),
+        ("jobs?cursor=nonsense", 422),
+        ("jobs?cursor=%C2%B2", 422),
+        ("jobs?since=yesterday", 422),
+        ("jobs?since=0001-01-01T00:00:00%2B14:00", 422),
+        ("jobs?state=lost", 422),
+        ("jobs?colour=red", 422),
+        ("jobs?study=%00", 422),
+        ("jobs?application=%00", 422),
+        ("jobs/none", 404),
+        ("jobs/00000000-0000-0000-0000-000000000000", 404),
+        ("nothing", 404),
+    ],
+)
+async def test_a_wrong_question_is_refused(house: Hospital, path: str, status: int) -> None:
+    answered, body = await house.api("GET", path)
+    assert answered == status, body
+
+
+async def test_an_odd_last_event_id_is_no_trouble(house: Hospital) -> None:
+    for odd in ("²", "-1", "9" * 40, "x"):
+        headers = {"Authorization": f"Bearer {TOKENS['viewer']}", "Last-Event-ID": odd}
+        async with house.http.get(f"{house.gateway.url}/api/v1/events", headers=headers) as stream:
+            assert stream.status in (200, 422), odd
+    assert "a request broke" not in house.gateway.log
