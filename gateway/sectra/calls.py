@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,13 +45,15 @@ class Caller:
         token: TokenSource,
         headers: Mapping[str, str],
         limits: Limits,
+        step_back: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.host = _host_of(self.url)
         self.limits = limits
         self._session = session
         self._token = token
-        self._headers = dict(headers)
+        self.headers = dict(headers)
+        self._step_back = step_back
 
     @asynccontextmanager
     async def open(
@@ -65,14 +67,17 @@ class Caller:
         headers: Mapping[str, str] | None = None,
         welcome: tuple[int, ...] = (200,),
         total: float | None = None,
+        negotiable: bool = True,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer, if its status is welcome. A refused token is replaced and the call repeated."""
+        """The answer, if its status is welcome. A refused token is replaced and the call repeated, and so is
+        one that an older server refuses for speaking a version younger than its own."""
         writes = method != "GET"
         data = None if body is None else json.dumps(body, allow_nan=False).encode()
         url = URL(self.url + path, encoded=True).update_query(query or {})
         token = await self._token.token()
-        for spare in range(self._token.renewals, -1, -1):
-            sent = {**self._headers, **(headers or {}), "Authorization": f"Bearer {token}"}
+        spare = self._token.renewals
+        while True:
+            sent = {**self.headers, **(headers or {}), "Authorization": f"Bearer {token}"}
             if data is not None:
                 sent["Content-Type"] = "application/json"
             with translated(self.host, doing, writes=writes):
@@ -89,15 +94,20 @@ class Caller:
                         yield response
                         return
                     failure = await refusal(response, self.host, doing, writes=writes)
-                    refused = response.status == 401
-            renewed = await self._token.renew(token) if refused and spare else None
+                    status = response.status
+            if status == 400 and negotiable and self._step_back and await self._step_back():
+                negotiable = False
+                continue
+            renewed = await self._token.renew(token) if status == 401 and spare else None
             if renewed is None:
                 raise failure
-            token = renewed
+            token, spare = renewed, spare - 1
 
-    async def read(self, path: str, doing: str, query: Mapping[str, str] | None = None) -> Any:
+    async def read(
+        self, path: str, doing: str, query: Mapping[str, str] | None = None, *, negotiable: bool = True
+    ) -> Any:
         """The JSON at a place."""
-        async with self.open("GET", path, doing, query=query) as response:
+        async with self.open("GET", path, doing, query=query, negotiable=negotiable) as response:
             return await self.json_of(response, doing)
 
     async def json_of(self, response: aiohttp.ClientResponse, doing: str) -> Any:

@@ -18,6 +18,7 @@ from gateway.sectra.calls import Caller, Limits, segment
 from gateway.sectra.download import DownloadedFile, download_files
 from gateway.sectra.files import SlideFile, stream_files
 from gateway.sectra.messages import AppInfo, CaseImage, ImageInfo, QualityStatus
+from gateway.sectra.passage import Passage
 from gateway.sectra.results import NewResult, StoredResult
 from gateway.sectra.tiles import LARGEST_THUMBNAIL, assemble, extension_for, level_for
 from gateway.sectra.tokens import FixedToken, TokenSource
@@ -32,6 +33,7 @@ from gateway.sectra.versions import (
 from gateway.sectra.wire import BadMessage, Message, read
 
 API_VERSION = "1.10"
+_VERSION = "X-Sectra-ApiVersion"
 _TILES_AT_ONCE = 8
 M = TypeVar("M", bound=Message)
 
@@ -53,19 +55,41 @@ class SectraClient:
             session,
             url,
             FixedToken(token) if isinstance(token, str) else token,
-            {"X-Sectra-ApiVersion": api_version, "X-Sectra-SoftwareVersion": software_version},
+            {_VERSION: api_version, "X-Sectra-SoftwareVersion": software_version},
             limits or Limits(),
+            self._step_back,
         )
         self._server = server_at(session, self._call.url)
+        self._speak(self._server.info)
+
+    def passage(self) -> Passage:
+        """For calls of others that are passed on below this address, with this token."""
+        return Passage(self._call, self._server)
 
     async def info(self) -> AppInfo:
         """The server's versions, asked once an hour."""
         if (known := self._server.info) is not None:
             return known
         doing = "asking for its version"
-        info = self._understand(AppInfo, await self._call.read("/info", doing), doing)
+        answer = await self._call.read("/info", doing, negotiable=False)
+        info = self._understand(AppInfo, answer, doing)
         self._server.info = info
+        self._speak(info)
         return info
+
+    def _speak(self, info: AppInfo | None) -> None:
+        """An elder server refuses what is younger than itself: speak its version."""
+        spoken = self._call.headers[_VERSION]
+        if info is not None and () < parse_version(info.api_version) < parse_version(spoken):
+            self._call.headers[_VERSION] = info.api_version
+
+    async def _step_back(self) -> bool:
+        spoken = self._call.headers[_VERSION]
+        try:
+            await self.info()
+        except Failure:
+            return False
+        return self._call.headers[_VERSION] != spoken
 
     async def slide_info(self, slide_id: str, *, extended: bool = True, phi: bool = False) -> ImageInfo:
         """`phi`: with what identifies the patient, if the application may see it."""
