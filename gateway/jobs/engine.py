@@ -181,6 +181,7 @@ class Engine:
     def _start(self, job: Job) -> None:
         _, former = self._at_work.get(job.id, (None, None))
         if former is not None:
+            log.info("a step is stopped: its job was taken up anew", job=str(job.id))
             former.cancel()
         task = asyncio.create_task(self._work(job), name=f"job {job.id}")
         self._at_work[job.id] = (job, task)

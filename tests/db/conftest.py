@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+_PATIENCE = 40.0
 _HERE = Path(__file__).parent
 
 
@@ -27,9 +29,14 @@ class Worker:
     def hears(self, word: str) -> str:
         """The rest of its next line that begins so; its log lines are passed over."""
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith(word + " "):
-                return line.removeprefix(word).strip()
+        patience = threading.Timer(_PATIENCE, self.process.kill)
+        patience.start()
+        try:
+            for line in self.process.stdout:
+                if line.startswith(word + " "):
+                    return line.removeprefix(word).strip()
+        finally:
+            patience.cancel()
         raise AssertionError(f"it ended and never said {word}")
 
     def says(self, line: str) -> None:

@@ -118,7 +118,8 @@ class Stranger(Script):
                 os.kill(os.getpid(), signal.SIGKILL)
             case "freeze":
                 sys.stdin.readline()  # blocks the whole process, its renewals too
-                await self._try_all(job)
+                # The engine stops the step as soon as it can breathe; the writes go on.
+                await asyncio.shield(asyncio.create_task(self._try_all(job)))
             case "count":
                 self._count(job)
         return Advance(WAY[job.state], "went on")

@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import psycopg
 import pytest
@@ -180,7 +181,7 @@ async def test_waiting_for_a_place_or_for_room_asks_the_database_nothing(store, 
         hold.clear()
         engine = Engine(store, database_url, script, limits, replace(BRISK, room=room))
         async with at_work(engine):
-            await until(lambda script=script: _any_waits(script, jobs))
+            await until(partial(_any_waits, script, jobs))
             await asyncio.sleep(0.3)
             event.listen(store._engine.sync_engine, "before_cursor_execute", count)
             await asyncio.sleep(1.0)

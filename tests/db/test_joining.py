@@ -1,0 +1,122 @@
+"""The same thing asked for several times is done once, and ends when the last one withdraws."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from crew import BRISK, Script, ask_for, at_work, reaches
+
+from gateway.jobs.chain import find_break
+from gateway.jobs.engine import Engine
+from gateway.jobs.states import State
+from gateway.jobs.store import Refused
+
+
+def invocation(token=None, slide="s1", **given):
+    return ask_for(
+        origin="sectra",
+        slide_id=slide,
+        server="main",
+        callback_url="https://pacs/",
+        callback_token=f"secret of {token}",
+        cancellation_token=token,
+        input={"type": "wholeSlide"},
+        joinable=True,
+        **given,
+    )
+
+
+async def test_thirty_invocations_at_once_are_one_job_with_thirty_rights_to_cancel(open_store, database_url):
+    stores = [open_store(database_url) for _ in range(3)]
+    tokens = [f"token-{n}" for n in range(30)]
+    made = await asyncio.gather(*(stores[n % 3].create(invocation(token)) for n, token in enumerate(tokens)))
+    assert len({job.id for job, _ in made}) == 1
+    assert sum(fresh for _, fresh in made) == 1
+    store, job_id = stores[0], made[0][0].id
+    assert sorted((await store.get(job_id)).cancellation_tokens) == sorted(tokens)
+    assert find_break(job_id, await store.events_of(job_id)) is None
+
+    left = await asyncio.gather(
+        *(stores[n % 3].cancel_by_token("a", token) for n, token in enumerate(tokens[1:]))
+    )
+    assert all(job.state == State.RECEIVED for job in left)
+    assert await store.cancel_by_token("a", tokens[5]) is None
+    assert await store.cancel_by_token("another application", tokens[0]) is None
+    assert (await store.cancel_by_token("a", tokens[0])).state == State.CANCELLED
+    assert await store.cancel_by_token("a", tokens[0]) is None
+
+
+async def test_a_notification_cannot_be_withdrawn_by_a_users_cancel(store):
+    await store.create(invocation(None))
+    job, fresh = await store.create(invocation("user"))
+    assert not fresh
+    assert (await store.cancel_by_token("a", "user")).state == State.RECEIVED
+    assert (await store.get(job.id)).state == State.RECEIVED
+
+
+async def test_the_newest_invocation_gives_token_and_urgency(store):
+    await store.create(invocation("old", priority=7))
+    job, _ = await store.create(invocation("new", priority=2))
+    job = await store.get(job.id)
+    assert (job.callback_token, job.priority) == ("secret of new", 7)
+
+
+async def test_another_slide_or_input_or_a_job_that_has_ended_is_a_new_one(store, database_url):
+    first, _ = await store.create(invocation("a"))
+    other, fresh = await store.create(invocation("a", slide="s2"))
+    assert fresh
+    async with at_work(Engine(store, database_url, Script(), {}, BRISK)):
+        await reaches(store, first, State.DONE)
+        await reaches(store, other, State.DONE)
+    again, fresh = await store.create(invocation("b"))
+    assert fresh
+    assert again.id != first.id
+
+
+async def test_jobs_are_joined_and_created_while_others_end(store, open_store, database_url):
+    """No invocation is lost between a job's end and the next one's beginning."""
+    stores = [open_store(database_url) for _ in range(2)]
+
+    async def ask(own, n):
+        seen = []
+        for turn in range(15):
+            job, _ = await own.create(invocation(f"{n}-{turn}"))
+            seen.append(job)
+            await asyncio.sleep(0)
+        return seen
+
+    async with at_work(Engine(store, database_url, Script(), {}, BRISK)):
+        rounds = await asyncio.gather(*(ask(stores[n % 2], n) for n in range(4)))
+        for job in {job.id: job for seen in rounds for job in seen}.values():
+            await reaches(store, job, State.DONE)
+
+
+async def test_an_idempotency_key_gives_one_job_however_many_ask(open_store, database_url):
+    stores = [open_store(database_url) for _ in range(3)]
+    new = ask_for(caller="ris", idempotency_key="k", study_instance_uid="1.2", patient_id="P1")
+    made = await asyncio.gather(*(stores[n % 3].create(new) for n in range(30)))
+    assert len({job.id for job, _ in made}) == 1
+    assert sum(fresh for _, fresh in made) == 1
+    job = made[0][0]
+    assert all(new.asks_for_the_same(one) for one, _ in made)
+    other = ask_for(caller="ris", idempotency_key="k", study_instance_uid="1.2", patient_id="P2")
+    assert not other.asks_for_the_same(job)
+    others, fresh = await stores[0].create(ask_for(caller="pacs", idempotency_key="k"))
+    assert fresh
+    assert others.id != job.id
+
+
+async def test_a_job_that_began_again_elsewhere_is_not_reopened(store):
+    first, _ = await store.create(invocation("a"))
+    await store.cancel(first.id, "test")
+    second, _ = await store.create(invocation("b"))
+    with pytest.raises(Refused):
+        await store.retry(first.id, "test")
+    claimed = await store.claim(1, 9, 60, {})
+    assert {job.id for job in claimed} == {first.id, second.id}  # one to tell, one to work on
+    await store.cancel(second.id, "test")
+    results = await asyncio.gather(
+        store.retry(first.id, "test"), store.retry(second.id, "test"), return_exceptions=True
+    )
+    assert [type(one) for one in results].count(Refused) == 1
