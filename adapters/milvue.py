@@ -45,6 +45,7 @@ _NO_STUDY = "2.25.1"  # asked for by `check`: a valid UID that nobody's study ha
 class Milvue:
     Options: ClassVar[type[BaseModel]] = MilvueOptions
     interactive: ClassVar[bool] = False
+    needs_study: ClassVar[bool] = True
 
     def __init__(self, options: MilvueOptions, session: aiohttp.ClientSession, work: Path) -> None:
         self._options = options

@@ -6,7 +6,8 @@ the `Ticket`. It never sleeps to retry: it raises one of the three failures, and
 
     Failure
     ├── Retryable    the peer is busy or unreachable; the same call may succeed later
-    ├── Permanent    the study doesn't suit, or the vendor refuses it; trying again changes nothing
+    ├── Permanent    the vendor refuses the study; trying again changes nothing
+    │   └── Unsuitable  it isn't what the application accepts
     └── NeedsHuman   a person has to mend something first (credentials, two matches, a wrong patient)
 """
 
@@ -62,6 +63,10 @@ class Permanent(Failure):
     kind = "permanent"
 
 
+class Unsuitable(Permanent):
+    """What was asked about isn't what the application accepts. Where nobody asked, it is ignored."""
+
+
 class NeedsHuman(Failure):
     """The job is held, with what to do."""
 
@@ -105,8 +110,22 @@ class Study(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Callback:
+    """Where a vendor that calls back reaches us, and its right to do so: for one job, while that lives.
+
+    `used`: whether a call with it has come in."""
+
+    url: str
+    token: str = field(repr=False)
+    used: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
-    """What a vendor is asked to do."""
+    """What a vendor is asked to do. Without a study of an archive, `study_instance_uid` may be empty.
+
+    `arrived`: nobody asked, the slide has just been imported; `image_info` then describes it.
+    `callback`: only for adapters that have `routes`."""
 
     job_id: str
     application: str
@@ -115,6 +134,9 @@ class Order:
     slide_id: str | None = None
     input: Mapping[str, Any] | None = None  # as Sectra sent it: {"type": "wholeSlide"} and so on
     context: Mapping[str, Any] = field(default_factory=dict)
+    arrived: bool = False
+    image_info: Mapping[str, Any] | None = None
+    callback: Callback | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +197,8 @@ class Finished:
     """All that the vendor made of the study. Files lie in the adapter's work folder.
 
     `empty`: the vendor looked and has nothing to return, which is a result, not a failure.
+    `placed`: the result that the vendor itself has put on the slide, in Sectra's words (at least its `id`;
+    nothing at all if it left the slide alone). We then write nothing there.
     """
 
     summary: str
@@ -183,6 +207,7 @@ class Finished:
     findings: tuple[Finding, ...] = ()
     properties: Mapping[str, str | int | float] = field(default_factory=dict)
     slide: SlideResult | None = None
+    placed: Mapping[str, Any] | None = None
     hl7: tuple[str, ...] = ()
     documents: tuple[Document, ...] = ()
 
@@ -204,8 +229,59 @@ class Health:
     certificate_expires: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a vendor has done by calling back, as `poll` finds it in `Ticket.state["heard"]` (by its fields'
+    names). Seconds are those since then; None for what never happened."""
+
+    calls: int
+    since_invoked: float
+    since_call: float | None
+    since_result: float | None
+    result_id: int | None  # of the result that it stored last
+    text: str  # the displayResult of that
+    properties: Mapping[str, str | int | float]
+
+
+class Errand(Protocol):
+    """One call of a vendor, for the job that its token belongs to: what it may have done at that job's Sectra.
+
+    Everything is about the job's own slide and application, so that no other can be named. Each call is
+    recorded, whatever becomes of it; what identifies a patient is withheld unless the application allows it.
+    """
+
+    @property
+    def order(self) -> Order: ...
+
+    def refuse(self, status: int, sentence: str) -> web.StreamResponse: ...
+
+    async def info(self) -> web.StreamResponse: ...
+
+    async def slide_info(self, *, extended: bool, phi: bool) -> web.StreamResponse: ...
+
+    async def label(self) -> web.StreamResponse: ...
+
+    async def files(self) -> web.StreamResponse: ...
+
+    async def tile(self, place: str, *, optical_path: str | None = None) -> web.StreamResponse:
+        """`place`: level/column_row[_focalPlane].extension."""
+        ...
+
+    async def case_images(self, *, phi: bool) -> web.StreamResponse: ...
+
+    async def set_quality(self) -> web.StreamResponse: ...
+
+    async def list_results(self) -> web.StreamResponse: ...
+
+    async def read_result(self, result_id: int) -> web.StreamResponse: ...
+
+    async def create_result(self) -> web.StreamResponse: ...
+
+    async def update_result(self, result_id: int) -> web.StreamResponse: ...
+
+
 class Handler(Protocol):
-    async def __call__(self, request: web.Request) -> web.StreamResponse: ...
+    async def __call__(self, request: web.Request, errand: Errand) -> web.StreamResponse: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +298,7 @@ class Adapter(Protocol):
 
     Options: ClassVar[type[BaseModel]]
     interactive: ClassVar[bool]  # False: the engine answers a `modify` itself, from the stored result
+    needs_study: ClassVar[bool]  # False: it works on the slide; no archive is asked, `submit` gets no instances
 
     def __init__(self, options: Any, session: aiohttp.ClientSession, work: Path) -> None: ...
 

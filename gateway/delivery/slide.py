@@ -7,7 +7,7 @@ one, however late it comes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
@@ -26,17 +26,23 @@ UNKNOWN_SIZE: Size = (1000, 1000)
 
 _TRIES = 12
 _CREATING = 15.0
+_REPLACED = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What we last stored for an application on a slide, and for which job and step."""
+    """What we last stored for an application on a slide, and for which job and step.
+
+    `taken`: a vendor that writes on the slide itself has put its own result there. `replaced`: the versions
+    that writes of ours have replaced since then: who holds one of them has seen all that others wrote."""
 
     result_id: int | None
     version_id: str | None
     job_id: UUID | None
     job_created_at: datetime | None
     rank: int | None
+    taken: bool = False
+    replaced: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +54,26 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Whose sign it is: of two, the younger job's and then the higher rank's stays."""
+    """Whose sign it is: of two, the younger job's and then the higher rank's stays. What the job's vendor has
+    put there stays as well, unless the sign is the `last` one of the job."""
 
     job_id: UUID
     created_at: datetime
     rank: int
+    last: bool = False
 
     def comes_before(self, other: Remembered) -> bool:
         if other.job_created_at is None or other.rank is None:
             return False
+        if other.taken and other.job_id == self.job_id and not self.last:
+            return True
         return (self.created_at, self.rank) < (other.job_created_at, other.rank)
 
-    def of(self, stored: StoredResult) -> Remembered:
-        return Remembered(stored.id, stored.version_id, self.job_id, self.created_at, self.rank)
+    def of(self, stored: StoredResult, known: Remembered | None, replaced: Sequence[str]) -> Remembered:
+        taken = known is not None and known.taken and known.job_id == self.job_id
+        return Remembered(
+            stored.id, stored.version_id, self.job_id, self.created_at, self.rank, taken, list(replaced)
+        )
 
 
 class Memory(Protocol):
@@ -84,18 +97,22 @@ class SlideWriter:
         self._memory = memory
         self._locks: WeakValueDictionary[Place, asyncio.Lock] = WeakValueDictionary()
 
+    def turn(self, place: Place) -> asyncio.Lock:
+        """Who writes there takes turns, as far as this process goes."""
+        return self._locks.setdefault(place, asyncio.Lock())
+
     async def show(
         self, client: SectraClient, place: Place, author: Author, result: SlideResult
     ) -> StoredResult | None:
         """Put a result on the slide; None when a younger one stands there already."""
-        async with self._locks.setdefault(place, asyncio.Lock()):
+        async with self.turn(place):
             return await self._show(client, place, author, result)
 
     async def ensure(
         self, client: SectraClient, place: Place, author: Author, result: SlideResult
     ) -> StoredResult | None:
         """What stands there if it is this job's or a younger one's; else put `result` there."""
-        async with self._locks.setdefault(place, asyncio.Lock()):
+        async with self.turn(place):
             known = await self._memory.slide_result(place.server, place.application, place.slide_id)
             if known is not None and known.result_id is not None and _stands(known, author):
                 return await client.read_result(place.application, known.result_id)
@@ -109,7 +126,7 @@ class SlideWriter:
             if known is not None and author.comes_before(known):
                 return None
             try:
-                stored = await self._store(client, place, known, result)
+                stored, replaced = await self._store(client, place, known, result)
             except VersionConflict:
                 await self._look_again(client, place, known)
                 continue
@@ -119,7 +136,7 @@ class SlideWriter:
                 # the user deleted it meanwhile: a new one takes its place
                 await self._memory.forget_slide_result(place.server, place.application, place.slide_id)
                 continue
-            await self._remember(place, author.of(stored))
+            await self._remember(place, author.of(stored, known, replaced))
             return stored
         raise Retryable(
             f"the result on the slide was changed by others {_TRIES} times in a row",
@@ -133,7 +150,7 @@ class SlideWriter:
 
     async def change(self, client: SectraClient, place: Place, changed: StoredResult) -> StoredResult:
         """Store a result as a user changed it."""
-        async with self._locks.setdefault(place, asyncio.Lock()):
+        async with self.turn(place):
             known = await self._memory.slide_result(place.server, place.application, place.slide_id)
             try:
                 stored = await client.update_result(place.application, changed)
@@ -142,7 +159,7 @@ class SlideWriter:
                 changed = changed.model_copy(update={"version_id": current.version_id})
                 stored = await client.update_result(place.application, changed)
             if known is not None and known.result_id == stored.id:
-                await self._remember(place, replace(known, version_id=stored.version_id))
+                await self._remember(place, replace(known, version_id=stored.version_id, replaced=[]))
             return stored
 
     async def forget(self, place: Place, result_id: int) -> None:
@@ -153,13 +170,15 @@ class SlideWriter:
 
     async def _store(
         self, client: SectraClient, place: Place, known: Remembered | None, result: SlideResult
-    ) -> StoredResult:
+    ) -> tuple[StoredResult, Sequence[str]]:
+        """And the versions that it replaces."""
         if known is not None and known.result_id is not None and known.version_id is not None:
             body = _compose(place, result)
-            return await client.update_result(
+            stored = await client.update_result(
                 place.application,
                 StoredResult(**body, id=known.result_id, version_id=known.version_id),
             )
+            return stored, [*known.replaced, known.version_id][-_REPLACED:]
         if not await self._memory.begin_slide_result(
             place.server, place.application, place.slide_id, _CREATING
         ):
@@ -169,19 +188,18 @@ class SlideWriter:
         if earlier:
             last = max(earlier, key=lambda one: one.id)
             body = _compose(place, result)
-            return await client.update_result(
+            stored = await client.update_result(
                 place.application, StoredResult(**body, id=last.id, version_id=last.version_id)
             )
-        return await client.create_result(place.application, NewResult(**_compose(place, result)))
+            return stored, [last.version_id]
+        return await client.create_result(place.application, NewResult(**_compose(place, result))), []
 
     async def _look_again(self, client: SectraClient, place: Place, known: Remembered | None) -> None:
         if known is None or known.result_id is None:
             return
         current = await client.read_result(place.application, known.result_id)
-        await self._remember(
-            place,
-            Remembered(current.id, current.version_id, known.job_id, known.job_created_at, known.rank),
-        )
+        # Somebody else wrote: who holds a version from before that has missed it.
+        await self._remember(place, replace(known, version_id=current.version_id, replaced=[]))
 
     async def _remember(self, place: Place, record: Remembered) -> None:
         await self._memory.remember_slide_result(place.server, place.application, place.slide_id, record)

@@ -22,6 +22,7 @@ def to_json(finished: Finished, work: Path) -> dict[str, Any]:
         "findings": [asdict(finding) for finding in finished.findings],
         "properties": dict(finished.properties),
         "slide": None if finished.slide is None else asdict(finished.slide),
+        "placed": None if finished.placed is None else dict(finished.placed),
         "hl7": list(finished.hl7),
         "documents": [
             {**_noted(one.path, work), "media_type": one.media_type, "title": one.title}
@@ -41,6 +42,7 @@ def from_json(stored: Mapping[str, Any], work: Path) -> Finished:
         ),
         properties=stored["properties"],
         slide=None if stored["slide"] is None else SlideResult(**stored["slide"]),
+        placed=stored["placed"],
         hl7=tuple(stored["hl7"]),
         documents=tuple(
             Document(work / one["name"], one["media_type"], one["title"]) for one in stored["documents"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 import structlog
 
@@ -43,7 +44,10 @@ class Signs:
         return self._servers.client(job.server, job.callback_url, job.application, job.callback_token)
 
     async def show(self, job: Job, result: SlideResult) -> StoredResult | None:
-        return await self._writer.show(self.client_of(job), place_of(job), author_of(job), result)
+        return await self._put(job, author_of(job), result)
+
+    async def _put(self, job: Job, author: Author, result: SlideResult) -> StoredResult | None:
+        return await self._writer.show(self.client_of(job), place_of(job), author, result)
 
     async def acknowledge(self, job: Job) -> StoredResult | None:
         """The "queued" result as Sectra stored it, or what stands there of this job already."""
@@ -91,7 +95,9 @@ class Signs:
                 "Reason": job.error_message,
                 **({"Advice": job.error_advice} if job.error_advice else {}),
             }
-        await self.show(job, sign(words, size_of(job), properties))
+        # What a vendor has put there itself stays readable while only its delivery elsewhere is held up.
+        author = replace(author_of(job), last=job.held_in != State.DELIVERING)
+        await self._put(job, author, sign(words, size_of(job), properties))
 
     async def show_result(
         self, job: Job, finished: Finished, widths: Mapping[str, int]

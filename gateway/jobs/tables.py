@@ -167,6 +167,44 @@ slide_results = Table(
     Column("job_created_at", _moment),
     Column("rank", BigInteger),
     Column("creating_until", _moment),
+    Column("taken", Boolean, nullable=False, server_default="false"),
+    Column("replaced", ARRAY(Text), nullable=False, server_default="{}"),
+)
+
+passes = Table(
+    "passes",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id"), primary_key=True),
+    Column("adapter", Text, nullable=False),
+    Column("application", Text, nullable=False),
+    Column("slide_id", Text, nullable=False),
+    Column("token", LargeBinary),  # encrypted
+    Column("token_sha256", Text),
+    Column("opened_at", _moment, nullable=False, server_default=_now),
+    Column("reopened_until", _moment),
+    # what the vendor did with it
+    Column("calls", BigInteger, nullable=False, server_default="0"),
+    Column("called_at", _moment),
+    Column("results", JSONB, nullable=False, server_default="{}"),  # id: version
+    Column("stored_at", _moment),
+    Column("shown", LargeBinary),  # encrypted: the text of its last result
+    Column("noted", Integer, nullable=False, server_default="0"),
+    Column("tiles", BigInteger, nullable=False, server_default="0"),
+    Column("tile_bytes", BigInteger, nullable=False, server_default="0"),
+    Index("passes_by_token", "token_sha256", unique=True),
+    Index("passes_by_slide", "application", "slide_id"),
+)
+
+vendor_calls = Table(
+    "vendor_calls",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("job_id", Uuid, ForeignKey("jobs.id"), nullable=False),
+    Column("at", _moment, nullable=False, server_default=_now),
+    Column("what", Text, nullable=False),
+    Column("bytes", BigInteger),
+    Column("outcome", Text),
+    Index("vendor_calls_by_job", "job_id", "id"),
 )
 
 audit = Table(

@@ -152,6 +152,8 @@ def upgrade() -> None:
             job_created_at TIMESTAMP WITH TIME ZONE,
             rank BIGINT,
             creating_until TIMESTAMP WITH TIME ZONE,
+            taken BOOLEAN DEFAULT 'false' NOT NULL,
+            replaced TEXT[] DEFAULT '{}' NOT NULL,
             PRIMARY KEY (server, application, slide_id)
         )
         """
@@ -209,5 +211,58 @@ def upgrade() -> None:
     op.execute(
         """
         CREATE INDEX job_events_by_job ON job_events (job_id, id)
+        """
+    )
+    op.execute(
+        """
+        CREATE TABLE passes (
+            job_id UUID NOT NULL,
+            adapter TEXT NOT NULL,
+            application TEXT NOT NULL,
+            slide_id TEXT NOT NULL,
+            token BYTEA,
+            token_sha256 TEXT,
+            opened_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+            reopened_until TIMESTAMP WITH TIME ZONE,
+            calls BIGINT DEFAULT '0' NOT NULL,
+            called_at TIMESTAMP WITH TIME ZONE,
+            results JSONB DEFAULT '{}' NOT NULL,
+            stored_at TIMESTAMP WITH TIME ZONE,
+            shown BYTEA,
+            noted INTEGER DEFAULT '0' NOT NULL,
+            tiles BIGINT DEFAULT '0' NOT NULL,
+            tile_bytes BIGINT DEFAULT '0' NOT NULL,
+            PRIMARY KEY (job_id),
+            FOREIGN KEY(job_id) REFERENCES jobs (id)
+        )
+        """
+    )
+    op.execute(
+        """
+        CREATE INDEX passes_by_slide ON passes (application, slide_id)
+        """
+    )
+    op.execute(
+        """
+        CREATE UNIQUE INDEX passes_by_token ON passes (token_sha256)
+        """
+    )
+    op.execute(
+        """
+        CREATE TABLE vendor_calls (
+            id BIGINT GENERATED ALWAYS AS IDENTITY,
+            job_id UUID NOT NULL,
+            at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
+            what TEXT NOT NULL,
+            bytes BIGINT,
+            outcome TEXT,
+            PRIMARY KEY (id),
+            FOREIGN KEY(job_id) REFERENCES jobs (id)
+        )
+        """
+    )
+    op.execute(
+        """
+        CREATE INDEX vendor_calls_by_job ON vendor_calls (job_id, id)
         """
     )

@@ -4,6 +4,7 @@ database    the connection, the fenced write, the hash chain: what the others st
 queue       what a worker does with jobs: claim, renew, move, keep
 wishes      what people and other systems ask for: create, join, cancel, resume, retry
 ledger      the proof of a job: instances and deliveries
+callbacks   the passes of vendors that call back, and what they did with them
 slides      which of our results stands on which slide
 reading     lists, events and counts, for those who look
 upkeep      what becomes of jobs that ended long ago
@@ -11,6 +12,7 @@ upkeep      what becomes of jobs that ended long ago
 
 from __future__ import annotations
 
+from gateway.jobs.store.callbacks import Callbacks
 from gateway.jobs.store.database import CHANNEL, PRESENCE, Refused, Superseded
 from gateway.jobs.store.ledger import Ledger
 from gateway.jobs.store.queue import Queue
@@ -22,5 +24,5 @@ from gateway.jobs.store.wishes import Wishes
 __all__ = ["CHANNEL", "PRESENCE", "Refused", "Store", "Superseded"]
 
 
-class Store(Queue, Wishes, Ledger, Slides, Reading, Upkeep):
+class Store(Queue, Wishes, Ledger, Slides, Callbacks, Reading, Upkeep):
     """The jobs in PostgreSQL."""

@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, case, func, literal, null, or_, sele
 
 from gateway.jobs.states import FINAL
 from gateway.jobs.store.database import Database
-from gateway.jobs.tables import jobs
+from gateway.jobs.tables import jobs, passes
 
 _AT_ONCE = 500
 _ENDED = and_(jobs.c.state.in_([state.value for state in FINAL]), jobs.c.next_at.is_(None))
@@ -46,6 +46,11 @@ class Upkeep(Database):
                     .returning(jobs)
                 )
                 blanked = [self._job(row) for row in ended.mappings()]
+                await connection.execute(
+                    update(passes)
+                    .where(passes.c.job_id.in_([job.id for job in blanked]))
+                    .values(token=None, token_sha256=None, shown=None)
+                )
                 for job in blanked:
                     await self._append(connection, job, "what identified the patient was removed", {})
             purged += len(blanked)

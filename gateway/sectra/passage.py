@@ -1,0 +1,132 @@
+"""Calls of others that are passed on to Sectra: whatever it answers goes back as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from gateway.contract import Retryable
+from gateway.sectra.calls import Caller, segment
+from gateway.sectra.versions import RESULT_PLACES, Server
+
+# A refused token is ours to replace, and a redirect leads away from the configured servers.
+_PASSES = (*range(200, 300), 304, *(status for status in range(400, 600) if status != 401))
+_SLOW_TO_PARSE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`body`: its JSON, if it has any."""
+
+    status: int
+    body: Any
+    headers: Mapping[str, str]
+
+    @property
+    def good(self) -> bool:
+        return 200 <= self.status < 300
+
+
+class Passage:
+    """Raises the three failures only where Sectra doesn't answer, points elsewhere or refuses our token."""
+
+    def __init__(self, call: Caller, server: Server) -> None:
+        self._call = call
+        self._server = server
+
+    @asynccontextmanager
+    async def open(
+        self,
+        path: str,
+        doing: str,
+        *,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        long: bool = False,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """`long`: as long as the download of a slide may take."""
+        async with self._call.open(
+            "GET",
+            path,
+            doing,
+            query=query,
+            headers=headers,
+            welcome=_PASSES,
+            total=self._call.limits.download if long else None,
+        ) as response:
+            yield response
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        doing: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        headers: Mapping[str, str],
+    ) -> Answer:
+        async with self._call.open(
+            method, path, doing, query=query, body=body, headers=headers, welcome=_PASSES
+        ) as response:
+            raw = await self._call.bytes_of(response, self._call.limits.json_bytes, doing)
+            try:
+                parsed = await read_json(raw) if raw else None
+            except ValueError:
+                if response.status < 400:
+                    raise Retryable(
+                        f"Sectra ({self._call.host}) answered something that isn't JSON while {doing}.",
+                        "Check that the callback address leads to the server itself.",
+                        uncertain=method != "GET",
+                    ) from None
+                parsed = None
+            return Answer(response.status, parsed, dict(response.headers))
+
+    async def results(
+        self,
+        method: str,
+        application: str,
+        rest: str,
+        doing: str,
+        *,
+        body: object = None,
+        headers: Mapping[str, str],
+    ) -> Answer:
+        """Older servers know results below another name: the first that isn't unknown there is right."""
+        known = self._server.results
+        places = (known,) if known else RESULT_PLACES
+        answer = None
+        for place in places:
+            path = f"/{place}/{segment(application)}/results{rest}"
+            answer = await self.ask(method, path, doing, body=body, headers=headers)
+            if answer.status != 404:
+                self._server.results = place
+                break
+        assert answer is not None
+        return answer
+
+
+async def read_json(raw: bytes) -> Any:
+    """Raises ValueError, also for what Python reads and JSON doesn't know."""
+    return await asyncio.to_thread(_parse, raw) if len(raw) > _SLOW_TO_PARSE else _parse(raw)
+
+
+def _parse(raw: bytes) -> Any:
+    try:
+        return json.loads(raw, parse_constant=_finite, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("a number that JSON doesn't know")
+    return number
