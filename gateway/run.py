@@ -8,6 +8,7 @@
     jobs.vendors            the adapters, one for each configured vendor
     jobs.signs, .dispatch   what the slide shows; the results to each destination
     jobs.steps, .engine     what is done in each state; who does it, and when
+    jobs.housekeeping       files that jobs left behind, data kept long enough
     intake                  the doors: sectra (/ia), rest (/api/v1), health
 
 A job comes in through a door, is committed by the store, and claimed by the engine, which takes it from step
@@ -39,6 +40,7 @@ from gateway.jobs.cipher import Cipher
 from gateway.jobs.destinations import IntoArchive
 from gateway.jobs.dispatch import Destination, Dispatch, OnTheSlide
 from gateway.jobs.engine import Engine, Pace
+from gateway.jobs.housekeeping import Housekeeping
 from gateway.jobs.schema import migrate, newest, revision_of
 from gateway.jobs.signs import Signs
 from gateway.jobs.steps import JobSteps
@@ -68,6 +70,7 @@ class House:
 
     store: Store
     engine: Engine
+    housekeeping: Housekeeping
     steps: JobSteps
     vendors: Vendors
     archives: dict[str, DicomwebArchive]
@@ -147,7 +150,9 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         doors.add_routes(sectra_door.routes())
         doors.add_routes(rest.RestDoor(settings, store, Access(settings.api_tokens)).routes())
         doors.add_routes(health.HealthDoor(store, url).routes())
-        yield House(store, engine, steps, vendors, archives, lookup, doors)
+        yield House(
+            store, engine, Housekeeping(settings, store, spool), steps, vendors, archives, lookup, doors
+        )
 
 
 @asynccontextmanager
@@ -173,6 +178,7 @@ async def run(settings: Settings, only: Part | None = None) -> None:
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         if only != "intake":
             await stack.enter_async_context(working(house.engine))
+            await stack.enter_async_context(tidying(house.housekeeping))
         if only != "workers":
             port = await stack.enter_async_context(listening(house.doors, settings.listen))
             log.info("listening", host=settings.listen.host, port=port, version=__version__)
@@ -188,6 +194,16 @@ async def working(engine: Engine) -> AsyncIterator[None]:
         yield
     finally:
         await engine.stop()
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@asynccontextmanager
+async def tidying(housekeeping: Housekeeping) -> AsyncIterator[None]:
+    task = asyncio.create_task(housekeeping.run())
+    try:
+        yield
+    finally:
         task.cancel()
         await asyncio.wait([task])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
@@ -27,10 +27,10 @@ class Spool:
     def remove(self, job_id: UUID) -> None:
         shutil.rmtree(self._root / str(job_id), ignore_errors=True)
 
-    def sweep(self, keep: Collection[UUID]) -> int:
-        """Remove what jobs have left that ended while nobody looked."""
-        kept = {str(one) for one in keep}
-        left = [entry for entry in self._root.iterdir() if entry.name not in kept]
-        for entry in left:
-            shutil.rmtree(entry, ignore_errors=True)
-        return len(left)
+    def jobs(self) -> list[UUID]:
+        """Whose files lie here."""
+        found = []
+        for entry in self._root.iterdir():
+            with suppress(ValueError):  # not ours
+                found.append(UUID(entry.name))
+        return found

@@ -110,15 +110,22 @@ async def test_a_failure_in_submitting_gives_the_place_back(store, open_store, d
             raise ending
         return Advance(State.ANALYSING, "sent")
 
-    async with AsyncExitStack() as stack:
-        for _ in range(2):
-            script = Script({State.SUBMITTING: submit})
-            engine = Engine(open_store(database_url), database_url, script, {"vendor": 1}, BRISK)
-            await stack.enter_async_context(at_work(engine))
+    going, other = (
+        Engine(
+            open_store(database_url), database_url, Script({State.SUBMITTING: submit}), {"vendor": 1}, BRISK
+        )
+        for _ in range(2)
+    )
+    async with at_work(going):
         await reaches(store, second, State.SUBMITTING)
         await until(lambda: _is_at_vendor(store, first))
-        waiting.set()
-        await reaches(store, second, State.DONE)
+        async with at_work(other):
+            await asyncio.sleep(0.3)  # it has looked, found no place, and dozes
+            stopping = asyncio.create_task(going.stop())  # takes no more itself
+            await asyncio.sleep(0)
+            waiting.set()
+            await reaches(store, second, State.DONE)
+            await stopping
 
 
 async def _is_at_vendor(store, job):
