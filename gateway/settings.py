@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -158,6 +159,7 @@ class AdapterSettings(BaseModel):
 
     kind: Name
     max_concurrent: Positive | None = None
+    rate: Rate = Rate(100, 1.0)  # calls back, for each job
 
     @property
     def options(self) -> dict[str, Any]:
@@ -173,8 +175,16 @@ class TaggedPolygonInput(Part):
 
 
 class Accept(Part):
+    """An empty list accepts all."""
+
     modalities: list[str] = []
     staining: list[str] = []
+    body_parts: list[str] = []
+    exam_codes: list[str] = []
+    priorities: list[str] = []
+    min_microns_per_pixel: float | None = None
+    max_microns_per_pixel: float | None = None
+    max_pixels: Positive | None = None
     max_bytes: Size | None = None
 
 
@@ -189,7 +199,7 @@ class Application(Part):
     manufacturer: str = ""
     input: Literal["whole_slide", "multi_area"] | TaggedPolygonInput = "whole_slide"
     adapter: Name
-    archives: Annotated[list[Name], Field(min_length=1)]
+    archives: list[Name] = []
     deliver: list[Name] = ["sectra"]
     deidentify: Literal[False] | Name = False
     accept: Accept = Accept()
@@ -230,6 +240,7 @@ class Settings(BaseSettings):
     destinations: dict[Name, Destination] = {}
     adapters: dict[Name, AdapterSettings] = {}
     departments: dict[Name, Department] = {}
+    _place: Callable[[tuple[int | str, ...]], str] | None = PrivateAttr(None)
 
     @classmethod
     def settings_customise_sources(
@@ -268,6 +279,11 @@ class Settings(BaseSettings):
             )
         return self
 
+    def told(self, loc: tuple[int | str, ...], sentence: str) -> str:
+        """With its place in the configuration, for those who find out later what is wrong there."""
+        dotted = ".".join(map(str, loc))
+        return f"{dotted} {sentence}" if self._place is None else f"{self._place(loc)}: {dotted} {sentence}"
+
     def application(self, name: str) -> tuple[str, Application] | None:
         """The department and the application of that id."""
         for department, part in self.departments.items():
@@ -293,6 +309,7 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
     problems = [*_dangling(settings, tree), *_unserved(settings, tree)]
     if problems:
         raise Misconfigured(problems)
+    settings._place = tree.place
     return settings
 
 
@@ -431,7 +448,7 @@ def _unserved(settings: Settings, tree: ConfigurationTree) -> list[str]:
     for department, part in settings.departments.items():
         for name, application in part.applications.items():
             loc = ("departments", department, "applications", name)
-            for key in ("deidentify", "shadow", "allow_phi"):
+            for key in ("deidentify", "shadow"):
                 if getattr(application, key):
                     found.append(((*loc, key), key))
     return [

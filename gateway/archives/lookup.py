@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gateway.archives.dicomweb import DicomwebArchive, InstanceRef, StudyMatch
-from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unsuitable
 
 # What is made of images, not an image: sent along, a vendor would get its own results back.
 _RESULT_CLASSES = tuple(
@@ -118,7 +118,7 @@ async def _describe(archive: DicomwebArchive, study: StudyMatch, wanted: Wanted,
     if not chosen:
         found = ", ".join(sorted({one.modality or "unknown" for one in listed})) or "nothing"
         accepted = ", ".join(wanted.modalities) or "any image"
-        raise Permanent(
+        raise Unsuitable(
             f"the study has nothing for this application: it holds {found}; accepted: {accepted}",
             "Choose another application, or widen accept.modalities.",
         )

@@ -137,10 +137,6 @@ class SectraDoor:
         except BadMessage as bad:
             raise Problem(422, "; ".join(bad.faults)) from None
         _check_name(call, name)
-        staining = call.image_info and call.image_info.staining and call.image_info.staining.display_name
-        if application.accept.staining and staining and staining not in application.accept.staining:
-            log.info("notification ignored", application=name, reason="staining")
-            return web.json_response({})
         new = self._new_job(call, name, department, application, "notification")
         await self._commit(replace(new, input={"type": "wholeSlide"}))
         return web.json_response({})

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 
 from gateway.archives.dicomweb import DicomwebArchive
-from gateway.contract import Header, Instance, Permanent, Retryable
+from gateway.contract import Header, Instance, Retryable, Unsuitable
 from gateway.dicom.part10 import read_width
 from gateway.jobs.records import InstanceRecord
 
@@ -48,7 +48,7 @@ class Shipment:
             yield counted
             size += counted.size
             if self._max_bytes is not None and size > self._max_bytes:
-                raise Permanent(
+                raise Unsuitable(
                     f"the study is larger than this application accepts ({self._max_bytes / 1e9:g} GB)",
                     "Raise accept.max_bytes of the application if the vendor takes more.",
                 )

@@ -10,7 +10,17 @@ import structlog
 
 from gateway.archives.lookup import Lookup, Wanted
 from gateway.archives.spool import Spool
-from gateway.contract import Adapter, Failure, Finished, NeedsHuman, Order, Pending, Permanent, Ticket
+from gateway.contract import (
+    Adapter,
+    Failure,
+    Finished,
+    NeedsHuman,
+    Order,
+    Pending,
+    Permanent,
+    Ticket,
+    Unsuitable,
+)
 from gateway.jobs import results
 from gateway.jobs.dispatch import Dispatch
 from gateway.jobs.outcomes import Advance, Outcome, Rest, Wait
@@ -19,11 +29,13 @@ from gateway.jobs.shipment import Shipment
 from gateway.jobs.signs import Signs
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
+from gateway.jobs.suitability import check_slide
 from gateway.jobs.vendors import Vendors
 from gateway.settings import Application, Retry, Settings
 
 log = structlog.get_logger(__name__)
 
+IGNORED = "ignored"  # a notification outside of what the application accepts
 _ARRIVED = ("notification",)  # nobody waits: the study may still be arriving
 
 
@@ -57,7 +69,13 @@ class JobSteps:
         }
 
     async def take(self, job: Job) -> Outcome:
-        return await self._steps[job.state](job)
+        try:
+            return await self._steps[job.state](job)
+        except Unsuitable as reason:
+            if job.origin not in _ARRIVED:
+                raise
+            values = {"error_kind": IGNORED, "error_message": reason.message, "error_advice": reason.advice}
+            return Advance(State.CANCELLED, "ignored", {"reason": reason.message}, values)
 
     def retry_of(self, job: Job) -> Retry:
         found = self._settings.application(job.application)
@@ -132,12 +150,7 @@ class JobSteps:
         if job.slide_id is None or job.slide_width is not None:
             return job
         info = await self._signs.client_of(job).slide_info(job.slide_id, phi=True)
-        staining = info.staining.display_name if info.staining else None
-        if application.accept.staining and staining not in application.accept.staining:
-            raise Permanent(
-                f"the slide's staining ({staining or 'unknown'}) isn't one this application accepts",
-                f"Accepted: {', '.join(application.accept.staining)}.",
-            )
+        check_slide(application.accept, info)
         size = info.image_size
         job = await self._store.keep(
             job,
@@ -146,7 +159,8 @@ class JobSteps:
             study_instance_uid=job.study_instance_uid or info.study_instance_uid,
             accession_number=job.accession_number or info.accession_number,
         )
-        await self._signs.show_queued(job)
+        if job.origin not in _ARRIVED:
+            await self._signs.show_queued(job)
         return job
 
     # -- submitting -----------------------------------------------------------------------------------
@@ -289,7 +303,7 @@ class JobSteps:
                 )
         if job.state != State.HELD:
             self._spool.remove(job.id)
-        if job.slide_id is None:
+        if job.slide_id is None or job.error_kind == IGNORED:
             return Rest()
         await self._signs.show_end(job)
         return Rest("said so on the slide")

@@ -46,7 +46,9 @@ class Slide(BaseModel):
     staining: str = "HE"
     block: str = "A1"
     body_part: str | None = None
+    exam_code: str | None = None
     exam_description: str | None = None
+    priority: int | None = 0
     study_instance_uid: str | None = None
     series_instance_uid: str | None = None
     accession_number: str | None = None
@@ -86,10 +88,10 @@ def describe(slide: Slide, *, extended: bool, phi: bool) -> dict[str, Any]:
         more |= {
             "specimen": {"anatomy": slide.body_part, "description": slide.exam_description},
             "bodyPart": slide.body_part,
-            "examCode": "SIM",
+            "examCode": slide.exam_code,
             "examDescription": slide.exam_description,
             "stationName": "SCANNER1",
-            "priority": 0,
+            "priority": slide.priority,
         }
     if phi:
         more |= {"seriesInstanceUid": slide.series_instance_uid, "lisSlideId": f"LIS-{slide.id}"}
