@@ -13,6 +13,7 @@ from gateway.contract import Failure, Retryable
 
 log = structlog.get_logger(__name__)
 
+_DEEPEST = 100  # no message has more levels, and what follows must not run out of stack
 _TITLES = {
     400: "Not understood",
     401: "Who are you?",
@@ -72,9 +73,26 @@ async def explain(
 
 async def read_json(request: web.Request) -> object:
     try:
-        return json.loads(await request.read(), parse_constant=_refuse, parse_float=_finite)
+        body = json.loads(await request.read(), parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         raise Problem(400, "the body isn't JSON") from None
+    if _is_deep(body):
+        raise Problem(400, f"the body is nested deeper than {_DEEPEST} levels")
+    return body
+
+
+def _is_deep(body: object) -> bool:
+    level = [body]
+    for _ in range(_DEEPEST):
+        level = [
+            one
+            for part in level
+            if isinstance(part, dict | list)
+            for one in (part.values() if isinstance(part, dict) else part)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _finite(text: str) -> float:

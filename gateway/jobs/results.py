@@ -8,6 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+
 from gateway.contract import Document, Finding, Finished, NeedsHuman, Retryable, SlideResult
 from gateway.dicom.annotations import read_findings
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
@@ -58,8 +61,8 @@ def files_are_here(stored: Mapping[str, Any], work: Path) -> bool:
     )
 
 
-def check_study(finished: Finished, study_instance_uid: str) -> None:
-    """Every object must be DICOM, and of the study that was asked about."""
+def check_study(finished: Finished, study_instance_uid: str, patient_id: str | None) -> None:
+    """Every object must be DICOM, of the study that was asked about, and of its patient if it names one."""
     for path in finished.dicom:
         with path.open("rb") as file:
             try:
@@ -76,12 +79,28 @@ def check_study(finished: Finished, study_instance_uid: str) -> None:
                 "the vendor returned a result for another study",
                 "Don't deliver it: find out at the vendor whose it is, then cancel or retry the job.",
             )
+        named = _patient_of(path)
+        if named and patient_id and named != patient_id.strip():
+            raise NeedsHuman(
+                "the vendor returned a result for another patient",
+                "Don't deliver it: find out at the vendor whose it is, then cancel or retry the job.",
+            )
 
 
 def with_findings(finished: Finished) -> Finished:
     """A vendor that marks things in its objects only: they are drawn on the slide all the same."""
     found = tuple(finding for path in finished.dicom for finding in read_findings(path))
     return replace(finished, findings=found)
+
+
+def _patient_of(path: Path) -> str:
+    try:
+        dataset = dcmread(path, specific_tags=["PatientID", "SpecificCharacterSet"], stop_before_pixels=True)
+        return str(dataset.get("PatientID") or "").strip()
+    except (InvalidDicomError, OSError, ValueError, EOFError):
+        raise Retryable(
+            "the vendor returned an object whose header can't be read", "If this goes on, tell the vendor."
+        ) from None
 
 
 def _noted(path: Path, work: Path) -> dict[str, str]:

@@ -247,7 +247,7 @@ class JobSteps:
         return Wait(after=pause, values=values)
 
     async def _collect(self, job: Job, application: Application, finished: Finished) -> Outcome:
-        results.check_study(finished, job.study_instance_uid or "")
+        await asyncio.to_thread(results.check_study, finished, job.study_instance_uid or "", job.patient_id)
         if not finished.findings and finished.slide is None:
             finished = await asyncio.to_thread(results.with_findings, finished)
         stored = await asyncio.to_thread(results.to_json, finished, self._spool.folder(job.id))
@@ -282,7 +282,7 @@ class JobSteps:
         self._spool.empty(job.id)
         answer = await self._adapter(job).poll(_ticket_from_json(job.ticket))
         if isinstance(answer, Finished):
-            results.check_study(answer, job.study_instance_uid or "")
+            await asyncio.to_thread(results.check_study, answer, job.study_instance_uid or "", job.patient_id)
             if len(answer.dicom) != job.received:
                 raise NeedsHuman(
                     f"the vendor returned {job.received} objects at first and {len(answer.dicom)} now",
@@ -303,10 +303,19 @@ class JobSteps:
                 )
         if job.state != State.HELD:
             self._spool.remove(job.id)
-        if job.slide_id is None or job.error_kind == IGNORED:
+        if job.slide_id is None or job.error_kind == IGNORED or await self._result_stands(job):
             return Rest()
         await self._signs.show_end(job)
         return Rest("said so on the slide")
+
+    async def _result_stands(self, job: Job) -> bool:
+        """Only its way elsewhere is held up: on the slide the result is worth more than news of that."""
+        if job.state != State.HELD or job.held_in != State.DELIVERING:
+            return False
+        return any(
+            one.destination == "sectra" and one.state == "done"
+            for one in await self._store.deliveries_of(job.id)
+        )
 
 
 def _order(job: Job) -> Order:

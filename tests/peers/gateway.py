@@ -6,8 +6,8 @@
         job = await house.job_on("slide-hand", "done")
 
 The peers listen inside the test, so that it can look at their state, and hold a call at a gate: the moment at
-which the gateway is killed is then the moment that was meant. What is left at the end is ended, and every house
-proves on its way out that neither its logs nor its refusals told a secret or a patient's data.
+which the gateway is killed is then the moment that was meant. What is left at the end is ended, and every
+house proves on its way out that neither its logs nor its refusals told a secret or a patient's data.
 """
 
 from __future__ import annotations
