@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from gateway.archives.certificate import certificate_expiry
-from gateway.contract import Failure, Health, NeedsHuman, Permanent
+from gateway.contract import Failure, Health, Instance, NeedsHuman, Permanent
 from gateway.dicom import web
 from gateway.dicom.stream import StreamedInstance, instances_of
 
@@ -49,13 +49,13 @@ class Retrieval:
     """
 
     def __init__(
-        self, instances: AsyncGenerator[StreamedInstance, None], expected: Collection[str] | None
+        self, instances: AsyncGenerator[Instance, None], expected: Collection[str] | None
     ) -> None:
         self._instances = instances
         self._expected = expected
         self._seen: set[str] = set()
 
-    async def __aiter__(self) -> AsyncIterator[StreamedInstance]:
+    async def __aiter__(self) -> AsyncIterator[Instance]:
         async with aclosing(self._instances):
             async for instance in self._instances:
                 self._seen.add(instance.header.sop_instance_uid)

@@ -1,0 +1,318 @@
+"""An instance that comes in by C-STORE goes to the disk fragment by fragment: it is never whole in memory,
+and never decoded. It lies in a staging folder until somebody has found the place where it belongs, so that
+nobody sees a half-written one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from struct import pack
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from pynetdicom.dimse import DIMSEServiceProvider
+from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import P_DATA
+
+from gateway.contract import Header, Permanent
+from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
+from gateway.dicom.web import require_uid
+
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
+MISMATCH = 0xA900
+NOT_UNDERSTOOD = 0xC000
+NOT_AUTHORISED = 0x0124
+PROCESSING_FAILURE = 0x0110
+
+log = structlog.get_logger(__name__)
+
+_IMPLEMENTATION = "1.2.826.0.1.3680043.10.1570.1"
+_FIRST_LOOK = 64 * 1024
+_NO_DATASET = 0x0101
+_MOST_QUEUED = 16
+_TICK = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The status that the sender is told, and why (no patient's data in it)."""
+
+    status: int = SUCCESS
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which C-MOVE the sender says that an instance belongs to; archives needn't say it."""
+
+    ae_title: str | None = None
+    message_id: int | None = None
+
+
+class Refused(Exception):
+    """An instance that isn't taken."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.comment)
+        self.verdict = verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """Where instances lie until they have a place. Nothing more is taken once less than `least_free` bytes
+    are left on the disk: others need it too."""
+
+    path: Path
+    least_free: int = 512 * 1024 * 1024
+
+    def prepare(self) -> None:
+        """What a dead process has left is void."""
+        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in self.path.glob("*.part"):
+            left.unlink(missing_ok=True)
+
+    def require_room(self) -> None:
+        disk = os.statvfs(self.path)
+        if disk.f_bavail * disk.f_frsize < self.least_free:
+            raise OSError(errno.ENOSPC, "the disk is as good as full")
+
+
+class Arrival:
+    """One instance on its way to the disk."""
+
+    def __init__(
+        self,
+        staging: Staging,
+        sop_class_uid: str,
+        sop_instance_uid: str,
+        transfer_syntax_uid: str,
+        origin: Origin,
+    ) -> None:
+        self.sop_instance_uid = sop_instance_uid
+        self.origin = origin
+        self.path = staging.path / f"{uuid4().hex}.part"
+        self.trouble: OSError | None = None
+        self._head = bytearray(file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid))
+        self._descriptor: int | None = None
+        try:
+            staging.require_room()
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._write(self._head)
+        except OSError as error:
+            self._fail(error)
+
+    def write(self, fragment: memoryview) -> None:
+        if self._descriptor is None:
+            return  # what is still to come of a lost instance is read and forgotten
+        if len(self._head) < _FIRST_LOOK:
+            self._head += fragment[:_FIRST_LOOK]
+        try:
+            self._write(fragment)
+        except OSError as error:
+            self._fail(error)
+
+    def finish(self, *, durable: bool) -> Header:
+        """Which instance it is by its own words; Refused if it can't be kept. `durable`: its bytes survive a
+        power cut; its name is the folder's matter."""
+        if self._descriptor is not None:
+            try:
+                if durable:
+                    os.fsync(self._descriptor)
+            except OSError as error:
+                self._fail(error)
+            else:
+                os.close(self._descriptor)
+                self._descriptor = None
+        if self.trouble is not None:
+            log.error("an instance can't be written to the spool", error=self.trouble.strerror)
+            raise Refused(Verdict(OUT_OF_RESOURCES, "the disk is full or broken"))
+        try:
+            header = self._read_header()
+            require_uid(header.study_instance_uid)
+            require_uid(header.sop_instance_uid)
+        except (NotDicom, Permanent) as error:
+            raise Refused(Verdict(NOT_UNDERSTOOD, "the instance doesn't say what it is")) from error
+        if header.sop_instance_uid != self.sop_instance_uid:
+            raise Refused(Verdict(MISMATCH, "the instance is another than announced"))
+        return header
+
+    def _read_header(self) -> Header:
+        header = read_header(bytes(self._head))
+        if header is None:
+            with self.path.open("rb") as file:
+                header = read_header(file.read(MAX_HEADER))
+        if header is None:
+            raise NotDicom("an instance ends within its header")
+        return header
+
+    def abandon(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, data: bytes | bytearray | memoryview) -> None:
+        assert self._descriptor is not None
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+
+    def _fail(self, error: OSError) -> None:
+        self.trouble = error
+        self.abandon()
+
+
+Take = Callable[[Arrival], Verdict]
+
+
+class Watch:
+    """How long an exchange may last, and when something was last heard of it; from another thread it can be
+    stopped."""
+
+    def __init__(self, total: float) -> None:
+        self.deadline = time.monotonic() + total
+        self.last_sign = time.monotonic()
+        self.stopped = False
+
+    def sign(self) -> None:
+        self.last_sign = time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        return self.stopped or time.monotonic() > self.deadline
+
+
+class SpoolingProvider(DIMSEServiceProvider):
+    """pynetdicom's message layer, but a C-STORE's dataset goes to the disk as it comes, and is answered from
+    the thread that read it: handing it to another costs milliseconds an instance."""
+
+    def __init__(
+        self,
+        association: Any,
+        *,
+        staging: Staging | None = None,
+        take: Take | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        super().__init__(association)
+        self._staging = staging
+        self._take = take
+        self._watch = watch
+        self._arrival: Arrival | None = None
+
+    def receive_primitive(self, primitive: P_DATA) -> None:
+        if self._watch is not None:
+            self._watch.sign()
+        for context_id, value in primitive.presentation_data_value_list:
+            control = value[0]
+            if self._arrival is None or control & 1:
+                self._pass_on(context_id, value)
+                if control & 2 and isinstance(self.message, C_STORE_RQ) and self._take is not None:
+                    self._arrival = self._begin(context_id, self.message.command_set)
+                continue
+            self._arrival.write(memoryview(value)[1:])
+            if control & 2:
+                self._end(context_id)
+
+    def get_msg(self, block: bool = False) -> Any:
+        """An exchange may be long as long as something is heard of it; the sign may come by another way."""
+        if not block or self._watch is None:
+            return super().get_msg(block)
+        self._watch.sign()
+        while True:
+            try:
+                return self.msg_queue.get(timeout=_TICK)
+            except queue.Empty:
+                silence = time.monotonic() - self._watch.last_sign
+                if self._watch.over or silence > (self.dimse_timeout or silence):
+                    return None, None
+
+    def abandon(self) -> None:
+        """The peer is gone: what had come of an instance is of no use."""
+        arrival, self._arrival = self._arrival, None
+        if arrival is not None:
+            arrival.abandon()
+
+    def _pass_on(self, context_id: int, value: bytes) -> None:
+        piece = P_DATA()
+        piece.presentation_data_value_list = [(context_id, value)]
+        super().receive_primitive(piece)
+
+    def _begin(self, context_id: int, command: Any) -> Arrival | None:
+        context = self.assoc._accepted_cx.get(context_id)
+        if command.CommandDataSetType == _NO_DATASET or context is None:
+            return None
+        assert self._staging is not None
+        origin = Origin(
+            command.get("MoveOriginatorApplicationEntityTitle"), command.get("MoveOriginatorMessageID")
+        )
+        return Arrival(
+            self._staging,
+            str(command.AffectedSOPClassUID),
+            str(command.AffectedSOPInstanceUID),
+            str(context.transfer_syntax[0]),
+            origin,
+        )
+
+    def _end(self, context_id: int) -> None:
+        assert self._arrival is not None and self._take is not None and self.message is not None
+        arrival, self._arrival = self._arrival, None
+        command: Any = self.message.command_set
+        self.message = None
+        try:
+            verdict = self._take(arrival)
+        except Refused as refused:
+            verdict = refused.verdict
+        except OSError as error:
+            log.error("an instance can't be given its place", error=error.strerror)
+            verdict = Verdict(OUT_OF_RESOURCES, "the disk is full or broken")
+        finally:
+            arrival.abandon()  # nothing, if it was given a place
+        answer = C_STORE()
+        answer.MessageIDBeingRespondedTo = command.MessageID
+        answer.AffectedSOPClassUID = command.AffectedSOPClassUID
+        answer.AffectedSOPInstanceUID = command.AffectedSOPInstanceUID
+        answer.Status = verdict.status
+        if verdict.comment:
+            answer.ErrorComment = verdict.comment[:64]  # type: ignore[assignment]
+        self.send_msg(answer, context_id)
+
+
+class PacedQueue(queue.Queue[Any]):
+    """What waits to be sent: a few pieces, not the whole instance."""
+
+    def __init__(self, layer: Any, watch: Watch) -> None:
+        super().__init__()
+        self._layer = layer
+        self._watch = watch
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        while isinstance(item, P_DATA) and self.qsize() >= _MOST_QUEUED:
+            connected = self._layer.socket is not None and self._layer.socket._is_connected
+            if self._watch.over or not connected or not self._layer.is_alive():
+                return
+            time.sleep(0.0005)
+        super().put(item, block, timeout)
+
+
+def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
+    """Preamble and file meta information of PS3.10."""
+    meta = pack("<HH2sHL2s", 2, 1, b"OB", 0, 2, b"\0\1")
+    for number, uid in (
+        (2, sop_class_uid),
+        (3, sop_instance_uid),
+        (0x10, transfer_syntax_uid),
+        (0x12, _IMPLEMENTATION),
+    ):
+        value = uid.encode("ascii")
+        value += b"\0" * (len(value) % 2)
+        meta += pack("<HH2sH", 2, number, b"UI", len(value)) + value
+    return bytes(128) + b"DICM" + pack("<HH2sHL", 2, 0, b"UL", 4, len(meta)) + meta
