@@ -48,9 +48,7 @@ class Retrieval:
     Left before its end, it is closed by `aclose` (see contextlib.aclosing).
     """
 
-    def __init__(
-        self, instances: AsyncGenerator[Instance, None], expected: Collection[str] | None
-    ) -> None:
+    def __init__(self, instances: AsyncGenerator[Instance, None], expected: Collection[str] | None) -> None:
         self._instances = instances
         self._expected = expected
         self._seen: set[str] = set()
