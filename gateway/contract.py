@@ -236,7 +236,7 @@ class Heard:
 
     calls: int
     since_invoked: float
-    since_call: float | None
+    since_read: float | None  # pixels or files of the slide: it is still at work
     since_result: float | None
     result_id: int | None  # of the result that it stored last
     text: str  # the displayResult of that

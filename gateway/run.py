@@ -9,7 +9,7 @@
     jobs.signs, .dispatch   what the slide shows; the results to each destination
     jobs.steps, .engine     what is done in each state; who does it, and when
     jobs.housekeeping       files that jobs left behind, data kept long enough
-    intake                  the doors: sectra (/ia), rest (/api/v1), health
+    intake                  the doors: sectra (/ia), vendors (/adapters), rest (/api/v1), health
 
 A job comes in through a door, is committed by the store, and claimed by the engine, which takes it from step
 to step: locating, submitting, analysing, delivering.
@@ -36,6 +36,7 @@ from gateway.archives.spool import Spool
 from gateway.delivery.slide import SlideWriter
 from gateway.intake import health, problems, rest, sectra
 from gateway.intake.access import Access
+from gateway.intake.vendors import VendorDoor
 from gateway.jobs.cipher import Cipher
 from gateway.jobs.destinations import IntoArchive
 from gateway.jobs.dispatch import Destination, Dispatch, OnTheSlide
@@ -134,6 +135,7 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         }
         lookup = Lookup(archives, {name: one.only_online for name, one in settings.archives.items()})
         vendors = Vendors(settings.adapters, session)
+        vendors.check(settings)
         writer = SlideWriter(store)
         signs = Signs(writer, servers)
         destinations: dict[str, Destination] = {"sectra": OnTheSlide(signs, store)}
@@ -142,12 +144,15 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
                 destinations[name] = IntoArchive(archives[place.archive], session)
         steps = JobSteps(settings, store, lookup, vendors, signs, Dispatch(store, destinations), spool)
         engine = Engine(store, url, steps, vendors.limits, pace)
-        sectra_door = sectra.SectraDoor(settings, store, servers, signs, writer)
+        sectra_door = sectra.SectraDoor(settings, store, servers, signs, writer, steps.callers)
         stack.push_async_callback(sectra_door.close)
+        vendor_door = VendorDoor(settings, store, vendors, signs, writer)
+        stack.push_async_callback(vendor_door.close)
         doors = web.Application(
             middlewares=[sectra.say_versions, problems.explain], client_max_size=_LARGEST_REQUEST
         )
         doors.add_routes(sectra_door.routes())
+        doors.add_routes(vendor_door.routes())
         doors.add_routes(rest.RestDoor(settings, store, Access(settings.api_tokens)).routes())
         doors.add_routes(health.HealthDoor(store, url).routes())
         yield House(

@@ -21,7 +21,7 @@ from gateway.jobs.states import State
 from gateway.jobs.store import Refused, Store
 from gateway.jobs.store.callbacks import Pass
 from gateway.sectra.calls import segment
-from gateway.sectra.passage import Answer, Passage, read_json
+from gateway.sectra.passage import Answer, Passage, read_json, without_identity
 
 LARGEST_RESULT = 32 * 2**20
 _TEXT = 4000
@@ -32,10 +32,6 @@ _ANSWERED = (
     *("X-Sectra-ApiVersion", "X-Sectra-SoftwareVersion", "Retry-After"),
 )
 _VERSIONS = {"X-Sectra-ApiVersion": r"\d{1,3}\.\d{1,3}", "X-Sectra-SoftwareVersion": r"[\w.+ -]{1,64}"}
-_IDENTIFYING = {
-    *("accessionnumber", "accessionnumberissuer", "accessionnumberissuerid", "examid", "examdatetime"),
-    *("examfreefields", "lisslideid", "studyinstanceuid", "seriesinstanceuid"),
-}
 _EXPLAINED = (400, 409, 412, 415, 422)  # about what the vendor itself has sent
 
 
@@ -195,7 +191,7 @@ class VendorErrand:
             "GET", path, "describing the slide", query=asked, headers=self._versions
         )
         if answer.good and not self._allow_phi:
-            answer = Answer(answer.status, _without_identity(answer.body), answer.headers)
+            answer = Answer(answer.status, without_identity(answer.body), answer.headers)
         return self._say(answer)
 
     async def _pass_on(
@@ -311,19 +307,6 @@ def _kept(headers: Mapping[str, str]) -> dict[str, str]:
     if "Content-Length" in headers and "Content-Encoding" not in headers:
         kept["Content-Length"] = headers["Content-Length"]
     return kept
-
-
-def _without_identity(body: object) -> object:
-    """The server was not asked for it; this is for one that tells all the same."""
-    if isinstance(body, list):
-        return [_without_identity(one) for one in body]
-    if not isinstance(body, dict):
-        return body
-    return {
-        name: value
-        for name, value in body.items()
-        if name.lower() not in _IDENTIFYING and not name.lower().startswith("patient")
-    }
 
 
 def _shown(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,10 @@ import structlog
 from aiohttp import web
 
 from gateway import __version__
-from gateway.contract import Failure
+from gateway.contract import Failure, Modification
 from gateway.delivery.slide import Place, SlideWriter, temporary
 from gateway.intake.problems import Problem, read_json
+from gateway.jobs.callers import Callers
 from gateway.jobs.records import Job, NewJob
 from gateway.jobs.signs import Signs, place_of, queued_sign
 from gateway.jobs.store import Store, Superseded
@@ -51,13 +52,20 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 class SectraDoor:
     def __init__(
-        self, settings: Settings, store: Store, servers: SectraServers, signs: Signs, writer: SlideWriter
+        self,
+        settings: Settings,
+        store: Store,
+        servers: SectraServers,
+        signs: Signs,
+        writer: SlideWriter,
+        callers: Callers,
     ) -> None:
         self._settings = settings
         self._store = store
         self._servers = servers
         self._signs = signs
         self._writer = writer
+        self._callers = callers
         self._networks = [ipaddress.ip_network(one) for one in settings.sectra.allowed_networks]
         self._late: set[asyncio.Task[StoredResult | None]] = set()
         secret = settings.sectra.secret_path
@@ -121,13 +129,13 @@ class SectraDoor:
                 body = await self._create(call, name, department, application)
                 return web.json_response(body)
             case Modify():
-                return web.json_response(await self._modify(call, name))
+                return web.json_response(await self._modify(call, name, application))
             case Cancel():
                 if call.cancellation_token:
                     await self._store.cancel_by_token(name, call.cancellation_token)
                 return web.json_response([])
             case Delete():
-                await self._delete(call, name)
+                await self._delete(call, name, application)
                 return web.json_response({})
 
     async def _notify(self, request: web.Request) -> web.Response:
@@ -180,10 +188,13 @@ class SectraDoor:
             log.warning("acknowledged with a temporary result", job=str(job.id), error=failure.message)
         return None
 
-    async def _modify(self, call: Modify, name: str) -> object:
-        """A vendor that isn't interactive: the result stays as the user changed it, buttons released."""
-        changed = _release_buttons(call.input)
+    async def _modify(self, call: Modify, name: str, application: Application) -> object:
+        """The vendor's answer; without one the result stays as the user changed it, buttons released."""
         server = self._server(call)
+        answer = await self._tell_change(call, call.input, name, application)
+        if answer is not None:
+            return answer
+        changed = _release_buttons(call.input)
         callback = call.callback_info
         client = self._servers.client(server, callback.url, name, callback.token.get_secret_value())
         try:
@@ -194,7 +205,27 @@ class SectraDoor:
             log.warning("a change by the user couldn't be stored", application=name, error=str(trouble))
             return changed.to_wire()
 
-    async def _delete(self, call: Delete, name: str) -> None:
+    async def _tell_change(
+        self, call: Modify | Delete, changed: StoredResult, name: str, application: Application
+    ) -> object | None:
+        sectra = None
+        if call.callback_info is not None:
+            sectra = {
+                "server": self._server(call),
+                "callback_url": call.callback_info.url,
+                "callback_token": call.callback_info.token.get_secret_value(),
+            }
+        change = Modification(call.action, changed.to_wire())
+        answer = await self._callers.tell_change(
+            name, application.adapter, call.slide_id, change, sectra, call.context
+        )
+        if answer is None or (answer.get("id"), answer.get("slideId")) != (changed.id, call.slide_id):
+            return None
+        return answer
+
+    async def _delete(self, call: Delete, name: str, application: Application) -> None:
+        if call.input is not None:
+            await self._tell_change(call, call.input, name, application)
         if call.input is not None and call.callback_info is not None:
             await self._writer.forget(Place(self._server(call), name, call.slide_id), call.input.id)
 

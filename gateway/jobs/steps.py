@@ -22,7 +22,9 @@ from gateway.contract import (
     Unsuitable,
 )
 from gateway.jobs import results
+from gateway.jobs.callers import Callers
 from gateway.jobs.dispatch import Dispatch
+from gateway.jobs.orders import ARRIVED, order_of, ticket_from_json, ticket_to_json, with_heard
 from gateway.jobs.outcomes import Advance, Outcome, Rest, Wait
 from gateway.jobs.records import InstanceRecord, Job
 from gateway.jobs.shipment import Shipment
@@ -36,7 +38,6 @@ from gateway.settings import Application, Retry, Settings
 log = structlog.get_logger(__name__)
 
 IGNORED = "ignored"  # a notification outside of what the application accepts
-_ARRIVED = ("notification",)  # nobody waits: the study may still be arriving
 
 
 class JobSteps:
@@ -57,6 +58,7 @@ class JobSteps:
         self._signs = signs
         self._dispatch = dispatch
         self._spool = spool
+        self.callers = Callers(settings, store, vendors, signs, spool)
         self._steps: dict[State, Callable[[Job], Awaitable[Outcome]]] = {
             State.RECEIVED: self._begin,
             State.LOCATING: self._locate,
@@ -72,7 +74,7 @@ class JobSteps:
         try:
             return await self._steps[job.state](job)
         except Unsuitable as reason:
-            if job.origin not in _ARRIVED:
+            if job.origin not in ARRIVED:
                 raise
             values = {"error_kind": IGNORED, "error_message": reason.message, "error_advice": reason.advice}
             return Advance(State.CANCELLED, "ignored", {"reason": reason.message}, values)
@@ -97,6 +99,9 @@ class JobSteps:
     def _adapter(self, job: Job) -> Adapter:
         return self._vendors.make(job.adapter, self._spool.folder(job.id))
 
+    def _calls_back(self, job: Job) -> bool:
+        return not self._vendors.kind(job.adapter).needs_study
+
     # -- received, locating ---------------------------------------------------------------------------
 
     async def _begin(self, job: Job) -> Outcome:
@@ -106,6 +111,8 @@ class JobSteps:
     async def _locate(self, job: Job) -> Outcome:
         application = self._application(job)
         job = await self._read_slide(job, application)
+        if self._calls_back(job):
+            return self.callers.locate(job, application)
         if job.study_instance_uid is None and job.accession_number is None:
             raise Permanent(
                 "the slide names neither a study nor an accession number",
@@ -115,7 +122,7 @@ class JobSteps:
             job.study_instance_uid, job.accession_number, job.patient_id, application.accept.modalities
         )
         found = await self._lookup.find(application.archives, wanted)
-        if job.origin in _ARRIVED and job.promised != len(found.instances):
+        if job.origin in ARRIVED and job.promised != len(found.instances):
             return Wait(
                 after=application.settle,
                 what=f"waiting {application.settle:g} s for the study to be complete",
@@ -159,7 +166,7 @@ class JobSteps:
             study_instance_uid=job.study_instance_uid or info.study_instance_uid,
             accession_number=job.accession_number or info.accession_number,
         )
-        if job.origin not in _ARRIVED:
+        if job.origin not in ARRIVED:
             await self._signs.show_queued(job)
         return job
 
@@ -168,7 +175,9 @@ class JobSteps:
     async def _submit(self, job: Job) -> Outcome:
         application = self._application(job)
         adapter = self._adapter(job)
-        order = _order(job)
+        if self._calls_back(job):
+            return await self.callers.submit(job, application, adapter)
+        order = order_of(job)
         ticket = await self._find_arrived(job, adapter, order) if job.submit_began else None
         if ticket is None:
             await self._signs.show_progress(job, "sending", 0.0)
@@ -197,7 +206,7 @@ class JobSteps:
             "the vendor has the study",
             {"sent": sent, "acknowledged": acknowledged},
             {
-                "ticket": _ticket_to_json(ticket),
+                "ticket": ticket_to_json(ticket),
                 "sent": sent,
                 "acknowledged": acknowledged,
                 "result_by": datetime.now(UTC) + timedelta(seconds=application.result_within),
@@ -228,7 +237,10 @@ class JobSteps:
         if job.ticket is None:
             raise NeedsHuman("the job has no ticket of its vendor", "Retry the job from the beginning.")
         self._spool.empty(job.id)
-        answer = await self._adapter(job).poll(_ticket_from_json(job.ticket))
+        ticket = ticket_from_json(job.ticket)
+        if self._calls_back(job):
+            ticket = with_heard(ticket, await self._store.heard_of(job.id))
+        answer = await self._adapter(job).poll(ticket)
         now = datetime.now(UTC)
         if isinstance(answer, Finished):
             return await self._collect(job, application, answer)
@@ -239,11 +251,12 @@ class JobSteps:
                 f"no result within {application.result_within:g} s",
                 "Ask the vendor for the state of the study; resume the job to wait on.",
             )
-        await self._signs.show_progress(job, answer.note or "analysing", answer.progress)
+        if not (self._calls_back(job) and job.origin in ARRIVED):  # nobody asked, and it may ignore the slide
+            await self._signs.show_progress(job, answer.note or "analysing", answer.progress)
         pause = min(answer.after, max(0.05, (deadline - now).total_seconds()))
         values: dict[str, object] = {"result_by": deadline}
         if answer.ticket is not None:
-            values["ticket"] = _ticket_to_json(answer.ticket)
+            values["ticket"] = ticket_to_json(answer.ticket)
         return Wait(after=pause, values=values)
 
     async def _collect(self, job: Job, application: Application, finished: Finished) -> Outcome:
@@ -253,6 +266,8 @@ class JobSteps:
         stored = await asyncio.to_thread(results.to_json, finished, self._spool.folder(job.id))
         destinations = [name for name in application.deliver if name != "sectra" or job.slide_id is not None]
         await self._store.plan_deliveries(job, destinations)
+        if self._calls_back(job):
+            await self._store.sum_up_calls(job.id)
         return Advance(
             State.DELIVERING,
             "the vendor found nothing" if finished.empty else "the vendor is done",
@@ -280,7 +295,7 @@ class JobSteps:
             return results.from_json(job.result, work)
         # Collected by another machine, or lost with its disk: the vendor still has them.
         self._spool.empty(job.id)
-        answer = await self._adapter(job).poll(_ticket_from_json(job.ticket))
+        answer = await self._adapter(job).poll(ticket_from_json(job.ticket))
         if isinstance(answer, Finished):
             await asyncio.to_thread(results.check_study, answer, job.study_instance_uid or "", job.patient_id)
             if len(answer.dicom) != job.received:
@@ -294,9 +309,9 @@ class JobSteps:
 
     async def _tell(self, job: Job) -> Outcome:
         """A doctor must never look at "queued" for ever."""
-        if job.state == State.CANCELLED and job.ticket is not None:
+        if job.state == State.CANCELLED and (job.ticket is not None or job.submit_began):
             try:
-                await self._adapter(job).cancel(_ticket_from_json(job.ticket))
+                await self._call_off(job)
             except Failure as failure:
                 await self._store.note(
                     job, "the vendor couldn't be told of the cancel", {"message": failure.message}
@@ -317,30 +332,11 @@ class JobSteps:
             for one in await self._store.deliveries_of(job.id)
         )
 
-
-def _order(job: Job) -> Order:
-    if job.study_instance_uid is None:
-        raise NeedsHuman("the job has lost its study", "Retry the job from the beginning.")
-    return Order(
-        job_id=str(job.id),
-        application=job.application,
-        study_instance_uid=job.study_instance_uid,
-        accession_number=job.accession_number,
-        slide_id=job.slide_id,
-        input=job.input,
-        context=dict(job.context or {}),
-    )
-
-
-def _ticket_to_json(ticket: Ticket) -> dict[str, object]:
-    return {
-        "reference": ticket.reference,
-        "acknowledged": None if ticket.acknowledged is None else list(ticket.acknowledged),
-        "state": dict(ticket.state),
-    }
-
-
-def _ticket_from_json(stored: object) -> Ticket:
-    assert isinstance(stored, dict)
-    acknowledged = stored["acknowledged"]
-    return Ticket(stored["reference"], None if acknowledged is None else tuple(acknowledged), stored["state"])
+    async def _call_off(self, job: Job) -> None:
+        adapter = self._adapter(job)
+        ticket = None if job.ticket is None else ticket_from_json(job.ticket)
+        if self._calls_back(job):
+            await self._store.sum_up_calls(job.id)
+            ticket = ticket or await self.callers.find(job, adapter)
+        if ticket is not None:
+            await adapter.cancel(ticket)

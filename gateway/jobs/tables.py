@@ -184,7 +184,7 @@ passes = Table(
     Column("reopened_until", _moment),
     # what the vendor did with it
     Column("calls", BigInteger, nullable=False, server_default="0"),
-    Column("called_at", _moment),
+    Column("read_at", _moment),
     Column("results", JSONB, nullable=False, server_default="{}"),  # id: version
     Column("stored_at", _moment),
     Column("shown", LargeBinary),  # encrypted: the text of its last result

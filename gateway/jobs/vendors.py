@@ -10,7 +10,7 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from gateway.contract import Adapter, NeedsHuman
-from gateway.settings import AdapterSettings, Misconfigured
+from gateway.settings import AdapterSettings, Misconfigured, Settings
 
 
 class Vendors:
@@ -35,6 +35,7 @@ class Vendors:
             self._kinds[name] = kind
         if problems:
             raise Misconfigured(problems)
+        self.rates = {name: settings.rate for name, settings in configured.items()}
         self.limits = {
             name: settings.max_concurrent
             for name, settings in configured.items()
@@ -46,12 +47,31 @@ class Vendors:
         return list(self._kinds)
 
     def make(self, name: str, work: Path) -> Adapter:
+        return self.kind(name)(self._options[name], self._session, work)
+
+    def kind(self, name: str) -> type[Adapter]:
         if name not in self._kinds:
             raise NeedsHuman(
                 f"the adapter {name} of this job is no longer configured",
                 f"Put adapters.{name} back into the configuration, or cancel the job.",
             )
-        return self._kinds[name](self._options[name], self._session, work)
+        return self._kinds[name]
+
+    def check(self, settings: Settings) -> None:
+        """Whether the applications have what their vendors need; raises Misconfigured."""
+        problems = []
+        for department, part in settings.departments.items():
+            for name, application in part.applications.items():
+                if self.kind(application.adapter).needs_study and not application.archives:
+                    place = ("departments", department, "applications", name, "archives")
+                    needs = f"is missing: {application.adapter} is sent studies, which come from an archive"
+                    problems.append(settings.told(place, needs))
+        for name in self.names:
+            if list(self.make(name, settings.data_dir).routes()) and settings.public_url is None:
+                needs = f"is missing: the vendor of adapters.{name} calls us there"
+                problems.append(settings.told(("public_url",), needs))
+        if problems:
+            raise Misconfigured(problems)
 
 
 def _sentences(name: str, options: type[BaseModel], error: ValidationError) -> list[str]:
@@ -59,7 +79,7 @@ def _sentences(name: str, options: type[BaseModel], error: ValidationError) -> l
     for problem in error.errors(include_input=False):
         place = ".".join(("adapters", name, *map(str, problem["loc"])))
         if problem["type"] == "extra_forbidden":
-            allowed = ", ".join(sorted({"kind", "max_concurrent", *options.model_fields}))
+            allowed = ", ".join(sorted({"kind", "max_concurrent", "rate", *options.model_fields}))
             sentences.append(f"{place} is not a key here; allowed: {allowed}")
         elif problem["type"] == "missing":
             sentences.append(f"{place} is missing")

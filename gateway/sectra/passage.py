@@ -18,6 +18,10 @@ from gateway.sectra.versions import RESULT_PLACES, Server
 
 # A refused token is ours to replace, and a redirect leads away from the configured servers.
 _PASSES = (*range(200, 300), 304, *(status for status in range(400, 600) if status != 401))
+_IDENTIFYING = {
+    *("accessionnumber", "accessionnumberissuer", "accessionnumberissuerid", "examid", "examdatetime"),
+    *("examfreefields", "lisslideid", "studyinstanceuid", "seriesinstanceuid"),
+}
 _SLOW_TO_PARSE = 1 << 20
 
 
@@ -130,3 +134,16 @@ def _finite(text: str) -> float:
     if not math.isfinite(number):
         raise ValueError("a number that JSON doesn't know")
     return number
+
+
+def without_identity(body: object) -> object:
+    """A description without what identifies the patient, from a server that tells it unasked."""
+    if isinstance(body, list):
+        return [without_identity(one) for one in body]
+    if not isinstance(body, dict):
+        return body
+    return {
+        name: value
+        for name, value in body.items()
+        if name.lower() not in _IDENTIFYING and not name.lower().startswith("patient")
+    }

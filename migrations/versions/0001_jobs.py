@@ -225,7 +225,7 @@ def upgrade() -> None:
             opened_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL,
             reopened_until TIMESTAMP WITH TIME ZONE,
             calls BIGINT DEFAULT '0' NOT NULL,
-            called_at TIMESTAMP WITH TIME ZONE,
+            read_at TIMESTAMP WITH TIME ZONE,
             results JSONB DEFAULT '{}' NOT NULL,
             stored_at TIMESTAMP WITH TIME ZONE,
             shown BYTEA,

@@ -84,7 +84,7 @@ class Callbacks(Database):
                 "opened_at": func.now(),
                 "reopened_until": None,
                 "calls": 0,
-                "called_at": None,
+                "read_at": None,
                 "results": {},
                 "stored_at": None,
                 "shown": None,
@@ -132,6 +132,20 @@ class Callbacks(Database):
             await self._append(connection, job, why, {})
             return job, self._token(reopened.mappings().one()) or ""
 
+    async def note_change(self, job_id: UUID, what: str, detail: Mapping[str, Any]) -> None:
+        async with self._transaction() as connection:
+            job = await self._locked(connection, job_id)
+            if job is not None:
+                await self._append(connection, job, what, detail)
+
+    async def touch_passes(self, job_ids: Collection[UUID]) -> None:
+        """Their vendors are reading."""
+        async with self._transaction() as connection:
+            await _lightly(connection)
+            await connection.execute(
+                update(passes).where(passes.c.job_id.in_(list(job_ids))).values(read_at=func.now())
+            )
+
     async def reach_of(self, job_ids: Collection[UUID]) -> dict[UUID, Reach]:
         statement = (
             select(jobs.c.id, _REACH)
@@ -163,9 +177,7 @@ class Callbacks(Database):
             )
             if row["reach"] != "nothing":
                 await connection.execute(
-                    update(passes)
-                    .where(passes.c.job_id == job.id)
-                    .values(calls=passes.c.calls + 1, called_at=func.now())
+                    update(passes).where(passes.c.job_id == job.id).values(calls=passes.c.calls + 1)
                 )
             return Pass(job, row["reach"], int(call or 0), row["results"])
 
@@ -195,7 +207,7 @@ class Callbacks(Database):
             await connection.execute(
                 update(passes)
                 .where(passes.c.job_id == given.job.id)
-                .values(tiles=passes.c.tiles + 1, tile_bytes=passes.c.tile_bytes + size)
+                .values(tiles=passes.c.tiles + 1, tile_bytes=passes.c.tile_bytes + size, read_at=func.now())
             )
 
     async def sum_up_calls(self, job_id: UUID) -> None:
@@ -246,7 +258,7 @@ class Callbacks(Database):
         """None: no vendor was called for this job."""
         since = [
             cast(func.extract("epoch", func.clock_timestamp() - passes.c[name]), Float).label(name)
-            for name in ("opened_at", "called_at", "stored_at")
+            for name in ("opened_at", "read_at", "stored_at")
         ]
         statement = select(passes.c.calls, passes.c.shown, *since).where(passes.c.job_id == job_id)
         async with self._engine.connect() as connection:
@@ -257,7 +269,7 @@ class Callbacks(Database):
         return Heard(
             row["calls"],
             row["opened_at"],
-            row["called_at"],
+            row["read_at"],
             row["stored_at"],
             shown.get("id"),
             shown.get("text", ""),

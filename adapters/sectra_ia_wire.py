@@ -1,0 +1,202 @@
+"""Calls on a vendor's IA-API app, as Sectra makes them: options, limits, and what its failures mean to us.
+
+No address, answer or exception of a library gets into a failure's text: they may hold a token or a patient's
+name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import aiohttp
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from yarl import URL
+
+from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway.sectra.client import API_VERSION
+from gateway.sectra.failures import retry_after
+
+_MOST_JSON = 32 * 2**20
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SURE = (500, 501, 503)  # the app itself says no: it has not taken the call
+
+
+def _read_seconds(value: Any) -> Any:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", value) if isinstance(value, str) else None
+    return float(found[1]) * _UNITS[found[2]] if found else value
+
+
+Seconds = Annotated[float, BeforeValidator(_read_seconds), Field(gt=0, allow_inf_nan=False)]
+
+
+class Options(BaseModel):
+    """The adapter's part of gateway.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Annotated[str, Field(pattern=r"^https?://[^/?#]+[^?#]*$")]
+    application_id: str | None = None  # as the vendor calls itself; else asked of it
+    quiet: Seconds = 60.0  # its last result is final when it has stood for so long
+    final_when: re.Pattern[str] | None = None  # or at once, when its text matches
+    username: str | None = None
+    password: SecretStr | None = None
+    headers: dict[str, SecretStr] = {}
+
+    connect_timeout: Seconds = 10.0
+    read_timeout: Seconds = 120.0  # the longest silence: some answer only when they are done
+    call_timeout: Seconds = 300.0
+
+    @field_validator("url")
+    @classmethod
+    def _without_slash(cls, value: str) -> str:
+        return value.rstrip("/")
+
+    def credentials(self) -> dict[str, str]:
+        given = {name: value.get_secret_value() for name, value in self.headers.items()}
+        if self.username is not None:
+            password = self.password.get_secret_value() if self.password else ""
+            user = base64.b64encode(f"{self.username}:{password}".encode()).decode()
+            given["Authorization"] = f"Basic {user}"
+        return given
+
+
+class Wire:
+    def __init__(self, options: Options, session: aiohttp.ClientSession) -> None:
+        self._options = options
+        self._session = session
+
+    async def call(self, what: str, method: str, path: str = "", body: object = None) -> Any:
+        """The JSON that is answered; None for an empty answer."""
+        options = self._options
+        headers = {
+            **options.credentials(),
+            "Accept": "application/json",
+            "X-Sectra-ApiVersion": API_VERSION,
+            "X-Sectra-SoftwareVersion": "4.2",
+        }
+        timeout = aiohttp.ClientTimeout(
+            total=options.call_timeout,
+            connect=options.connect_timeout,
+            sock_connect=options.connect_timeout,
+            sock_read=options.read_timeout,
+        )
+        with _translated(what, writes=method != "GET"):
+            async with self._session.request(
+                method,
+                URL(options.url + path, encoded=True),
+                json=body,
+                headers=headers,
+                allow_redirects=False,
+                timeout=timeout,
+            ) as response:
+                raw = await _read(response, what)
+                if not 200 <= response.status < 300:
+                    raise _refusal(response, what, raw)
+        return _parse(raw, what, writes=method != "GET")
+
+    async def ask_certificate(self) -> datetime | None:
+        """When it expires, from a handshake of its own: the session doesn't show its connections."""
+        url = URL(self._options.url)
+        if url.scheme != "https" or url.host is None:
+            return None
+        context = await asyncio.to_thread(ssl.create_default_context)
+        limit = self._options.connect_timeout
+        try:
+            async with asyncio.timeout(2 * limit):
+                _, writer = await asyncio.open_connection(
+                    url.host, url.port, ssl=context, ssl_handshake_timeout=limit
+                )
+            certificate: dict[str, Any] = writer.get_extra_info("peercert") or {}
+            writer.transport.abort()
+        except OSError:
+            return None  # the call that follows tells what is wrong
+        expires = certificate.get("notAfter")
+        return datetime.fromtimestamp(ssl.cert_time_to_seconds(expires), UTC) if expires else None
+
+
+async def _read(response: aiohttp.ClientResponse, what: str) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > _MOST_JSON:
+            raise Permanent(
+                f"The vendor's answer to {what} is larger than {_MOST_JSON >> 20} MiB.",
+                "Nothing of that size belongs there; tell the vendor.",
+            )
+    return b"".join(parts)
+
+
+def _parse(raw: bytes, what: str, *, writes: bool) -> Any:
+    if not raw.strip():
+        return None
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        raise Retryable(
+            f"The vendor answered {what} with something that isn't JSON.",
+            "Check that the adapter's url leads to the app itself, not to a proxy's or login page.",
+            uncertain=writes,
+        ) from None
+
+
+@contextmanager
+def _translated(what: str, *, writes: bool) -> Iterator[None]:
+    try:
+        yield
+    except aiohttp.ClientSSLError:
+        raise NeedsHuman(
+            f"The vendor can't be trusted with {what}: its certificate was refused.",
+            "Install the vendor's certificate authority here, or have its certificate renewed.",
+        ) from None
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise Retryable(
+            f"The vendor can't be reached for {what}.",
+            "Check that its app runs, and the adapter's url, the name, port and firewall on the way there.",
+        ) from None
+    except TimeoutError:
+        raise Retryable(
+            f"The vendor gave no answer to {what} in time.",
+            "If it works long before it answers, raise the adapter's read_timeout and call_timeout.",
+            uncertain=writes,
+        ) from None
+    except aiohttp.InvalidURL:
+        raise NeedsHuman("The adapter's url is no usable address.", "Correct it.") from None
+    except aiohttp.ClientError:
+        raise Retryable(
+            f"The connection to the vendor broke during {what}.", "Check the way there.", uncertain=writes
+        ) from None
+
+
+def _refusal(response: aiohttp.ClientResponse, what: str, raw: bytes) -> Failure:
+    status, writes = response.status, response.method != "GET"
+    told = f"The vendor answered {what} with {status}"
+    detail: Mapping[str, Any] = {"status": status, "answer": raw[:500].decode("utf-8", "replace")}
+    if 300 <= status < 400:
+        return NeedsHuman(
+            f"{told}: it points to another address.", "Configure the address that it uses.", detail=detail
+        )
+    if status in (401, 403):
+        return NeedsHuman(
+            f"{told}: it doesn't let us in.",
+            "Check username, password and headers of the adapter.",
+            detail=detail,
+        )
+    if status == 429 or status >= 500:
+        return Retryable(
+            f"{told}.",
+            "It is busy or broken; its own log says more.",
+            after=retry_after(response.headers.get("Retry-After")),
+            uncertain=writes and status != 429 and status not in _SURE,
+            detail=detail,
+        )
+    return Permanent(f"{told}: it refuses this.", "The vendor's log tells why.", detail=detail)

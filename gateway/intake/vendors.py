@@ -1,0 +1,150 @@
+"""The door for vendors that call back: /adapters/{name}/… Each call needs the token of a living job, and is
+recorded in that job, whatever becomes of it. What may pass is the adapter's to say, within its errand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import OrderedDict
+from collections.abc import Collection
+from functools import partial
+from uuid import UUID
+
+import structlog
+from aiohttp import web
+
+from gateway.contract import Errand, Failure, Handler
+from gateway.delivery.slide import SlideWriter
+from gateway.delivery.vendor_results import VendorResults
+from gateway.intake.errands import VendorErrand, explain_failure
+from gateway.intake.problems import Problem
+from gateway.intake.streams import Streams
+from gateway.jobs.signs import Signs
+from gateway.jobs.store import Store
+from gateway.jobs.store.callbacks import Pass
+from gateway.jobs.vendors import Vendors
+from gateway.quantities import Rate
+from gateway.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+_PATIENCE = 2.0  # seconds that a call too many is held back before it is refused
+_BUCKETS = 10_000
+
+
+class VendorDoor:
+    def __init__(
+        self, settings: Settings, store: Store, vendors: Vendors, signs: Signs, writer: SlideWriter
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._vendors = vendors
+        self._signs = signs
+        self._results = VendorResults(store, writer)
+        self._streams = Streams(self._ended_of)
+        self._buckets: OrderedDict[UUID, Bucket] = OrderedDict()
+
+    def routes(self) -> list[web.RouteDef]:
+        found: list[web.RouteDef] = []
+        for name in self._vendors.names:
+            adapter = self._vendors.make(name, self._settings.data_dir)
+            own = list(adapter.routes())
+            below = f"/adapters/{name}"
+            for route in own:
+                serve = partial(
+                    self._serve, name=name, handle=route.handle, what=f"{route.method} {route.path}"
+                )
+                found.append(web.route(route.method, below + route.path, serve))
+            if own:
+                refuse = partial(self._serve, name=name, handle=_refuse, what="an unknown call")
+                found.append(web.route("*", below + "{rest:(/.*)?}", refuse))
+        return found
+
+    async def close(self) -> None:
+        await self._streams.close()
+
+    async def _serve(
+        self, request: web.Request, *, name: str, handle: Handler, what: str
+    ) -> web.StreamResponse:
+        given = await self._store.begin_call(name, _token(request), what)
+        if given is None:
+            log.warning("a vendor's call was refused: nobody's token", adapter=name)
+            raise Problem(401, "this token isn't one of a job of yours")
+        if given.reach == "nothing":
+            await self._store.end_call(given, what, 0, "refused: the job has ended")
+            raise Problem(401, "the job that this token belongs to has ended")
+        if not await self._take_turn(given.job.id, self._vendors.rates[name]):
+            await self._store.end_tile(given, what, 0, "refused: too many calls")
+            raise Problem(429, "too many calls for one job; slow down", {"Retry-After": "1"})
+        return await self._run(request, given, handle)
+
+    async def _run(self, request: web.Request, given: Pass, handle: Handler) -> web.StreamResponse:
+        found = self._settings.application(given.job.application)
+        try:
+            passage = self._signs.client_of(given.job).passage()
+        except Failure as failure:
+            await self._store.end_call(given, "a call", 0, failure.message)
+            return explain_failure(failure)
+        errand = VendorErrand(
+            request,
+            given,
+            passage,
+            self._store,
+            self._results,
+            self._streams,
+            allow_phi=found is not None and found[1].allow_phi,
+        )
+        try:
+            return await handle(request, errand)
+        except Failure as failure:
+            errand.outcome = f"failed: {failure.message}"
+            return explain_failure(failure)
+        finally:
+            end = self._store.end_tile if errand.is_tile else self._store.end_call
+            await asyncio.shield(end(given, errand.what, errand.size, errand.outcome))
+
+    async def _ended_of(self, job_ids: Collection[UUID]) -> set[UUID]:
+        await self._store.touch_passes(job_ids)
+        reach = await self._store.reach_of(job_ids)
+        return {job_id for job_id in job_ids if reach.get(job_id) != "all"}
+
+    async def _take_turn(self, job_id: UUID, rate: Rate) -> bool:
+        bucket = self._buckets.setdefault(job_id, Bucket(rate))
+        self._buckets.move_to_end(job_id)
+        if len(self._buckets) > _BUCKETS:
+            self._buckets.popitem(last=False)
+        wait = bucket.take()
+        if wait > _PATIENCE:
+            bucket.give_back()
+            return False
+        await asyncio.sleep(wait)
+        return True
+
+
+class Bucket:
+    """So many calls at once as a period allows, then one each time a share of it has passed. Each process
+    counts for itself."""
+
+    def __init__(self, rate: Rate) -> None:
+        self._share = rate.seconds / rate.count
+        self._period = rate.seconds
+        self._free_at = 0.0
+
+    def take(self) -> float:
+        """Seconds to wait."""
+        now = asyncio.get_running_loop().time()
+        self._free_at = max(self._free_at, now - self._period) + self._share
+        return max(0.0, self._free_at - now)
+
+    def give_back(self) -> None:
+        self._free_at -= self._share
+
+
+async def _refuse(request: web.Request, errand: Errand) -> web.StreamResponse:  # noqa: ARG001 (a handler's)
+    return errand.refuse(404, "there is nothing at this address that a vendor may call")
+
+
+def _token(request: web.Request) -> str:
+    found = re.fullmatch(r"[Bb]earer +([\w.~+/=-]{1,512})", request.headers.get("Authorization", ""))
+    return found[1] if found else ""
