@@ -243,7 +243,7 @@ class SpoolingProvider(DIMSEServiceProvider):
 
     def _pass_on(self, context_id: int, value: bytes) -> None:
         piece = P_DATA()
-        piece.presentation_data_value_list = [(context_id, value)]
+        piece.presentation_data_value_list.append((context_id, value))
         super().receive_primitive(piece)
 
     def _begin(self, context_id: int, command: Any) -> Arrival | None:
@@ -274,6 +274,9 @@ class SpoolingProvider(DIMSEServiceProvider):
         except OSError as error:
             log.error("an instance can't be given its place", error=error.strerror)
             verdict = Verdict(OUT_OF_RESOURCES, "the disk is full or broken")
+        except Exception:  # a bug of ours; the association needn't die of it
+            log.exception("an instance could not be given its place")
+            verdict = Verdict(PROCESSING_FAILURE, "an error in the gateway itself")
         finally:
             arrival.abandon()  # nothing, if it was given a place
         answer = C_STORE()

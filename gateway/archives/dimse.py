@@ -1,0 +1,337 @@
+"""An archive that speaks DIMSE: what it has (C-FIND), and its instances through the spool (C-MOVE to our own
+storage service, or C-GET).
+
+What lies whole in the spool is not fetched again: only the missing instances are asked for, by their UIDs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelGet,
+    StudyRootQueryRetrieveInformationModelMove,
+)
+
+from gateway.archives.dicomweb import InstanceRef, Retrieval, StudyMatch
+from gateway.archives.files import FileInstance, open_instance
+from gateway.archives.landing import Expectation, Landing, place_of
+from gateway.archives.queries import FINDING, LISTING, STUDY_KEYS, find, identifier, list_study, match_of
+from gateway.contract import Failure, Health, NeedsHuman, Permanent, Retryable
+from gateway.dicom.arrival import MISMATCH, Arrival, Staging, Verdict, Watch
+from gateway.dicom.association import PENDING, Peer, associated, context, echo, exchange, failure_of
+from gateway.dicom.web import require_uid
+
+T = TypeVar("T")
+
+_AT_A_TIME = 64  # UIDs in one request; some archives take no long lists
+_STRAGGLERS = 10.0  # seconds; some archives end a C-MOVE before its last instances are sent
+_MOST_QUERIES, _MOST_TRANSFERS = 4, 2
+_FETCH = "sending a study"
+_MOST_CONTEXTS = 128
+# What peers are likely to hold, the likeliest first. Each is offered by itself: an archive that may choose
+# among several might decompress.
+_TRANSFER_SYNTAXES = (
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.4.70",
+    "1.2.840.10008.1.2.4.90",
+    "1.2.840.10008.1.2.4.50",
+    "1.2.840.10008.1.2.4.91",
+    "1.2.840.10008.1.2.4.80",
+    "1.2.840.10008.1.2.5",
+    "1.2.840.10008.1.2.4.57",
+    "1.2.840.10008.1.2.4.51",
+    "1.2.840.10008.1.2.4.81",
+    "1.2.840.10008.1.2.4.102",
+    "1.2.840.10008.1.2.4.103",
+    "1.2.840.10008.1.2.4.100",
+    "1.2.840.10008.1.2.4.201",
+    "1.2.840.10008.1.2.4.202",
+    "1.2.840.10008.1.2.4.203",
+    "1.2.840.10008.1.2.4.110",
+    "1.2.840.10008.1.2.4.112",
+    "1.2.840.10008.1.2.1.99",
+    "1.2.840.10008.1.2.2",
+)
+_USUAL_CLASSES = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{number}"
+    for number in ("2", "2.1", "4", "4.1", "1", "1.1", "1.2", "7", "77.1.6", "6.1", "12.1", "128", "20")
+)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What an archive says of the sub-operations of its retrievals."""
+
+    completed: int = 0
+    failed: int = 0
+    warned: int = 0
+    refusal: Failure | None = None
+
+
+class DimseArchive:
+    """`landing`: where a C-MOVE lands; without one, instances come by C-GET."""
+
+    def __init__(
+        self,
+        name: str,
+        peer: Peer,
+        staging: Staging,
+        landing: Landing | None = None,
+        retrieve: Literal["move", "get"] | None = None,
+    ) -> None:
+        self.name = name
+        self.peer = peer
+        self._staging = staging
+        self._landing = landing if retrieve != "get" else None
+        self._queries = asyncio.Semaphore(_MOST_QUERIES)
+        self._transfers = asyncio.Semaphore(_MOST_TRANSFERS)
+        if retrieve == "move" and landing is None:
+            raise ValueError("a C-MOVE needs a storage service of our own")
+
+    async def find_studies(
+        self,
+        *,
+        study_instance_uid: str | None = None,
+        accession_number: str | None = None,
+        patient_id: str | None = None,
+    ) -> list[StudyMatch]:
+        asked = {
+            keyword: value
+            for keyword, value in (
+                ("StudyInstanceUID", study_instance_uid),
+                ("AccessionNumber", accession_number),
+                ("PatientID", patient_id),
+            )
+            if value
+        }
+        if not asked:
+            raise Permanent(
+                "nothing was said that a study can be looked for with",
+                "Name the study UID, or the accession number.",
+            )
+        keys = identifier("STUDY", **dict.fromkeys(STUDY_KEYS, ""), **asked)
+
+        def work(watch: Watch) -> list[StudyMatch]:
+            contexts = [context(StudyRootQueryRetrieveInformationModelFind)]
+            with associated(self.peer, contexts, FINDING, watch) as association:
+                found = find(association, self.peer, keys, FINDING, asked)
+            return [match_of(self.name, self.peer, one) for one in found]
+
+        return await self._query(work)
+
+    async def list_instances(
+        self,
+        study_instance_uid: str,
+        promised: int | None = None,  # noqa: ARG002 pages are a matter of DICOMweb
+    ) -> list[InstanceRef]:
+        """Series by series: not every archive lists the instances of a whole study."""
+        study = require_uid(study_instance_uid)
+
+        def work(watch: Watch) -> list[InstanceRef]:
+            contexts = [context(StudyRootQueryRetrieveInformationModelFind)]
+            with associated(self.peer, contexts, LISTING, watch) as association:
+                return list_study(association, self.peer, study)
+
+        return await self._query(work)
+
+    def retrieve(
+        self, study_instance_uid: str, expected: Collection[str] | None = None, spool: Path | None = None
+    ) -> Retrieval:
+        """Through files below `spool`; what lies there whole from an earlier try stays."""
+        if spool is None:
+            raise ValueError("instances that come by DIMSE need a folder")
+        require_uid(study_instance_uid)
+        return Retrieval(self._retrieve(study_instance_uid, expected, spool), expected)
+
+    async def check(self) -> Health:
+        try:
+            await self._query(lambda watch: echo(self.peer, watch))
+        except Failure as failure:
+            return Health(False, f"{failure.message}. {failure.advice}")
+        return Health(True, f"the {self.peer.name} answers our C-ECHO")
+
+    async def _query(self, work: Callable[[Watch], T]) -> T:
+        async with self._queries:
+            return await exchange(work, self.peer.limits.query)
+
+    async def _retrieve(
+        self, study: str, expected: Collection[str] | None, spool: Path
+    ) -> AsyncGenerator[FileInstance, None]:
+        folder = await asyncio.to_thread(_prepare, spool)
+        here = await asyncio.to_thread(_whole, folder)
+        if expected is None or not here.issuperset(expected):
+            listed = await self.list_instances(study)
+            wanted = [one for one in listed if expected is None or one.sop_instance_uid in expected]
+            if not wanted:
+                return
+            await self._complete(study, listed, wanted, folder)
+        uids = list(expected) if expected is not None else sorted(await asyncio.to_thread(_whole, folder))
+        for uid in uids:
+            path = place_of(folder, uid)
+            if not path.exists():
+                continue  # the archive has it no more; who asked for it counts
+            instance = await open_instance(path)
+            if instance.header.study_instance_uid != study:
+                raise NeedsHuman(
+                    f"the {self.peer.name} sent an instance of another study than the one asked for",
+                    "Have the archive check this study; nothing more of it is forwarded.",
+                )
+            yield instance
+
+    async def _complete(
+        self, study: str, listed: Sequence[InstanceRef], wanted: Sequence[InstanceRef], folder: Path
+    ) -> None:
+        here = await asyncio.to_thread(_whole, folder)
+        missing = [one for one in wanted if one.sop_instance_uid not in here]
+        if not missing:
+            return
+        requests = _requests(study, listed, missing)
+        async with self._transfers:
+            tally = await exchange(
+                lambda watch: self._fetch(study, requests, missing, folder, watch), self.peer.limits.transfer
+            )
+        here = await asyncio.to_thread(_whole, folder)
+        lacking = sum(1 for one in missing if one.sop_instance_uid not in here)
+        if not lacking:
+            return
+        if isinstance(tally.refusal, NeedsHuman):
+            raise tally.refusal
+        said = f" ({tally.refusal.message})" if tally.refusal else ""
+        raise Retryable(
+            f"of {len(missing)} instances asked for, the {self.peer.name} sent {len(missing) - lacking};"
+            f" it counts {tally.completed} completed, {tally.failed} failed, {tally.warned} warnings{said}",
+            "What has come is kept, and only the rest asked for again; if this goes on, look into its log.",
+        )
+
+    def _fetch(
+        self,
+        study: str,
+        requests: Sequence[Dataset],
+        missing: Sequence[InstanceRef],
+        folder: Path,
+        watch: Watch,
+    ) -> Tally:
+        if self._landing is None:
+            return self._get(study, requests, missing, folder, watch)
+        wanted = frozenset(one.sop_instance_uid for one in missing)
+        with self._landing.expect(study, folder, wanted, watch) as expectation:
+            tally = self._move(requests, expectation, watch)
+            if tally.refusal is None and not tally.failed:
+                _await_stragglers(expectation, watch)
+        return tally
+
+    def _move(self, requests: Sequence[Dataset], expectation: Expectation, watch: Watch) -> Tally:
+        assert self._landing is not None
+        tally = Tally()
+        model = StudyRootQueryRetrieveInformationModelMove
+        with associated(self.peer, [context(model)], _FETCH, watch) as association:
+            for request in requests:
+                answers = association.send_c_move(
+                    request, self._landing.ae_title, model, msg_id=expectation.message_id
+                )
+                if not _count(answers, self.peer, tally):
+                    break
+        return tally
+
+    def _get(
+        self,
+        study: str,
+        requests: Sequence[Dataset],
+        missing: Sequence[InstanceRef],
+        folder: Path,
+        watch: Watch,
+    ) -> Tally:
+        taking = Expectation(study, folder, frozenset(one.sop_instance_uid for one in missing), watch)
+
+        def take(arrival: Arrival) -> Verdict:
+            header = arrival.finish(durable=False)
+            if header.study_instance_uid != study:
+                return Verdict(MISMATCH, "the instance is of another study")
+            taking.take(header, arrival.path)
+            return Verdict()
+
+        tally = Tally()
+        model = StudyRootQueryRetrieveInformationModelGet
+        contexts = [context(model), *_storage_contexts(missing)]
+        with associated(self.peer, contexts, _FETCH, watch, staging=self._staging, take=take) as association:
+            for request in requests:
+                if not _count(association.send_c_get(request, model), self.peer, tally):
+                    break
+        return tally
+
+
+def _requests(study: str, listed: Sequence[InstanceRef], missing: Sequence[InstanceRef]) -> list[Dataset]:
+    """The study, whole series where all of one is missing, single instances else."""
+    if len(missing) == len(listed):
+        return [identifier("STUDY", StudyInstanceUID=study)]
+    whole: dict[str, int] = defaultdict(int)
+    for one in listed:
+        whole[one.series_instance_uid] += 1
+    lacking: dict[str, list[str]] = defaultdict(list)
+    for one in missing:
+        lacking[one.series_instance_uid].append(one.sop_instance_uid)
+    requests = []
+    for series, uids in lacking.items():
+        within = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
+        if len(uids) == whole[series]:
+            requests.append(identifier("SERIES", **within))
+            continue
+        for start in range(0, len(uids), _AT_A_TIME):
+            requests.append(identifier("IMAGE", **within, SOPInstanceUID=uids[start : start + _AT_A_TIME]))
+    return requests
+
+
+def _count(answers: Any, peer: Peer, tally: Tally) -> bool:
+    """Follow one retrieval to its end; whether to go on with the next."""
+    for status, _ in answers:
+        code = status.get("Status")
+        if code in PENDING:
+            continue
+        tally.completed += status.get("NumberOfCompletedSuboperations") or 0
+        tally.failed += status.get("NumberOfFailedSuboperations") or 0
+        tally.warned += status.get("NumberOfWarningSuboperations") or 0
+        if code not in (0x0000, 0xB000):
+            tally.refusal = failure_of(peer, _FETCH, status)
+            return False
+    return True
+
+
+def _await_stragglers(expectation: Expectation, watch: Watch) -> None:
+    while not expectation.complete and not watch.over:
+        if time.monotonic() - watch.last_sign > _STRAGGLERS:
+            return
+        time.sleep(0.05)
+
+
+def _storage_contexts(missing: Sequence[InstanceRef]) -> list[Any]:
+    known = {one.sop_class_uid for one in missing}
+    classes = [one for one in known if one is not None] if None not in known else list(_USUAL_CLASSES)
+    each = max(1, (_MOST_CONTEXTS - 1) // len(classes))
+    return [
+        context(UID(sop_class), [syntax], taken=True)
+        for sop_class in classes
+        for syntax in _TRANSFER_SYNTAXES[:each]
+    ][: _MOST_CONTEXTS - 1]
+
+
+def _prepare(spool: Path) -> Path:
+    """Named after this start of the machine: after a power cut, files that look whole may not be."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    folder = spool / f"study-{boot}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _whole(folder: Path) -> set[str]:
+    return {path.stem for path in folder.glob("*.dcm")}

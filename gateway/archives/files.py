@@ -1,0 +1,38 @@
+"""Instances that lie on this machine's disk, given on as if they came over the network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from gateway.contract import Header
+from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
+
+_FIRST_LOOK = 64 * 1024
+_CHUNK = 1024 * 1024
+
+
+class FileInstance:
+    def __init__(self, path: Path, header: Header) -> None:
+        self.header = header
+        self._path = path
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        with await asyncio.to_thread(self._path.open, "rb") as file:
+            while chunk := await asyncio.to_thread(file.read, _CHUNK):
+                yield chunk
+
+
+def read_file_header(path: Path) -> Header:
+    """NotDicom, if the file doesn't say which instance it is."""
+    with path.open("rb") as file:
+        data = file.read(_FIRST_LOOK)
+        header = read_header(data) or read_header(data + file.read(MAX_HEADER - len(data)))
+    if header is None:
+        raise NotDicom("an instance ends within its header")
+    return header
+
+
+async def open_instance(path: Path) -> FileInstance:
+    return FileInstance(path, await asyncio.to_thread(read_file_header, path))

@@ -1,0 +1,119 @@
+"""C-FIND at each level, and what its answers say of a study. Any value may be missing or empty."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydicom.dataset import Dataset
+from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
+
+from gateway.archives.dicomweb import InstanceRef, StudyMatch
+from gateway.contract import Permanent, Retryable
+from gateway.dicom.association import PENDING, Peer, failure_of
+
+FINDING: Final = "looking for a study"
+LISTING: Final = "listing the instances of a study"
+STUDY_KEYS = (
+    "StudyInstanceUID",
+    "AccessionNumber",
+    "PatientID",
+    "StudyID",
+    "ModalitiesInStudy",
+    "NumberOfStudyRelatedSeries",
+    "NumberOfStudyRelatedInstances",
+    "InstanceAvailability",
+    "RetrieveAETitle",
+)
+
+
+def identifier(level: str, **keys: Any) -> Dataset:
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = level
+    for keyword, value in keys.items():
+        if isinstance(value, str) and ("\\" in value or not value.isprintable()):
+            raise Permanent(
+                "what the study is looked for with holds characters that no archive has",
+                "Check where the accession number or the patient id comes from.",
+            )
+        setattr(identifier, keyword, value)
+    if not all(str(value).isascii() for value in keys.values()):
+        identifier.SpecificCharacterSet = "ISO_IR 192"
+    return identifier
+
+
+def find(
+    association: Any, peer: Peer, keys: Dataset, doing: str, asked: dict[str, str] | None = None
+) -> list[Dataset]:
+    """An archive that doesn't know a key passes over it, and reads a * as anything: then others come."""
+    found = []
+    for status, item in association.send_cfind(keys, StudyRootQueryRetrieveInformationModelFind):
+        code = status.get("Status")
+        if code in PENDING:
+            if item is None:
+                raise Retryable(
+                    f"the {peer.name} answered what can't be decoded while {doing}", "Look into its log."
+                )
+            if all(text_of(item, key) in (None, value.strip()) for key, value in (asked or {}).items()):
+                found.append(item)
+        elif code != 0:
+            raise failure_of(peer, doing, status)
+    return found
+
+
+def list_study(association: Any, peer: Peer, study: str) -> list[InstanceRef]:
+    asked = {"StudyInstanceUID": study}
+    keys = identifier("SERIES", **asked, SeriesInstanceUID="", Modality="")
+    listed: dict[str, InstanceRef] = {}
+    for one in find(association, peer, keys, LISTING, asked):
+        series = text_of(one, "SeriesInstanceUID")
+        if series is None:
+            raise Retryable(f"the {peer.name} listed a series that has no UID", "Look into its log.")
+        within = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
+        keys = identifier("IMAGE", **within, SOPInstanceUID="", SOPClassUID="")
+        for instance in find(association, peer, keys, LISTING, within):
+            uid = text_of(instance, "SOPInstanceUID")
+            if uid is None:
+                raise Retryable(f"the {peer.name} listed an instance that has no UID", "Look into its log.")
+            listed[uid] = InstanceRef(series, uid, text_of(instance, "SOPClassUID"), text_of(one, "Modality"))
+    return list(listed.values())
+
+
+def match_of(archive: str, peer: Peer, item: Dataset) -> StudyMatch:
+    uid = text_of(item, "StudyInstanceUID")
+    if uid is None:
+        raise Retryable(
+            f"the {peer.name} answered with a study that has no UID while {FINDING}",
+            "Look into its log.",
+        )
+    availability = text_of(item, "InstanceAvailability")
+    return StudyMatch(
+        archive=archive,
+        study_instance_uid=uid,
+        accession_number=text_of(item, "AccessionNumber"),
+        patient_id=text_of(item, "PatientID"),
+        study_id=text_of(item, "StudyID"),
+        modalities=texts_of(item, "ModalitiesInStudy"),
+        series_count=number_of(item, "NumberOfStudyRelatedSeries"),
+        instance_count=number_of(item, "NumberOfStudyRelatedInstances"),
+        availability=availability.upper() if availability else None,
+        retrieve_ae=text_of(item, "RetrieveAETitle"),
+    )
+
+
+def texts_of(item: Dataset, keyword: str) -> tuple[str, ...]:
+    value = item.get(keyword)
+    if value in (None, ""):
+        return ()
+    values = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
+    texts = (str(one).strip(" \0") for one in values)
+    return tuple(text for text in texts if text)
+
+
+def text_of(item: Dataset, keyword: str) -> str | None:
+    texts = texts_of(item, keyword)
+    return texts[0] if texts else None
+
+
+def number_of(item: Dataset, keyword: str) -> int | None:
+    text = text_of(item, keyword)
+    return int(text) if text is not None and text.isdigit() else None

@@ -1,0 +1,105 @@
+"""Our storage service: what archives send on our request, studies that are sent to us for an application, and
+archives' reports on storage commitment. Others than the configured peers are refused."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections import defaultdict
+
+import structlog
+
+from gateway.archives.landing import Landing
+from gateway.delivery.commitment import Commitments
+from gateway.dicom.acceptor import Refusal, StorageServer
+from gateway.dicom.arrival import NOT_AUTHORISED, Arrival, Verdict
+from gateway.dicom.association import Limits
+from gateway.intake.incoming import Incoming
+from gateway.settings import DimseArchive, Settings
+
+log = structlog.get_logger(__name__)
+
+_NAMES_HOLD = 60.0
+
+
+class DimseDoor:
+    """`landing.staging` must lie on the file system of data_dir."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        landing: Landing,
+        incoming: Incoming,
+        commitments: Commitments,
+        *,
+        limits: Limits = Limits(),  # noqa: B008
+        most_associations: int = 50,
+    ) -> None:
+        self._landing = landing
+        self._incoming = incoming
+        self._applications = {
+            application.ae_title: name
+            for department in settings.departments.values()
+            for name, application in department.applications.items()
+            if application.ae_title is not None
+        }
+        self._hosts: dict[str, list[str]] = defaultdict(list)
+        for archive in settings.archives.values():
+            if isinstance(archive, DimseArchive):
+                self._hosts[archive.ae_title].append(archive.host)
+        for peer in settings.dimse.peers if settings.dimse else ():
+            self._hosts[peer.ae_title].append(peer.host)
+        self._addresses: dict[str, tuple[float, frozenset[str]]] = {}
+        self._server = StorageServer(
+            landing.ae_title,
+            landing.staging,
+            self._admit,
+            self._take,
+            commitments.report,
+            limits=limits,
+            most_associations=most_associations,
+        )
+
+    def start(self, host: str, port: int) -> int:
+        port = self._server.start(host, port)
+        log.info("storage service listens", ae_title=self._landing.ae_title, host=host, port=port)
+        return port
+
+    def stop(self) -> None:
+        self._server.stop()
+
+    def _admit(self, calling: str, called: str, address: str) -> Refusal | None:
+        calling, called = calling.strip(), called.strip()
+        if called != self._landing.ae_title and called not in self._applications:
+            log.warning(
+                "refused an association: no AE title of ours is called", called=called, address=address
+            )
+            return Refusal.CALLED
+        if not any(address in self._addresses_of(host) for host in self._hosts.get(calling, ())):
+            log.warning("refused an association: no known peer calls", calling=calling, address=address)
+            return Refusal.CALLING
+        return None
+
+    def _addresses_of(self, host: str) -> frozenset[str]:
+        until, known = self._addresses.get(host, (0.0, frozenset()))
+        if time.monotonic() < until:
+            return known
+        try:
+            found = socket.getaddrinfo(host, None)
+        except OSError:
+            log.warning("a peer's host has no address", host=host)
+            return known
+        known = frozenset(str(one[4][0]) for one in found)
+        self._addresses[host] = time.monotonic() + _NAMES_HOLD, known
+        return known
+
+    def _take(self, arrival: Arrival, called: str) -> Verdict:
+        application = self._applications.get(called.strip())
+        header = arrival.finish(durable=application is not None)
+        if application is not None:
+            self._incoming.keep(application, header, arrival.path)
+            return Verdict()
+        if self._landing.place(arrival, header):
+            return Verdict()
+        log.warning("refused an instance that nobody waits for")
+        return Verdict(NOT_AUTHORISED, "nobody here waits for this study")

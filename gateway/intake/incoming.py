@@ -1,0 +1,167 @@
+"""Studies that are sent to us for an application: on the disk before the sender hears of a success, and made
+into a job once they have been quiet for as long as the application says.
+
+    incoming/<application>/<study>/         instances as they arrive
+    incoming/<application>/<study>@<key>/   quiet, and closed: the archive of the one job of that key
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway.archives.arrived import ARRIVED, arrived_folder, incoming_root
+from gateway.archives.landing import place_of
+from gateway.contract import Header
+from gateway.jobs.records import Job, NewJob
+from gateway.jobs.states import ALIVE, State
+from gateway.jobs.store import Store
+from gateway.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+ORIGIN = "dimse"
+_LOOK = 0.25
+_REST = 5.0  # after trouble with the database
+_CLEAN = 30.0
+_KEEP = 24 * 3600.0
+
+
+class Incoming:
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+        self._root = incoming_root(settings.data_dir)
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._last: dict[Path, float] = {}
+        self._jobs: dict[Path, UUID] = {}
+        self._lock = threading.Lock()
+
+    def keep(self, application: str, header: Header, path: Path) -> None:
+        """Called from the threads of associations; afterwards the instance survives a power cut."""
+        folder = self._root / application / header.study_instance_uid
+        with self._lock:
+            if not folder.is_dir():
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for one in (self._root, folder.parent):
+                    _sync(one)
+            path.replace(place_of(folder, header.sop_instance_uid))
+            self._last[folder] = time.monotonic()
+        _sync(folder)
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        await asyncio.to_thread(self._recall)
+        cleaned = time.monotonic()
+        while True:
+            try:
+                for folder in await asyncio.to_thread(self._close):
+                    if folder not in self._jobs:
+                        await self._begin(folder)
+                if time.monotonic() - cleaned > _CLEAN:
+                    await self._clean()
+                    cleaned = time.monotonic()
+                await asyncio.sleep(_LOOK)
+            except (SQLAlchemyError, OSError) as trouble:
+                log.error("studies that were sent to us wait for their jobs", error=type(trouble).__name__)
+                await asyncio.sleep(_REST)
+
+    def _recall(self) -> None:
+        """What was here before we started has been quiet since its youngest instance came."""
+        now, wall = time.monotonic(), time.time()
+        for folder in self._root.glob("*/*"):
+            if "@" not in folder.name:
+                youngest = max((one.stat().st_mtime for one in folder.iterdir()), default=0.0)
+                with self._lock:
+                    self._last.setdefault(folder, now - max(0.0, wall - youngest))
+
+    def _close(self) -> list[Path]:
+        """All folders that are closed to what comes later."""
+        with self._lock:
+            for folder, last in list(self._last.items()):
+                found = self._settings.application(folder.parent.name)
+                if found is None or time.monotonic() - last < found[1].settle:
+                    continue
+                folder.rename(folder.with_name(f"{folder.name}@{uuid4()}"))
+                del self._last[folder]
+        return sorted(self._root.glob("*/*@*"))
+
+    async def _begin(self, folder: Path) -> None:
+        name = folder.parent.name
+        study, _, key = folder.name.partition("@")
+        found = self._settings.application(name)
+        if found is None:
+            return  # it stays; with the application it goes on
+        department, application = found
+        others = []
+        for job in await self._store.find(application=name, study_instance_uid=study, limit=20):
+            other = arrived_folder(self._settings.data_dir, job.context)
+            if other == folder:
+                self._jobs[folder] = job.id
+                return
+            if other is not None and job.state in ALIVE:
+                others.append((job, other))
+        for job, other in others:
+            if await asyncio.to_thread(_holds, other, folder):
+                await asyncio.to_thread(shutil.rmtree, folder)
+                log.info("a study was sent again; its job goes on", job=str(job.id))
+                return
+        await asyncio.to_thread(_complete, folder, [other for _, other in others])
+        new = NewJob(
+            department=department,
+            application=name,
+            adapter=application.adapter,
+            origin=ORIGIN,
+            priority=application.priority,
+            study_instance_uid=study,
+            context={ARRIVED: f"{name}/{folder.name}"},
+            caller=ORIGIN,
+            idempotency_key=key,
+        )
+        job, fresh = await self._store.create(new)
+        self._jobs[folder] = job.id
+        if fresh:
+            log.info("a study was sent to us", job=str(job.id), application=name)
+
+    async def _clean(self) -> None:
+        """A job that has failed may be tried again for a while."""
+        for folder, job_id in list(self._jobs.items()):
+            job = await self._store.get(job_id)
+            if job is not None and not _is_over(job):
+                continue
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            del self._jobs[folder]
+
+
+def _is_over(job: Job) -> bool:
+    age = (datetime.now(UTC) - job.updated_at).total_seconds()
+    return job.state in (State.DONE, State.CANCELLED) or (job.state == State.FAILED and age > _KEEP)
+
+
+def _holds(folder: Path, later: Path) -> bool:
+    return {one.name for one in later.glob("*.dcm")} <= {one.name for one in folder.glob("*.dcm")}
+
+
+def _complete(folder: Path, earlier: list[Path]) -> None:
+    """Late instances come with those that came before: a vendor wants the study whole."""
+    for one in earlier:
+        for path in one.glob("*.dcm"):
+            if not (folder / path.name).exists():
+                os.link(path, folder / path.name)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
