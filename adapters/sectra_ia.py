@@ -7,7 +7,7 @@ it is done, so its last result is final when it has stood for a while, or when i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from gateway.contract import (
     Errand,
     Failure,
     Finished,
+    Handler,
     Health,
     Modification,
     NeedsHuman,
@@ -200,10 +201,8 @@ def _call(ticket: Ticket, order: Order) -> dict[str, Any]:
 
 # -- what the vendor calls -----------------------------------------------------------------------------
 
-Call = Callable[[web.Request, Errand], Awaitable[web.StreamResponse]]
 
-
-def _of_own_slide(handle: Call) -> Call:
+def _of_own_slide(handle: Handler) -> Handler:
     async def handle_own(request: web.Request, errand: Errand) -> web.StreamResponse:
         if request.match_info["slide"] != errand.order.slide_id:
             return errand.refuse(403, "this job is about another slide")

@@ -13,7 +13,7 @@ the `Ticket`. It never sleeps to retry: it raises one of the three failures, and
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -244,7 +244,7 @@ class Heard:
 
 
 class Errand(Protocol):
-    """One call of a vendor, for the job that its token belongs to: what it may have done at that job's Sectra.
+    """One call of a vendor, for the job of its token: what it may have done at that job's Sectra.
 
     Everything is about the job's own slide and application, so that no other can be named. Each call is
     recorded, whatever becomes of it; what identifies a patient is withheld unless the application allows it.
@@ -280,8 +280,7 @@ class Errand(Protocol):
     async def update_result(self, result_id: int) -> web.StreamResponse: ...
 
 
-class Handler(Protocol):
-    async def __call__(self, request: web.Request, errand: Errand) -> web.StreamResponse: ...
+Handler = Callable[[web.Request, Errand], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +297,9 @@ class Adapter(Protocol):
 
     Options: ClassVar[type[BaseModel]]
     interactive: ClassVar[bool]  # False: the engine answers a `modify` itself, from the stored result
-    needs_study: ClassVar[bool]  # False: it works on the slide; no archive is asked, `submit` gets no instances
+    needs_study: ClassVar[
+        bool
+    ]  # False: it works on the slide; no archive is asked, `submit` gets no instances
 
     def __init__(self, options: Any, session: aiohttp.ClientSession, work: Path) -> None: ...
 

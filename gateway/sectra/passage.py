@@ -136,7 +136,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def without_identity(body: object) -> object:
+def without_identity(body: Any) -> Any:
     """A description without what identifies the patient, from a server that tells it unasked."""
     if isinstance(body, list):
         return [without_identity(one) for one in body]
