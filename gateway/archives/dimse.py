@@ -120,7 +120,7 @@ class DimseArchive:
                 "nothing was said that a study can be looked for with",
                 "Name the study UID, or the accession number.",
             )
-        keys = identifier("STUDY", **dict.fromkeys(STUDY_KEYS, ""), **asked)
+        keys = identifier("STUDY", **(dict.fromkeys(STUDY_KEYS, "") | asked))
 
         def work(watch: Watch) -> list[StudyMatch]:
             contexts = [context(StudyRootQueryRetrieveInformationModelFind)]

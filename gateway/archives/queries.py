@@ -46,7 +46,7 @@ def find(
 ) -> list[Dataset]:
     """An archive that doesn't know a key passes over it, and reads a * as anything: then others come."""
     found = []
-    for status, item in association.send_cfind(keys, StudyRootQueryRetrieveInformationModelFind):
+    for status, item in association.send_c_find(keys, StudyRootQueryRetrieveInformationModelFind):
         code = status.get("Status")
         if code in PENDING:
             if item is None:

@@ -107,6 +107,7 @@ def associated(
     entity.connection_timeout = peer.limits.connect
     entity.acse_timeout = peer.limits.accept
     entity.dimse_timeout = entity.network_timeout = peer.limits.answer
+    connected = threading.Event()
     roles = [build_role(str(one.abstract_syntax), scp_role=True) for one in contexts if one.scp_role]
     try:
         association = entity.associate(
@@ -116,12 +117,12 @@ def associated(
             peer.ae_title,
             LARGEST_PDU,
             ext_neg=list({one.sop_class_uid: one for one in roles}.values()),
-            evt_handlers=[(evt.EVT_CONN_OPEN, _limit_socket, [peer.limits.answer]), *handlers],
+            evt_handlers=[(evt.EVT_CONN_OPEN, _on_connected, [peer.limits.answer, connected]), *handlers],
         )
     except OSError as error:
         raise unreachable(peer, doing) from error
     if not association.is_established:
-        raise _refusal(peer, doing, association)
+        raise _refusal(peer, doing, association, connected.is_set())
     provider = SpoolingProvider(association, staging=staging, take=take, watch=watch)
     association.dul.to_provider_queue = PacedQueue(association.dul, watch)
     association.dimse = provider
@@ -166,7 +167,8 @@ def failure_of(peer: Peer, doing: str, status: Dataset) -> Failure:
     if code is None:
         return Retryable(
             f"the {peer.name} broke off, or did not answer in time, while {doing}",
-            "Check its load and its log, and the network between it and this machine.",
+            f"Check its load, its log and the network, and that it knows our AE title {peer.calling}:"
+            " some break off with strangers.",
         )
     where = f"the {peer.name} answered {code:04X} while {doing}"
     if code == 0xA801:
@@ -184,15 +186,16 @@ def failure_of(peer: Peer, doing: str, status: Dataset) -> Failure:
     )
 
 
-def _limit_socket(event: Any, seconds: float) -> None:
+def _on_connected(event: Any, seconds: float, connected: threading.Event) -> None:
     """pynetdicom takes the limit away once connected; a peer that stops amid a message would never end."""
     event.assoc.dul.socket.socket.settimeout(seconds)
+    connected.set()
 
 
-def _refusal(peer: Peer, doing: str, association: Any) -> Failure:
+def _refusal(peer: Peer, doing: str, association: Any, connected: bool) -> Failure:
     answer = association.acceptor.primitive
     if answer is None:
-        if association.dul.socket is None or association.dul.socket.socket is None:
+        if not connected:
             return unreachable(peer, doing)
         return Retryable(
             f"the {peer.name} did not answer in time while {doing}",

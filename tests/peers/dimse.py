@@ -1,0 +1,101 @@
+"""Our side of DIMSE for as long as a test needs it: the storage service, and archives that use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from gateway.archives.dimse import DimseArchive
+from gateway.archives.landing import Landing
+from gateway.contract import Instance
+from gateway.delivery.commitment import Commitments
+from gateway.dicom.arrival import Staging
+from gateway.dicom.association import Limits, Peer
+from gateway.intake.dimse import DimseDoor
+from gateway.intake.incoming import Incoming
+from gateway.jobs.store import Store
+from gateway.settings import Settings
+
+AET = "GATEWAY"
+QUICK = Limits(connect=2, accept=2, answer=2, query=20, transfer=60)
+
+
+@dataclass
+class Service:
+    port: int
+    landing: Landing
+    staging: Staging
+    incoming: Incoming
+    commitments: Commitments
+    settings: Settings
+
+    def archive(
+        self, port: int, aet: str, *, retrieve: Any = None, calling: str = AET, limits: Limits = QUICK
+    ) -> DimseArchive:
+        return DimseArchive(
+            "pacs", self.peer(port, aet, calling, limits), self.staging, self.landing, retrieve
+        )
+
+    def peer(self, port: int, aet: str, calling: str = AET, limits: Limits = QUICK) -> Peer:
+        return Peer("archive pacs", "127.0.0.1", port, aet, calling, limits)
+
+    @property
+    def unplaced(self) -> list[Path]:
+        return list(self.staging.path.iterdir())
+
+
+@contextmanager
+def service(
+    folder: Path,
+    store: Store | None,
+    peers: Mapping[str, str],
+    *,
+    applications: Mapping[str, Any] | None = None,
+    limits: Limits = QUICK,
+    most_associations: int = 50,
+    least_free: int = 0,
+) -> Iterator[Service]:
+    """`peers`: AE title → host. Without a store, nothing sent to us becomes a job."""
+    settings = Settings(
+        data_dir=folder,
+        adapters={"vendor": {"kind": "vendor"}},
+        dimse={"ae_title": AET, "peers": [{"ae_title": aet, "host": host} for aet, host in peers.items()]},
+        departments={"radiology": {"applications": dict(applications or {})}},
+    )
+    staging = Staging(folder / "incoming" / ".arriving", least_free)
+    landing = Landing(AET, staging)
+    incoming = Incoming(settings, store)  # type: ignore[arg-type]
+    commitments = Commitments()
+    door = DimseDoor(
+        settings, landing, incoming, commitments, limits=limits, most_associations=most_associations
+    )
+    port = door.start("127.0.0.1", 0)
+    try:
+        yield Service(port, landing, staging, incoming, commitments, settings)
+    finally:
+        door.stop()
+
+
+async def bytes_of(instance: Instance) -> bytes:
+    return b"".join([chunk async for chunk in instance.chunks()])
+
+
+def content(data: bytes) -> tuple[str, Dataset]:
+    """Transfer syntax and elements: dcmtk and Orthanc write the lengths of sequences anew."""
+    read = pydicom.dcmread(BytesIO(data))
+    return str(read.file_meta.TransferSyntaxUID), read
+
+
+def by_uid(paths: list[Path]) -> dict[str, tuple[str, Dataset]]:
+    return {str(head(path).SOPInstanceUID): content(path.read_bytes()) for path in paths}
+
+
+def head(path: Path) -> Dataset:
+    return pydicom.dcmread(path, stop_before_pixels=True)
