@@ -113,6 +113,7 @@ class DimseArchive(_Archive):
     host: str
     port: Port
     ae_title: AeTitle
+    retrieve: Literal["move", "get"] | None = None  # None: C-MOVE where we have a storage service
 
 
 Archive = Annotated[DicomwebArchive | DimseArchive, Field(discriminator="kind")]
@@ -205,6 +206,7 @@ class Application(Part):
     accept: Accept = Accept()
     priority: Annotated[int, Field(ge=0, le=9)] = 0
     settle: Duration = 10.0
+    ae_title: AeTitle | None = None  # studies sent to it start this application
     result_within: Duration = 1800.0
     allow_phi: bool = False
     shadow: list[Name] = []

@@ -398,7 +398,7 @@ async def test_a_vendor_in_trouble_is_called_again(tmp_path: Path, database_url:
 async def test_a_killed_gateway_neither_loses_nor_doubles_it(tmp_path: Path, database_url: str) -> None:
     with given_vendor(mode="never", phi=True) as vendor:
         async with ward(tmp_path, database_url, vendor) as house:
-            gate = house.gates.close("GET", "/slides/slide-wsi/info", skip=3)
+            gate = house.gates.close("GET", "/slides/slide-wsi/info", skip=2)
             answering = asyncio.create_task(invoke(house, "slide-wsi"))
             await gate.wait()  # the vendor has called back, and its invocation is unanswered
             await answering
@@ -433,7 +433,7 @@ async def test_large_and_broken_messages(tmp_path: Path, database_url: str) -> N
                 "http://169.254.169.254/latest",
                 house.sectra.url.replace("127.0.0.1", "127.0.0.1.nip.io"),
                 house.sectra.url.replace("127.0.0.1", "user@127.0.0.1"),
-                house.sectra.url + "/../../../elsewhere",
+                house.sectra.url + "/../../../../elsewhere",
             ):
                 elsewhere["callbackInfo"]["url"] = url
                 status, _, _ = await house.invoke(elsewhere, url=house.app(KIDNEY))
