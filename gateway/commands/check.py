@@ -28,7 +28,7 @@ def check(config: Path | None, offline: bool, as_json: bool) -> int:
 
 async def _offline(settings: Settings, as_json: bool) -> int:
     async with aiohttp.ClientSession() as session:
-        Vendors(settings.adapters, session)
+        Vendors(settings.adapters, session).check(settings)
     if as_json:
         print(json.dumps({"ok": True, "peers": {}}))
     else:

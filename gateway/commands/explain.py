@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.archives.lookup import Found, Wanted
 from gateway.commands.opening import FAILED, complain, go, read_settings
-from gateway.contract import Failure, NeedsHuman, Retryable
+from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
 from gateway.run import build
 from gateway.settings import Application, Settings
 
@@ -37,6 +37,11 @@ async def _explain(
     }
     async with build(settings, settings.database_url or "postgresql://") as house:
         try:
+            if not house.vendors.kind(application.adapter).needs_study:
+                raise Permanent(
+                    f"{application.adapter} works on slides in Sectra, and reads them there itself",
+                    "Ask for it on the slide, in Sectra.",
+                )
             wanted = Wanted(study, None, None, application.accept.modalities)
             told |= _describe(await house.lookup.find(application.archives, wanted))
         except Failure as failure:
