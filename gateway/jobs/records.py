@@ -113,7 +113,7 @@ class InstanceRecord:
     sop_class_uid: str | None = None
     width: int | None = None  # of the image, in pixels
     bytes: int | None = None
-    sha256: str | None = None
+    blake3: str | None = None
     sent: bool = False
     acknowledged: bool = False
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
+
+from blake3 import blake3
 
 from gateway.archives.dicomweb import DicomwebArchive
 from gateway.contract import Header, Instance, Retryable, Unsuitable
@@ -26,7 +27,6 @@ class Shipment:
     ) -> None:
         self.study_instance_uid = study_instance_uid
         self.promised = len(chosen)
-        self.sent = 0
         self._archive = archive
         self._chosen = chosen
         self._max_bytes = max_bytes
@@ -58,18 +58,17 @@ class Shipment:
                 "If this goes on, have the archive check the study.",
             )
         read = [
-            replace(self._chosen[uid], bytes=one.size, sha256=one.digest, width=one.width)
+            replace(self._chosen[uid], bytes=one.size, blake3=one.digest, width=one.width)
             for uid, one in seen.items()
         ]
         whole = [record for record, one in zip(read, seen.values(), strict=True) if one.whole]
-        self.sent = len(whole)
         await self._on_end(whole)
 
 
 class _Counted:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-        self._hash = hashlib.sha256()
+        self._hash = blake3()  # a fifth of what SHA-256 costs on the way
         self.size = 0
         self.width: int | None = None
         self.whole = False

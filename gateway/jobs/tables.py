@@ -150,7 +150,7 @@ instances = Table(
     Column("sop_class_uid", Text),
     Column("width", Integer),
     Column("bytes", BigInteger),
-    Column("sha256", Text),
+    Column("blake3", Text),
     Column("sent", Boolean, nullable=False, server_default="false"),
     Column("acknowledged", Boolean, nullable=False, server_default="false"),
 )

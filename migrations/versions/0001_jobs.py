@@ -184,7 +184,7 @@ def upgrade() -> None:
             sop_class_uid TEXT,
             width INTEGER,
             bytes BIGINT,
-            sha256 TEXT,
+            blake3 TEXT,
             sent BOOLEAN DEFAULT 'false' NOT NULL,
             acknowledged BOOLEAN DEFAULT 'false' NOT NULL,
             PRIMARY KEY (job_id, sop_instance_uid),

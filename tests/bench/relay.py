@@ -37,15 +37,29 @@ TARGETS = "targets: at least 0.70 of the bare relay, 6 times the naive way, at m
 
 
 async def relay_ours(source: str, study: str, target: str) -> None:
+    """As a job does: every instance recognised, counted and hashed on its way."""
     from gateway.archives.dicomweb import DicomwebArchive
     from gateway.dicom.multipart import Writer
+    from gateway.jobs.records import InstanceRecord
+    from gateway.jobs.shipment import Shipment
 
     async with aiohttp.ClientSession() as session:
         archive = DicomwebArchive("bench", source, session)
+        listed = await archive.list_instances(study)
+        chosen = {
+            one.sop_instance_uid: InstanceRecord(one.sop_instance_uid, one.series_instance_uid)
+            for one in listed
+        }
+        sent: list[InstanceRecord] = []
+
+        async def on_end(records: list[InstanceRecord]) -> None:
+            sent.extend(records)
+
+        shipment = Shipment(archive, study, chosen, None, on_end)
         writer = Writer()
 
         async def body() -> AsyncIterator[bytes]:
-            async for instance in archive.retrieve(study):
+            async for instance in shipment.instances():
                 yield writer.begin()
                 async for chunk in instance.chunks():
                     yield chunk
@@ -53,6 +67,7 @@ async def relay_ours(source: str, study: str, target: str) -> None:
 
         async with session.post(target, data=body(), headers={"Content-Type": writer.content_type}) as answer:
             assert answer.status == 200
+        assert len(sent) == len(listed)
 
 
 async def relay_bare(source: str, study: str, target: str) -> None:

@@ -142,7 +142,7 @@ class Stranger(Script):
 
 def writes_of(store: Store, job: Job) -> dict[str, Callable[[], Awaitable[object]]]:
     """Every write that a worker can make."""
-    record = InstanceRecord(f"1.2.{uuid4().int}", "1.2", bytes=1, sha256="")
+    record = InstanceRecord(f"1.2.{uuid4().int}", "1.2", bytes=1, blake3="")
     return {
         "move": lambda: store.move(job, to=WAY[job.state], what="too late"),
         "wait": lambda: store.move(job, after=5, what="too late"),

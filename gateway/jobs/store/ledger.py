@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, case, delete, func, insert, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from gateway.jobs.records import Delivery, InstanceRecord, Job, storable
@@ -45,7 +45,7 @@ class Ledger(Database):
             update(instances)
             .where(instances.c.job_id == job.id, instances.c.sop_instance_uid == bindparam("uid"))
             .values(
-                sent=True, bytes=bindparam("size"), sha256=bindparam("digest"), width=bindparam("columns")
+                sent=True, bytes=bindparam("size"), blake3=bindparam("digest"), width=bindparam("columns")
             )
         )
         async with self._transaction() as connection:
@@ -56,25 +56,27 @@ class Ledger(Database):
                     {
                         "uid": one.sop_instance_uid,
                         "size": one.bytes,
-                        "digest": one.sha256,
+                        "digest": one.blake3,
                         "columns": one.width,
                     }
                     for one in sent
                 ]
                 await connection.execute(statement, rows)
 
-    async def record_acknowledged(self, job: Job, uids: Collection[str] | None) -> int:
-        """None: the vendor took the study as a whole, so all that was sent is acknowledged."""
+    async def record_acknowledged(self, job: Job, uids: Collection[str] | None) -> tuple[int, int]:
+        """How many are sent, and how many acknowledged. None: the vendor took the study as a whole, so all
+        that was sent is acknowledged. What it names was sent, if not now then in a try that broke off."""
         known = instances.c.sent if uids is None else instances.c.sop_instance_uid.in_(list(uids))
         async with self._transaction() as connection:
             await self._fenced(connection, job, _TOUCH)
             done = await connection.execute(
                 update(instances)
                 .where(instances.c.job_id == job.id)
-                .values(acknowledged=case((known, True), else_=False))
-                .returning(instances.c.acknowledged)
+                .values(acknowledged=case((known, True), else_=False), sent=or_(instances.c.sent, known))
+                .returning(instances.c.sent, instances.c.acknowledged)
             )
-            return sum(1 for row in done if row.acknowledged)
+            rows = done.all()
+            return sum(row.sent for row in rows), sum(row.acknowledged for row in rows)
 
     async def instances_of(self, job_id: UUID) -> list[InstanceRecord]:
         columns = [instances.c[f.name] for f in fields(InstanceRecord)]
