@@ -14,8 +14,10 @@ from typing import Any, Protocol
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+import aiohttp
+
 from gateway import __version__
-from gateway.contract import Retryable, SlideResult
+from gateway.contract import Failure, Retryable, SlideResult
 from gateway.sectra.client import SectraClient
 from gateway.sectra.failures import NotThere, VersionConflict
 from gateway.sectra.results import NewResult, StoredResult
@@ -26,6 +28,7 @@ UNKNOWN_SIZE: Size = (1000, 1000)
 
 _TRIES = 12
 _CREATING = 15.0
+_PATIENCE = 20  # seconds to wait for whoever creates it, or died in the middle of that
 _REPLACED = 32
 
 
@@ -85,11 +88,17 @@ class Memory(Protocol):
         self, server: str, application: str, slide_id: str, seconds: float
     ) -> bool: ...
 
+    async def give_up_slide_result(self, server: str, application: str, slide_id: str) -> None: ...
+
     async def remember_slide_result(
         self, server: str, application: str, slide_id: str, record: Remembered
     ) -> None: ...
 
     async def forget_slide_result(self, server: str, application: str, slide_id: str) -> None: ...
+
+
+class _BeingCreated(Exception):
+    """Another process has the right to store the first result on this slide."""
 
 
 class SlideWriter:
@@ -121,25 +130,32 @@ class SlideWriter:
     async def _show(
         self, client: SectraClient, place: Place, author: Author, result: SlideResult
     ) -> StoredResult | None:
-        for _ in range(_TRIES):
+        tries, patience = _TRIES, _PATIENCE
+        while tries and patience:
             known = await self._memory.slide_result(place.server, place.application, place.slide_id)
             if known is not None and author.comes_before(known):
                 return None
             try:
                 stored, replaced = await self._store(client, place, known, result)
             except VersionConflict:
+                tries -= 1
                 await self._look_again(client, place, known)
+                continue
+            except _BeingCreated:
+                patience -= 1
+                await asyncio.sleep(1.0)
                 continue
             except NotThere:
                 if known is None or known.result_id is None:
                     raise
                 # the user deleted it meanwhile: a new one takes its place
+                tries -= 1
                 await self._memory.forget_slide_result(place.server, place.application, place.slide_id)
                 continue
             await self._remember(place, author.of(stored, known, replaced))
             return stored
         raise Retryable(
-            f"the result on the slide was changed by others {_TRIES} times in a row",
+            "the result on the slide was changed by others again and again",
             "Look whether another system writes results for the same application.",
         )
 
@@ -179,20 +195,27 @@ class SlideWriter:
                 StoredResult(**body, id=known.result_id, version_id=known.version_id),
             )
             return stored, [*known.replaced, known.version_id][-_REPLACED:]
-        if not await self._memory.begin_slide_result(
-            place.server, place.application, place.slide_id, _CREATING
-        ):
-            raise Retryable("another process is storing the first result on this slide", after=1.0)
         # One may stand there all the same: from before a crash, or an earlier life of the database.
-        earlier = await client.list_results(place.application, place.slide_id)
-        if earlier:
-            last = max(earlier, key=lambda one: one.id)
-            body = _compose(place, result)
-            stored = await client.update_result(
-                place.application, StoredResult(**body, id=last.id, version_id=last.version_id)
-            )
-            return stored, [last.version_id]
-        return await client.create_result(place.application, NewResult(**_compose(place, result))), []
+        last = await _last_of(client, place)
+        if last is None:
+            if not await self._memory.begin_slide_result(
+                place.server, place.application, place.slide_id, _CREATING
+            ):
+                raise _BeingCreated
+            try:
+                last = await _last_of(client, place)  # it may be done since we looked
+                if last is None:
+                    new = NewResult(**_compose(place, result))
+                    return await client.create_result(place.application, new), []
+            except Failure as failure:
+                if not _may_still_arrive(failure):
+                    await self._memory.give_up_slide_result(place.server, place.application, place.slide_id)
+                raise
+        body = _compose(place, result)
+        stored = await client.update_result(
+            place.application, StoredResult(**body, id=last.id, version_id=last.version_id)
+        )
+        return stored, [last.version_id]
 
     async def _look_again(self, client: SectraClient, place: Place, known: Remembered | None) -> None:
         if known is None or known.result_id is None:
@@ -203,6 +226,18 @@ class SlideWriter:
 
     async def _remember(self, place: Place, record: Remembered) -> None:
         await self._memory.remember_slide_result(place.server, place.application, place.slide_id, record)
+
+
+def _may_still_arrive(failure: Failure) -> bool:
+    """An answer, however bad, ends a call; a broken connection or a time limit doesn't."""
+    unanswered = isinstance(failure.__cause__, aiohttp.ClientError | TimeoutError)
+    return unanswered and isinstance(failure, Retryable) and failure.uncertain
+
+
+async def _last_of(client: SectraClient, place: Place) -> StoredResult | None:
+    return max(
+        await client.list_results(place.application, place.slide_id), key=lambda one: one.id, default=None
+    )
 
 
 def _stands(known: Remembered, author: Author) -> bool:

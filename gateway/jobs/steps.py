@@ -191,10 +191,7 @@ class JobSteps:
                 lambda sent: self._store.record_sent(job, sent),
             )
             ticket = await adapter.submit(order, shipment)
-            sent = shipment.sent
-        else:
-            sent = job.sent or 0
-        acknowledged = await self._store.record_acknowledged(job, ticket.acknowledged)
+        sent, acknowledged = await self._store.record_acknowledged(job, ticket.acknowledged)
         if not job.promised == sent == acknowledged:
             raise NeedsHuman(
                 f"the counts differ: {job.promised} instances promised by the archive, {sent} sent,"

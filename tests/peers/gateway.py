@@ -59,6 +59,7 @@ class Gate:
     path: str
     after: bool
     skip: int
+    body: str
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     opened: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -76,9 +77,9 @@ class Gates:
         self._closed: list[Gate] = []
         self._passed: list[Gate] = []
 
-    def close(self, method: str, path: str, *, after: bool = False, skip: int = 0) -> Gate:
+    def close(self, method: str, path: str, *, after: bool = False, skip: int = 0, body: str = "") -> Gate:
         """The next call of this kind (after `skip` others) stops here; the others pass."""
-        self._closed.append(Gate(method, path, after, skip))
+        self._closed.append(Gate(method, path, after, skip, body))
         return self._closed[-1]
 
     def open_all(self) -> None:
@@ -89,7 +90,7 @@ class Gates:
     def build(self) -> Any:
         @web.middleware
         async def stand(request: web.Request, handler: Handler) -> web.StreamResponse:
-            gate = self._take(request)
+            gate = await self._take(request)
             if gate is not None and not gate.after:
                 await gate.hold()
             response = await handler(request)
@@ -99,9 +100,11 @@ class Gates:
 
         return stand
 
-    def _take(self, request: web.Request) -> Gate | None:
-        for gate in self._closed:
+    async def _take(self, request: web.Request) -> Gate | None:
+        for gate in list(self._closed):
             if gate.method == request.method and re.search(gate.path, request.path):
+                if gate.body and gate.body not in await request.text():
+                    continue
                 if gate.skip:
                     gate.skip -= 1
                     continue

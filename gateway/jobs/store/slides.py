@@ -39,6 +39,14 @@ class Slides(Database):
         async with self._transaction() as connection:
             return (await connection.execute(statement)).first() is not None
 
+    async def give_up_slide_result(self, server: str, application: str, slide_id: str) -> None:
+        """It surely wasn't created: the right to do so is free again."""
+        nothing = slide_results.c.result_id.is_(None)
+        async with self._transaction() as connection:
+            await connection.execute(
+                delete(slide_results).where(*self._on_slide(server, application, slide_id), nothing)
+            )
+
     async def remember_slide_result(
         self, server: str, application: str, slide_id: str, record: Remembered
     ) -> None:

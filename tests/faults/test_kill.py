@@ -1,0 +1,110 @@
+"""The gateway dies at the worst moments. Another goes on; nothing is lost, and nothing is done twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.peers.gateway import TRAUMA, Hospital, Patient, hospital
+
+RESULTS = f"/applications/{TRAUMA}/results"
+FINAL = "Milvue smarturgences"
+
+
+async def arrived_once(house: Hospital, patient: Patient) -> None:
+    job = await house.job_on(patient.slide, "done")
+    count = len(patient.instances)
+    assert job["proof"] == {
+        "promised": count,
+        "sent": count,
+        "acknowledged": count,
+        "received": 2,
+        "stored": 2,
+    }
+    assert house.bytes_arrived(patient) == [1] * count
+    [result] = house.results_on(patient.slide)
+    assert FINAL in result["displayResult"]
+    assert len(house.stored_of(patient.study)) == 2
+
+
+MOMENTS = {
+    "acknowledging": ("POST", f"{RESULTS}$", "", "received"),
+    "locating": ("GET", "/dicom-web/studies$", "", "locating"),
+    "listing": ("GET", "/dicom-web/studies/[^/]+/instances$", "", "locating"),
+    "fetching": ("GET", "/dicom-web/studies/[^/]+$", "", "submitting"),
+    "sending": ("POST", "/v3/studies$", "", "submitting"),
+    "polling": ("GET", "/v3/studies/[^/]+/status$", "", "analysing"),
+    "collecting": ("GET", "/v3/studies/[^/]+$", "", "analysing"),
+    "showing": ("PUT", f"{RESULTS}/", FINAL, "delivering"),
+    "storing": ("POST", "/dicom-web/studies", "", "delivering"),
+}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["asked", "done-unanswered"])
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_a_kill_at_any_moment_loses_and_doubles_nothing(
+    tmp_path: Path, database_url: str, moment: str, after: bool
+) -> None:
+    method, path, body, state = MOMENTS[moment]
+    async with hospital(tmp_path, database_url) as house:
+        first = await house.start()
+        patient = house.admit()
+        gate = house.gates.close(method, path, after=after, body=body)
+        await house.fire(patient.slide)
+        await gate.wait()
+        [job] = await house.jobs_on(patient.slide)
+        if moment != "acknowledging":  # there the worker has begun as well
+            assert job["state"] == state
+        await first.kill()
+        gate.opened.set()  # what the dead one had asked for is done all the same
+        await house.start()
+        await arrived_once(house, patient)
+
+
+async def test_a_job_that_was_only_accepted_is_not_lost(tmp_path: Path, database_url: str) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        intake = await house.start("--only", "intake")
+        patient = house.admit()
+        assert (await house.fire(patient.slide)).complaints == []
+        [job] = await house.jobs_on(patient.slide)
+        assert job["state"] == "received"
+        await intake.kill()
+        await house.start()
+        await arrived_once(house, patient)
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["stream", "signed-urls"])
+async def test_a_kill_in_the_middle_of_the_bytes(tmp_path: Path, signed: bool) -> None:
+    """With the embedded database, which dies with the gateway and is there again with the next one."""
+    async with hospital(tmp_path) as house:
+        house.configuration["adapters"]["milvue"]["signed_url"] = signed
+        first = await house.start()
+        patient = house.admit(4, size=512)  # half a megabyte each
+        house.archive.manners.pause = 0.05
+        await house.fire(patient.slide)
+        so_far = 5 if signed else 1  # the first walk brings the headers
+        await house.until(lambda: len(house.archive.retrieved) > so_far, "bytes are on their way")
+        await first.kill()
+        if signed:
+            assert 0 < sum(house.bytes_arrived(patient)) < 4
+        else:
+            assert house.milvue.posts == {}
+        house.archive.manners.pause = 0
+        await house.start()
+        await arrived_once(house, patient)
+
+
+async def test_a_stop_on_request_hands_the_work_over(tmp_path: Path, database_url: str) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        first = await house.start()
+        patient = house.admit()
+        gate = house.gates.close("GET", "/v3/studies/[^/]+/status$")
+        await house.fire(patient.slide)
+        await gate.wait()
+        first.process.terminate()
+        await house.until(lambda: any(e["event"] == "stopping" for e in first.events()), "it stops")
+        gate.opened.set()
+        assert await first.stop() == 0
+        await house.start()
+        await arrived_once(house, patient)

@@ -1,0 +1,222 @@
+"""Peers that die, hang, cut, refuse and forget in the middle of the work, and bugs of our own."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from gateway.simulate import sectra
+from gateway.simulate.archive import Manners
+from gateway.simulate.front import Fault
+from gateway.simulate.milvue import Behaviour
+from tests.peers.gateway import TRAUMA, Hospital, Patient, hospital
+
+
+@pytest_asyncio.fixture
+async def house(tmp_path: Path, database_url: str) -> AsyncIterator[Hospital]:
+    async with hospital(tmp_path, database_url) as opened:
+        opened.application["retry"]["attempts"] = 4
+        yield opened
+
+
+async def whole(house: Hospital, patient: Patient) -> dict[str, Any]:
+    job = await house.job_on(patient.slide, "done")
+    assert house.bytes_arrived(patient) == [1] * len(patient.instances)
+    [result] = house.results_on(patient.slide)
+    assert "Milvue" in result["displayResult"]
+    assert len(house.stored_of(patient.study)) == 2
+    return job
+
+
+# -- Milvue -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["nothing-arrived", "all-arrived"])
+async def test_a_broken_upload_is_asked_about_before_it_is_repeated(house: Hospital, done: bool) -> None:
+    await house.start()
+    patient = house.admit()
+    house.milvue.front.faults.append(
+        Fault(method="POST", path="/v3/studies$", times=1, drop=not done, drop_answer=done)
+    )
+    await house.fire(patient.slide)
+    await whole(house, patient)
+    assert house.milvue.posts == {patient.study: 1}
+    first = [call.method for call in house.milvue.front.calls][:3]
+    assert first[:2] == ["POST", "GET"], "asked before anything is sent again"
+
+
+async def test_a_broken_signed_upload_goes_on_with_what_is_missing(house: Hospital) -> None:
+    house.configuration["adapters"]["milvue"]["signed_url"] = True
+    await house.start()
+    patient = house.admit(4)
+    house.milvue.front.faults += [
+        Fault(method="PUT", path="/blob/", skip=2, times=1, drop=True),
+        Fault(method="PUT", path="/blob/", skip=1, times=1, status=503),
+    ]
+    await house.fire(patient.slide)
+    await whole(house, patient)
+    assert house.milvue.posts == {patient.study: 1}
+
+
+async def test_a_quota_is_waited_for_and_a_person_may_try_at_once(house: Hospital) -> None:
+    await house.start()
+    patient = house.admit()
+    house.milvue.behaviours[patient.study] = Behaviour(outcome="quota")
+    await house.fire(patient.slide)
+    job = await house.job_on(patient.slide, "submitting")
+    while job["error"] is None:
+        job = await house.settled(job["id"], "submitting")
+    assert job["error"]["kind"] == "retryable" and "quota" in job["error"]["message"], job["error"]
+    assert house.bytes_arrived(patient) == [0, 0]
+    house.milvue.behaviours[patient.study] = Behaviour(delay=0)
+    assert (await house.api("POST", f"jobs/{job['id']}/retry"))[0] == 200
+    await whole(house, patient)
+
+
+async def test_a_vendor_that_never_ends_holds_the_job_and_can_be_waited_for(house: Hospital) -> None:
+    house.application["result_within"] = "1s"
+    await house.start()
+    patient = house.admit()
+    house.milvue.behaviours[patient.study] = Behaviour(delay=600)
+    await house.fire(patient.slide)
+    job = await house.job_on(patient.slide, "held")
+    assert "no result within 1 s" in job["error"]["message"]
+    house.milvue.behaviours[patient.study] = Behaviour(delay=0)
+    house.milvue.studies[patient.study].done_at = 0
+    await house.api("POST", f"jobs/{job['id']}/resume")
+    await whole(house, patient)
+
+
+# -- archives -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "manners",
+    [
+        Manners(cut_after=1, cut="silent"),
+        Manners(cut_after=1, cut="reset"),
+        Manners(cut_after=0, cut="silent"),
+        Manners(promise_more=1),
+        Manners(duplicates=1),
+    ],
+    ids=["cut", "reset", "cut-first", "promises-more", "twice"],
+)
+async def test_a_study_that_does_not_come_whole_is_never_taken_for_whole(
+    house: Hospital, manners: Manners
+) -> None:
+    await house.start()
+    patient = house.admit(3)
+    house.archive.manners = manners
+    await house.fire(patient.slide)
+    job = await house.job_on(patient.slide, "held")
+    assert job["error"]["kind"] == "retryable" and "vna" in job["error"]["message"]
+    assert house.milvue.posts == {}
+    house.archive.manners = Manners()
+    await house.api("POST", f"jobs/{job['id']}/resume")
+    await whole(house, patient)
+
+
+# -- Sectra -------------------------------------------------------------------------------------------
+
+
+async def test_a_token_that_dies_early_waits_for_a_person_or_the_next_click(house: Hospital) -> None:
+    await house.start()
+    patient = house.admit()
+    gate = house.gates.close("GET", "/v3/studies/[^/]+/status$")
+    await house.fire(patient.slide)
+    await gate.wait()
+    house.sectra.kill_tokens()
+    gate.opened.set()
+    job = await house.job_on(patient.slide, "held")
+    assert "the token is refused" in job["error"]["message"]
+    assert {each["destination"]: each["state"] for each in job["deliveries"]} == {
+        "sectra": "held",
+        "vna": "done",
+    }
+    await house.fire(patient.slide)  # brings a new token to the job that is there
+    await house.api("POST", f"jobs/{job['id']}/resume")
+    assert (await whole(house, patient))["id"] == job["id"]
+
+
+async def test_a_user_of_our_own_outlives_the_tokens(house: Hospital) -> None:
+    server = house.configuration["sectra"]["servers"]["main"]
+    server |= {"username": sectra.USERNAME, "password": sectra.PASSWORD}
+    await house.start()
+    patient = house.admit()
+    gate = house.gates.close("GET", "/v3/studies/[^/]+/status$")
+    await house.fire(patient.slide)
+    await gate.wait()
+    house.sectra.kill_tokens()
+    gate.opened.set()
+    await whole(house, patient)
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+async def test_a_sectra_that_errs_for_a_while_gets_one_result(house: Hospital, method: str) -> None:
+    await house.start()
+    patient = house.admit()
+    house.sectra.front.faults.append(
+        Fault(method=method, path=f"/applications/{TRAUMA}/results", times=3, status=500)
+    )
+    await house.fire(patient.slide)
+    await whole(house, patient)
+
+
+async def test_an_answer_that_sectra_lost_makes_no_second_result(house: Hospital) -> None:
+    await house.start()
+    patient = house.admit()
+    house.sectra.front.faults.append(
+        Fault(method="POST", path=f"/applications/{TRAUMA}/results", times=1, drop_answer=True)
+    )
+    await house.fire(patient.slide)
+    await whole(house, patient)
+
+
+# -- ourselves ----------------------------------------------------------------------------------------
+
+
+async def test_a_bug_of_our_own_is_tried_again_then_held_and_tells_where(
+    house: Hospital, database_url: str
+) -> None:
+    first = await house.start()
+    patient = house.admit()
+    gate = house.gates.close("GET", "/v3/studies/[^/]+/status$")
+    await house.fire(patient.slide)
+    await gate.wait()
+    [job] = await house.jobs_on(patient.slide)
+    await first.kill()
+    secret = "what-nobody-may-read"
+    house.secrets.add(secret)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE jobs SET ticket = jsonb_build_object('reference', %s::text)", (secret,))
+    gate.opened.set()
+    await house.start()
+    held = await house.job_on(patient.slide, "held")
+    assert "KeyError" in held["error"]["message"] and "gateway itself" in held["error"]["message"]
+    assert [event["what"][:3] for event in held["events"]].count("try") == 2, "the killed one was the first"
+    [*_, last] = [event for event in held["events"] if event["what"] == "held"]
+    assert any("ticket_from_json" in place for place in last["detail"]["places"]), last
+    assert secret not in str(held)
+    broken = [event for event in house.gateway.events() if event["event"] == "a step broke"]
+    assert broken and all(event["job"] == job["id"] for event in broken)
+
+
+async def test_a_spool_that_is_gone_is_said_and_can_be_mended(house: Hospital) -> None:
+    await house.start()
+    spool = Path(house.configuration["data_dir"]) / "spool"
+    shutil.rmtree(spool)
+    spool.write_text("in the way")
+    patient = house.admit()
+    await house.fire(patient.slide)
+    job = await house.job_on(patient.slide, "held")
+    assert "worker lost" not in job["error"]["message"], job["error"]
+    spool.unlink()
+    spool.mkdir()
+    await house.api("POST", f"jobs/{job['id']}/resume")
+    await whole(house, patient)
