@@ -36,7 +36,7 @@ def begin(level: int = logging.INFO) -> None:
     handler.setFormatter(_Discreet("%(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     # What pydicom warns of, it quotes: a name, a date of birth.
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    handler.addFilter(lambda record: not record.name.startswith("pydicom"))
     warnings.filterwarnings("ignore", module="pydicom")
 
 
