@@ -99,8 +99,19 @@ class Wire:
             ) as response:
                 raw = await _read(response, what)
                 if not 200 <= response.status < 300:
-                    raise _refusal(response, what, raw)
+                    raise _refusal(response, what, self._heard(response.status, raw, body))
         return _parse(raw, what, writes=method != "GET")
+
+    def _heard(self, status: int, raw: bytes, body: object) -> dict[str, Any]:
+        """The app's own words, without what it may repeat of ours."""
+        words = raw[:2000].decode("utf-8", "replace")
+        info = body.get("callbackInfo") if isinstance(body, dict) else None
+        secrets = [value.get_secret_value() for value in self._options.headers.values()]
+        secrets += [self._options.password.get_secret_value()] if self._options.password else []
+        secrets += [str(info["token"])] if isinstance(info, dict) else []
+        for secret in filter(None, secrets):
+            words = words.replace(secret, "(secret)")
+        return {"status": status, "answer": words[:500]}
 
     async def ask_certificate(self) -> datetime | None:
         """When it expires, from a handshake of its own: the session doesn't show its connections."""
@@ -177,10 +188,9 @@ def _translated(what: str, *, writes: bool) -> Iterator[None]:
         ) from None
 
 
-def _refusal(response: aiohttp.ClientResponse, what: str, raw: bytes) -> Failure:
+def _refusal(response: aiohttp.ClientResponse, what: str, detail: Mapping[str, Any]) -> Failure:
     status, writes = response.status, response.method != "GET"
     told = f"The vendor answered {what} with {status}"
-    detail: Mapping[str, Any] = {"status": status, "answer": raw[:500].decode("utf-8", "replace")}
     if 300 <= status < 400:
         return NeedsHuman(
             f"{told}: it points to another address.", "Configure the address that it uses.", detail=detail

@@ -9,10 +9,10 @@ import hashlib
 import io
 import json
 import traceback
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import aiohttp
 import pytest
@@ -152,8 +152,35 @@ def stored(ticket: Ticket) -> Ticket:
     return again
 
 
-class AdapterContract:
-    """`vendor` is a fixture of the subclass."""
+NONSENSE = {
+    "bytes": Fault(200, {"Content-Type": "application/json"}, b"\xff\xfe{{{"),
+    "deep": Fault(200, {"Content-Type": "application/json"}, b"[" * 100_000),
+    "types": Fault(200, {"Content-Type": "application/json"}, b'{"status": ["?"], "StudyInstanceUID": null}'),
+    "null": Fault(200, {"Content-Type": "application/json"}, b"null"),
+    "html": Fault(200, {"Content-Type": "text/html"}, b"<html>Please sign in</html>"),
+    "empty": Fault(200, {"Content-Type": "multipart/related"}, b""),
+    "raw": Fault(raw=b"\0\1\2 this isn't HTTP\r\n\r\n"),
+    "short": Fault(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{"),
+    "gzip": Fault(raw=b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"),
+    "chunks": Fault(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+}
+
+
+class CallsContract:
+    """For every adapter. `vendor` is a fixture of the subclass, which says what its vendor is asked for.
+
+    `certain`: answers to a submission that say for sure that the vendor didn't take it."""
+
+    steps: ClassVar[tuple[Step, ...]] = ("submit", "find", "poll")
+    order: ClassVar[Order] = ORDER
+    certain: ClassVar[tuple[int, ...]] = ()
+    nonsense: ClassVar[Mapping[str, Fault]] = NONSENSE
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "step" in metafunc.fixturenames:
+            metafunc.parametrize("step", metafunc.cls.steps)
+        if "fault" in metafunc.fixturenames:
+            metafunc.parametrize("fault", metafunc.cls.nonsense.values(), ids=metafunc.cls.nonsense.keys())
 
     @pytest.fixture
     async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
@@ -180,10 +207,83 @@ class AdapterContract:
 
     async def go(self, adapter: Adapter, step: Step) -> object:
         if step == "submit":
-            return await adapter.submit(ORDER, GivenStudy())
+            return await adapter.submit(self.order, GivenStudy())
         if step == "find":
-            return await adapter.find(ORDER)
+            return await adapter.find(self.order)
         return await adapter.poll(Ticket(STUDY, state={"study": STUDY}))
+
+    # Failures
+
+    @pytest.mark.parametrize("status", [401, 403])
+    async def test_a_refused_credential_needs_a_human(
+        self, vendor: Vendor, adapter: Adapter, step: Step, status: int
+    ) -> None:
+        vendor.faults[step] = Fault(status, body=b'{"message": "bad token %s"}' % vendor.secret.encode())
+        failure = await self.failing(vendor, self.go(adapter, step))
+        assert isinstance(failure, NeedsHuman)
+        assert failure.advice
+
+    @pytest.mark.parametrize("status", [500, 502, 503])
+    async def test_a_broken_vendor_is_tried_again(
+        self, vendor: Vendor, adapter: Adapter, step: Step, status: int
+    ) -> None:
+        vendor.faults[step] = Fault(status, body=b"<html>bad gateway</html>")
+        failure = await self.failing(vendor, self.go(adapter, step))
+        assert isinstance(failure, Retryable)
+        assert failure.uncertain is (step == "submit" and status not in self.certain)
+
+    async def test_a_busy_vendor_says_how_long(self, vendor: Vendor, adapter: Adapter, step: Step) -> None:
+        vendor.faults[step] = Fault(429, {"Retry-After": "7"})
+        failure = await self.failing(vendor, self.go(adapter, step))
+        assert isinstance(failure, Retryable)
+        assert (failure.after, failure.uncertain) == (7, False)
+
+    async def test_a_redirect_is_not_followed(self, vendor: Vendor, adapter: Adapter, step: Step) -> None:
+        vendor.faults[step] = Fault(307, {"Location": "http://127.0.0.1:9/elsewhere"})
+        assert isinstance(await self.failing(vendor, self.go(adapter, step)), NeedsHuman)
+
+    async def test_a_vendor_that_is_away_has_nothing(
+        self, vendor: Vendor, adapter: Adapter, step: Step
+    ) -> None:
+        await vendor.stop()
+        failure = await self.failing(vendor, self.go(adapter, step))
+        assert isinstance(failure, Retryable)
+        assert not failure.uncertain
+
+    async def test_a_vendor_that_hangs_is_given_up(self, vendor: Vendor, hasty: Adapter, step: Step) -> None:
+        vendor.faults[step] = Fault(hang=True)
+        async with asyncio.timeout(60):
+            failure = await self.failing(vendor, self.go(hasty, step))
+        assert isinstance(failure, Retryable)
+        assert failure.uncertain is (step == "submit")
+
+    async def test_nonsense_is_one_of_our_failures(
+        self, vendor: Vendor, adapter: Adapter, step: Step, fault: Fault
+    ) -> None:
+        vendor.faults[step] = fault
+        assert isinstance(await self.failing(vendor, self.go(adapter, step)), Retryable)
+
+    # Health
+
+    async def test_health_tells_and_never_raises(self, vendor: Vendor, hasty: Adapter) -> None:
+        assert (await hasty.check()).ok
+        for fault in (Fault(403), Fault(503), Fault(hang=True), Fault(raw=b"?\r\n\r\n")):
+            vendor.faults["find"] = fault
+            health = await hasty.check()
+            assert not health.ok
+            assert health.sentence
+            assert vendor.secret not in health.sentence
+        await vendor.stop()
+        assert not (await hasty.check()).ok
+
+    async def test_cancelling_is_safe(self, vendor: Vendor, adapter: Adapter) -> None:
+        ticket = await adapter.submit(self.order, GivenStudy())
+        await adapter.cancel(ticket)
+        await adapter.cancel(ticket)
+
+
+class AdapterContract(CallsContract):
+    """For adapters that send studies."""
 
     # The way of a study
 
@@ -262,44 +362,6 @@ class AdapterContract:
         assert stored(found).reference == ticket.reference
         assert isinstance(await adapter.poll(found), Pending)
 
-    async def test_cancelling_is_safe(self, vendor: Vendor, adapter: Adapter) -> None:
-        ticket = await adapter.submit(ORDER, GivenStudy())
-        await adapter.cancel(ticket)
-        await adapter.cancel(ticket)
-
-    # Failures
-
-    @pytest.mark.parametrize("step", ["submit", "find", "poll"])
-    @pytest.mark.parametrize("status", [401, 403])
-    async def test_a_refused_credential_needs_a_human(
-        self, vendor: Vendor, adapter: Adapter, step: Step, status: int
-    ) -> None:
-        vendor.faults[step] = Fault(status, body=b'{"message": "bad token %s"}' % vendor.secret.encode())
-        failure = await self.failing(vendor, self.go(adapter, step))
-        assert isinstance(failure, NeedsHuman)
-        assert failure.advice
-
-    @pytest.mark.parametrize("step", ["submit", "find", "poll"])
-    @pytest.mark.parametrize("status", [500, 502, 503])
-    async def test_a_broken_vendor_is_tried_again(
-        self, vendor: Vendor, adapter: Adapter, step: Step, status: int
-    ) -> None:
-        vendor.faults[step] = Fault(status, body=b"<html>bad gateway</html>")
-        failure = await self.failing(vendor, self.go(adapter, step))
-        assert isinstance(failure, Retryable)
-        assert failure.uncertain is (step == "submit")
-
-    @pytest.mark.parametrize("step", ["submit", "find", "poll"])
-    async def test_a_busy_vendor_says_how_long(self, vendor: Vendor, adapter: Adapter, step: Step) -> None:
-        vendor.faults[step] = Fault(429, {"Retry-After": "7"})
-        failure = await self.failing(vendor, self.go(adapter, step))
-        assert isinstance(failure, Retryable)
-        assert (failure.after, failure.uncertain) == (7, False)
-
-    async def test_a_redirect_is_not_followed(self, vendor: Vendor, adapter: Adapter) -> None:
-        vendor.faults["find"] = Fault(307, {"Location": "http://127.0.0.1:9/elsewhere"})
-        assert isinstance(await self.failing(vendor, adapter.find(ORDER)), NeedsHuman)
-
     async def test_a_vendor_that_dies_may_have_the_study(self, vendor: Vendor, adapter: Adapter) -> None:
         vendor.faults["submit"] = Fault(die=True)
         study = GivenStudy(promised=20, size=2**20)
@@ -308,21 +370,6 @@ class AdapterContract:
         assert failure.uncertain
         assert study.walks_open == 0
 
-    async def test_a_vendor_that_is_away_has_nothing(self, vendor: Vendor, adapter: Adapter) -> None:
-        await vendor.stop()
-        failure = await self.failing(vendor, adapter.submit(ORDER, GivenStudy()))
-        assert isinstance(failure, Retryable)
-        assert not failure.uncertain
-        assert isinstance(await self.failing(vendor, adapter.find(ORDER)), Retryable)
-
-    @pytest.mark.parametrize("step", ["submit", "find", "poll"])
-    async def test_a_vendor_that_hangs_is_given_up(self, vendor: Vendor, hasty: Adapter, step: Step) -> None:
-        vendor.faults[step] = Fault(hang=True)
-        async with asyncio.timeout(60):
-            failure = await self.failing(vendor, self.go(hasty, step))
-        assert isinstance(failure, Retryable)
-        assert failure.uncertain is (step == "submit")
-
     async def test_a_vendor_that_stops_reading_is_given_up(self, vendor: Vendor, hasty: Adapter) -> None:
         vendor.reading.clear()
         study = GivenStudy(promised=96, size=2**20)
@@ -330,39 +377,3 @@ class AdapterContract:
             failure = await self.failing(vendor, hasty.submit(ORDER, study))
         assert isinstance(failure, Retryable)
         assert failure.uncertain
-
-    @pytest.mark.parametrize("step", ["submit", "find", "poll"])
-    @pytest.mark.parametrize(
-        "fault",
-        [
-            Fault(200, {"Content-Type": "application/json"}, b"\xff\xfe{{{"),
-            Fault(200, {"Content-Type": "application/json"}, b"[" * 100_000),
-            Fault(200, {"Content-Type": "application/json"}, b'{"status": ["?"], "StudyInstanceUID": null}'),
-            Fault(200, {"Content-Type": "application/json"}, b"null"),
-            Fault(200, {"Content-Type": "text/html"}, b"<html>Please sign in</html>"),
-            Fault(200, {"Content-Type": "multipart/related"}, b""),
-            Fault(raw=b"\0\1\2 this isn't HTTP\r\n\r\n"),
-            Fault(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{"),
-            Fault(raw=b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"),
-            Fault(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
-        ],
-        ids=["bytes", "deep", "types", "null", "html", "empty", "raw", "short", "gzip", "chunks"],
-    )
-    async def test_nonsense_is_one_of_our_failures(
-        self, vendor: Vendor, adapter: Adapter, step: Step, fault: Fault
-    ) -> None:
-        vendor.faults[step] = fault
-        assert isinstance(await self.failing(vendor, self.go(adapter, step)), Retryable)
-
-    # Health
-
-    async def test_health_tells_and_never_raises(self, vendor: Vendor, hasty: Adapter) -> None:
-        assert (await hasty.check()).ok
-        for fault in (Fault(403), Fault(503), Fault(hang=True), Fault(raw=b"?\r\n\r\n")):
-            vendor.faults["find"] = fault
-            health = await hasty.check()
-            assert not health.ok
-            assert health.sentence
-            assert vendor.secret not in health.sentence
-        await vendor.stop()
-        assert not (await hasty.check()).ok

@@ -2,8 +2,8 @@
 the same bytes.
 
 Each relay has a process of its own, so that its peak is its own; they take turns, so that a busy machine is
-fair to both. The slide comes from the page cache through sendfile and is thrown away at the other end, so that
-neither is what is measured. Ours is the whole door: a token looked up in PostgreSQL, the call recorded.
+fair to both. The slide comes from the page cache through sendfile and is thrown away at the other end, so
+that neither is what is measured. Ours is the whole door: a token looked up in PostgreSQL, the call recorded.
 
     python -m tests.bench.passage [--mib 1024] [--rounds 5]
 """
