@@ -255,7 +255,7 @@ class DimseArchive:
         taking = Expectation(study, folder, frozenset(one.sop_instance_uid for one in missing), watch)
 
         def take(arrival: Arrival) -> Verdict:
-            header = arrival.finish(durable=False)
+            header = arrival.finish()
             if header.study_instance_uid != study:
                 return Verdict(MISMATCH, "the instance is of another study")
             taking.take(header, arrival.path)

@@ -95,7 +95,7 @@ class DimseDoor:
 
     def _take(self, arrival: Arrival, called: str) -> Verdict:
         application = self._applications.get(called.strip())
-        header = arrival.finish(durable=application is not None)
+        header = arrival.finish()
         if application is not None:
             self._incoming.keep(application, header, arrival.path)
             return Verdict()

@@ -32,14 +32,14 @@ log = structlog.get_logger(__name__)
 ORIGIN = "dimse"
 _LOOK = 0.25
 _REST = 5.0  # after trouble with the database
-_CLEAN = 30.0
 _KEEP = 24 * 3600.0
 
 
 class Incoming:
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: Settings, store: Store, *, clean_every: float = 30.0) -> None:
         self._settings = settings
         self._store = store
+        self._clean_every = clean_every
         self._root = incoming_root(settings.data_dir)
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._last: dict[Path, float] = {}
@@ -54,9 +54,17 @@ class Incoming:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 for one in (self._root, folder.parent):
                     _sync(one)
-            path.replace(place_of(folder, header.sop_instance_uid))
+            place = place_of(folder, header.sop_instance_uid)
+            path.replace(place)
             self._last[folder] = time.monotonic()
-        _sync(folder)
+            kept, held = os.open(place, os.O_RDONLY), os.open(folder, os.O_RDONLY)
+        # The name first: most file systems then write both in one go. Outside of the lock, others go on.
+        try:
+            os.fsync(kept)
+            os.fsync(held)
+        finally:
+            os.close(kept)
+            os.close(held)
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -67,7 +75,7 @@ class Incoming:
                 for folder in await asyncio.to_thread(self._close):
                     if folder not in self._jobs:
                         await self._begin(folder)
-                if time.monotonic() - cleaned > _CLEAN:
+                if time.monotonic() - cleaned > self._clean_every:
                     await self._clean()
                     cleaned = time.monotonic()
                 await asyncio.sleep(_LOOK)

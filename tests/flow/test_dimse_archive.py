@@ -61,7 +61,9 @@ def write(folder: Path, datasets: list[Dataset]) -> list[Path]:
     return sorted(folder.iterdir())
 
 
-async def fetch(archive: DimseArchive, study: str, spool: Path, expected: list[str]) -> dict[str, tuple[str, Dataset]]:
+async def fetch(
+    archive: DimseArchive, study: str, spool: Path, expected: list[str]
+) -> dict[str, tuple[str, Dataset]]:
     retrieval = archive.retrieve(study, expected, spool)
     got = {one.header.sop_instance_uid: content(await bytes_of(one)) async for one in retrieval}
     assert list(got) == expected

@@ -61,6 +61,7 @@ def service(
     limits: Limits = QUICK,
     most_associations: int = 50,
     least_free: int = 0,
+    clean_every: float = 30.0,
 ) -> Iterator[Service]:
     """`peers`: AE title → host. Without a store, nothing sent to us becomes a job."""
     settings = Settings(
@@ -71,7 +72,7 @@ def service(
     )
     staging = Staging(folder / "incoming" / ".arriving", least_free)
     landing = Landing(AET, staging)
-    incoming = Incoming(settings, store)  # type: ignore[arg-type]
+    incoming = Incoming(settings, store, clean_every=clean_every)  # type: ignore[arg-type]
     commitments = Commitments()
     door = DimseDoor(
         settings, landing, incoming, commitments, limits=limits, most_associations=most_associations

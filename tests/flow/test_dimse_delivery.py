@@ -1,0 +1,213 @@
+"""Results into archives by C-STORE: with storage commitment where it is offered, else listed afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import AE, build_role, evt
+from pynetdicom.sop_class import (
+    StorageCommitmentPushModel,
+    StorageCommitmentPushModelInstance,
+    StudyRootQueryRetrieveInformationModelFind,
+)
+
+from gateway.contract import NeedsHuman, Retryable
+from gateway.delivery.dimse import store
+from gateway.dicom.association import Limits
+from tests.peers import dcmtk
+from tests.peers.dicom_samples import write_study
+from tests.peers.dimse import AET, Service, by_uid, head, service
+from tests.peers.orthanc import Orthanc, orthanc
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    peers = {"ORTHANC": "127.0.0.1", "FAKE": "127.0.0.1"}
+    with service(tmp_path_factory.mktemp("gateway"), None, peers) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pacs(here: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    known = {"gateway": {"AET": AET, "Host": "127.0.0.1", "Port": here.port, "AllowFind": False}}
+    with orthanc(tmp_path_factory.mktemp("orthanc"), check_called_aet=True, DicomModalities=known) as running:
+        yield running
+
+
+def results(folder: Path, count: int = 3) -> tuple[list[Path], str]:
+    paths = write_study(folder / "results", count)
+    return paths, str(head(paths[0]).StudyInstanceUID)
+
+
+async def test_orthanc_commits_itself_on_an_association_of_its_own(here, pacs, tmp_path):
+    """It answers no C-FIND here, so that only its report can have convinced us."""
+    paths, study = results(tmp_path)
+    peer = here.peer(pacs.dicom_port, "ORTHANC")
+    for _ in range(2):  # sent again, it is no worse
+        stored = await store(peer, paths, study, here.commitments, same_association=0.2)
+        assert (stored.count, stored.remarks) == (3, ())
+    assert pacs.sop_instance_uids() >= set(by_uid(paths))
+
+
+async def test_an_archive_without_commitment_is_asked_what_it_has(here, tmp_path):
+    paths, study = results(tmp_path)
+    with dcmtk.archive(tmp_path / "archive", "DCMQRSCP", {AET: ("127.0.0.1", here.port)}) as port:
+        stored = await store(here.peer(port, "DCMQRSCP"), paths, study, here.commitments)
+    assert stored.count == 3
+    assert len(list((tmp_path / "archive" / "storage").glob("[!i]*"))) == 3
+
+
+async def test_one_that_can_only_store_proves_nothing(here, tmp_path):
+    paths, study = results(tmp_path)
+    with dcmtk.receiver(tmp_path / "stored") as port, pytest.raises(NeedsHuman, match="offers nothing"):
+        await store(here.peer(port, "STORESCP"), paths, study, here.commitments)
+    assert len(list((tmp_path / "stored").iterdir())) == 3
+
+
+async def test_what_belongs_to_another_study_is_not_sent(here, pacs, tmp_path):
+    paths, _ = results(tmp_path, 1)
+    with pytest.raises(NeedsHuman, match="another study"):
+        await store(here.peer(pacs.dicom_port, "ORTHANC"), paths, "1.2.3", here.commitments)
+    assert not pacs.sop_instance_uids() & set(by_uid(paths))
+
+
+# -- an archive that does what it is told ------------------------------------------------------------------
+
+
+class Fake:
+    """Answers each C-STORE with the next status; `commits` to all results, or to all but one; `reports` that
+    on the `same` association or on one of its own; lists nothing, and so shows whether it was asked."""
+
+    def __init__(
+        self, here: Service, statuses: list[int], *, commits: bool | None = None, same: bool = False
+    ) -> None:
+        self.here = here
+        self.statuses = statuses
+        self.commits = commits
+        self.same = same
+
+    def take(self, event: Any) -> int:
+        return self.statuses.pop(0)
+
+    def find(self, event: Any) -> Iterator[tuple[int, None]]:
+        yield from ()
+
+    def act(self, event: Any) -> tuple[int, None]:
+        if self.commits is None:
+            return 0x0112, None
+        threading.Thread(target=self.tell, args=(event.assoc, event.action_information)).start()
+        return 0x0000, None
+
+    def tell(self, association: Any, asked: Dataset) -> None:
+        report = Dataset()
+        report.TransactionUID = asked.TransactionUID
+        done = list(asked.ReferencedSOPSequence)
+        if not self.commits:
+            lost = done.pop()
+            lost.FailureReason = 0x0112
+            report.FailedSOPSequence = [lost]
+        report.ReferencedSOPSequence = done
+        if self.same:
+            self._send(association, report)
+            return
+        entity = AE("FAKE")
+        entity.add_requested_context(StorageCommitmentPushModel)
+        own = entity.associate(
+            "127.0.0.1",
+            self.here.port,
+            ae_title=AET,
+            ext_neg=[build_role(StorageCommitmentPushModel, scp_role=True)],
+        )
+        self._send(own, report)
+        own.release()
+
+    def _send(self, association: Any, report: Dataset) -> None:
+        kind = 1 if self.commits else 2
+        association.send_n_event_report(
+            report, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+        )
+
+
+@contextmanager
+def archive(fake: Fake) -> Iterator[int]:
+    entity = AE("FAKE")
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
+    server = entity.start_server(
+        ("127.0.0.1", 0),
+        block=False,
+        evt_handlers=[
+            (evt.EVT_C_STORE, fake.take),
+            (evt.EVT_C_FIND, fake.find),
+            (evt.EVT_N_ACTION, fake.act),
+        ],
+    )
+    try:
+        yield server.server_address[1]
+    finally:
+        server.shutdown()
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same association", "association of its own"])
+async def test_a_report_is_believed_on_whichever_association_it_comes(here, tmp_path, same):
+    paths, study = results(tmp_path, 2)
+    with archive(Fake(here, [0x0000] * 2, commits=True, same=same)) as port:
+        stored = await store(here.peer(port, "FAKE"), paths, study, here.commitments)
+    assert stored.count == 2
+    with (
+        archive(Fake(here, [0x0000] * 2, commits=False, same=same)) as port,
+        pytest.raises(NeedsHuman, match="refused 1 of 2 results: the archive doesn't know it"),
+    ):
+        await store(here.peer(port, "FAKE"), paths, study, here.commitments)
+
+
+@pytest.mark.parametrize(
+    ("statuses", "failure", "words"),
+    [
+        ([0x0000, 0xA700], Retryable, "refused 1 of 2 results: the archive is out of resources"),
+        ([0x0000, 0xC000], NeedsHuman, "refused 1 of 2 results: the archive can't understand it"),
+        ([0x0124, 0xA700], NeedsHuman, "refused 2 of 2 results"),
+        ([0x0000, 0x0000], Retryable, "took 2 results and doesn't have 2"),
+    ],
+)
+async def test_every_status_is_understood(here, tmp_path, statuses, failure, words):
+    """The last one: stored, they say, but neither committed to nor listed."""
+    paths, study = results(tmp_path, 2)
+    with archive(Fake(here, statuses)) as port, pytest.raises(failure, match=words):
+        await store(here.peer(port, "FAKE"), paths, study, here.commitments)
+
+
+async def test_a_warning_is_a_success_with_a_remark(here, tmp_path):
+    paths, study = results(tmp_path, 2)
+    with archive(Fake(here, [0x0000, 0xB000], commits=True)) as port:
+        stored = await store(here.peer(port, "FAKE"), paths, study, here.commitments)
+    assert stored.count == 2
+    (remark,) = stored.remarks
+    assert "changed some of its attributes" in remark
+
+
+async def test_one_that_hangs_amid_storing_ends_within_its_limits(here, tmp_path):
+    paths, study = results(tmp_path, 2)
+    release = threading.Event()
+
+    class Hanging(Fake):
+        def take(self, event: Any) -> int:
+            release.wait(30)
+            return 0x0000
+
+    limits = Limits(connect=1, accept=1, answer=1, query=5, transfer=10)
+    with archive(Hanging(here, [])) as port:
+        try:
+            async with asyncio.timeout(30):
+                with pytest.raises(Retryable, match="did not answer in time") as failed:
+                    await store(here.peer(port, "FAKE", limits=limits), paths, study, here.commitments)
+        finally:
+            release.set()
+    assert failed.value.uncertain
