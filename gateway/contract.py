@@ -6,6 +6,7 @@ the `Ticket`. It never sleeps to retry: it raises one of the three failures, and
 
     Failure
     ├── Retryable    the peer is busy or unreachable; the same call may succeed later
+    │   └── Unreachable  no connection came about: nothing was sent, and nobody else would get further
     ├── Permanent    the vendor refuses the study; trying again changes nothing
     │   └── Unsuitable  it isn't what the application accepts
     └── NeedsHuman   a person has to mend something first (credentials, two matches, a wrong patient)
@@ -55,6 +56,10 @@ class Retryable(Failure):
         super().__init__(message, advice, detail=detail)
         self.after = after
         self.uncertain = uncertain
+
+
+class Unreachable(Retryable):
+    """No connection came about, so nothing was sent. Whoever else calls there now will fare no better."""
 
 
 class Permanent(Failure):

@@ -7,6 +7,7 @@
     archives.lookup         where a study is
     jobs.vendors            the adapters, one for each configured vendor
     jobs.signs, .dispatch   what the slide shows; the results to each destination
+    jobs.destinations       archives (objects put right by .leaving), the RIS
     jobs.steps, .engine     what is done in each state; who does it, and when
     jobs.housekeeping       files that jobs left behind, data kept long enough
     intake                  the doors: sectra (/ia), vendors (/adapters), rest (/api/v1), health
@@ -33,15 +34,18 @@ from gateway import __version__, embedded
 from gateway.archives.dicomweb import DicomwebArchive
 from gateway.archives.lookup import Lookup
 from gateway.archives.spool import Spool
+from gateway.archives.terms import Terms
 from gateway.delivery.slide import SlideWriter
 from gateway.intake import health, problems, rest, sectra
 from gateway.intake.access import Access
 from gateway.intake.vendors import VendorDoor
 from gateway.jobs.cipher import Cipher
-from gateway.jobs.destinations import IntoArchive
+from gateway.jobs.destinations import IntoArchive, IntoRis
 from gateway.jobs.dispatch import Destination, Dispatch, OnTheSlide
 from gateway.jobs.engine import Engine, Pace
 from gateway.jobs.housekeeping import Housekeeping
+from gateway.jobs.leaving import Preparation
+from gateway.jobs.originals import Originals
 from gateway.jobs.schema import migrate, newest, revision_of
 from gateway.jobs.signs import Signs
 from gateway.jobs.steps import JobSteps
@@ -52,6 +56,7 @@ from gateway.settings import (
     DicomwebArchive as DicomwebSettings,
 )
 from gateway.settings import (
+    Hl7Destination,
     Listen,
     Misconfigured,
     Settings,
@@ -75,6 +80,7 @@ class House:
     steps: JobSteps
     vendors: Vendors
     archives: dict[str, DicomwebArchive]
+    reports: dict[str, IntoRis]
     lookup: Lookup
     doors: web.Application
 
@@ -133,15 +139,24 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
             for name, one in settings.archives.items()
             if isinstance(one, DicomwebSettings)
         }
-        lookup = Lookup(archives, {name: one.only_online for name, one in settings.archives.items()})
+        terms = {name: Terms(one.only_online, one.hours, one.rate) for name, one in settings.archives.items()}
+        makers = {
+            one.manufacturer for part in settings.departments.values() for one in part.applications.values()
+        }
+        lookup = Lookup(archives, terms, makers)
         vendors = Vendors(settings.adapters, session)
         vendors.check(settings)
         writer = SlideWriter(store)
         signs = Signs(writer, servers)
+        originals = Originals(store, lookup)
+        preparation = Preparation(settings, originals, spool)
+        reports: dict[str, IntoRis] = {}
         destinations: dict[str, Destination] = {"sectra": OnTheSlide(signs, store)}
         for name, place in settings.destinations.items():
             if isinstance(place, StowDestination):
-                destinations[name] = IntoArchive(archives[place.archive], session)
+                destinations[name] = IntoArchive(name, archives[place.archive], session, preparation)
+            elif isinstance(place, Hl7Destination):
+                destinations[name] = reports[name] = IntoRis(name, place, settings, originals, spool)
         steps = JobSteps(settings, store, lookup, vendors, signs, Dispatch(store, destinations), spool)
         engine = Engine(store, url, steps, vendors.limits, pace)
         sectra_door = sectra.SectraDoor(settings, store, servers, signs, writer, steps.callers)
@@ -156,7 +171,8 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         doors.add_routes(rest.RestDoor(settings, store, Access(settings.api_tokens)).routes())
         doors.add_routes(health.HealthDoor(store, url).routes())
         yield House(
-            store, engine, Housekeeping(settings, store, spool), steps, vendors, archives, lookup, doors
+            *(store, engine, Housekeeping(settings, store, spool), steps),
+            *(vendors, archives, reports, lookup, doors),
         )
 
 

@@ -29,6 +29,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.configuration import ConfigurationTree, Unreadable, read_tree
 from gateway.quantities import Duration, Hours, Rate, Size
+from gateway.rules import Pattern, Rule, SopClass
 
 
 class Misconfigured(Exception):
@@ -141,10 +142,25 @@ class CStoreDestination(Part):
     archive: Name
 
 
+class Hl7Tls(Part):
+    """`{}` trusts the machine's certificate authorities."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
 class Hl7Destination(Part):
     kind: Literal["hl7"]
     host: str
     port: Port
+    sending_application: str = "GATEWAY"
+    sending_facility: str = ""
+    receiving_application: str = ""
+    receiving_facility: str = ""
+    format: Literal["text", "pdf"] = "text"
+    template: str | None = None  # the template itself: ${file:/etc/gateway/oru.txt} puts a file's text here
+    tls: Hl7Tls | None = None
 
 
 Destination = Annotated[
@@ -189,6 +205,18 @@ class Accept(Part):
     max_bytes: Size | None = None
 
 
+class Choose(Part):
+    """Which instances of a study go to the vendor; an empty list chooses all.
+
+    All `tags` must hold; of the others, one entry. Results of others and our own never go, but a class of
+    objects that `sop_classes` names isn't taken for results by its class alone."""
+
+    modalities: list[str] = []
+    sop_classes: list[SopClass] = []
+    series: list[Pattern] = []  # found in the series' description
+    tags: list[Rule] = []
+
+
 class Retry(Part):
     attempts: Positive = 8
     first: Duration = 5.0
@@ -204,6 +232,7 @@ class Application(Part):
     deliver: list[Name] = ["sectra"]
     deidentify: Literal[False] | Name = False
     accept: Accept = Accept()
+    choose: Choose = Choose()
     priority: Annotated[int, Field(ge=0, le=9)] = 0
     settle: Duration = 10.0
     ae_title: AeTitle | None = None  # studies sent to it start this application
@@ -221,8 +250,13 @@ class Application(Part):
         return value
 
 
+class DepartmentHl7(Part):
+    template: str | None = None
+
+
 class Department(Part):
     contact: str = ""
+    hl7: DepartmentHl7 | None = None
     applications: dict[Name, Application] = {}
 
 
@@ -437,15 +471,10 @@ def _unserved(settings: Settings, tree: ConfigurationTree) -> list[str]:
     for name, archive in settings.archives.items():
         if isinstance(archive, DimseArchive):
             found.append((("archives", name, "kind"), "archives of kind dimse"))
-        found += [
-            (("archives", name, key), f"{key} of an archive")
-            for key in ("hours", "rate")
-            if getattr(archive, key) is not None
-        ]
     if settings.dimse is not None:
         found.append((("dimse",), "the storage SCP"))
     for name, destination in settings.destinations.items():
-        if not isinstance(destination, StowDestination):
+        if isinstance(destination, CStoreDestination):
             found.append((("destinations", name, "kind"), f"destinations of kind {destination.kind}"))
     for department, part in settings.departments.items():
         for name, application in part.applications.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pydicom
 from gateway.archives.dicomweb import InstanceRef, Retrieval, StudyMatch
 from gateway.archives.files import FileInstance, open_instance, read_file_header
 from gateway.archives.landing import place_of
+from gateway.archives.queries import texts_of
 from gateway.contract import Health, NeedsHuman
 from gateway.dicom.part10 import NotDicom
 
@@ -52,8 +54,10 @@ class ArrivedStudy:
         self,
         study_instance_uid: str,  # noqa: ARG002
         promised: int | None = None,  # noqa: ARG002
+        keywords: Collection[str] = (),
     ) -> list[InstanceRef]:
-        return await asyncio.to_thread(self._list)
+        listed = await asyncio.to_thread(self._list)
+        return await asyncio.to_thread(self._describe_each, listed, keywords) if keywords else listed
 
     def retrieve(
         self,
@@ -89,6 +93,15 @@ class ArrivedStudy:
                 )
             )
         return listed
+
+    def _describe_each(self, listed: list[InstanceRef], keywords: Collection[str]) -> list[InstanceRef]:
+        described = []
+        for one in listed:
+            path = place_of(self._folder, one.sop_instance_uid)
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+            told = {keyword: texts_of(header, keyword) for keyword in keywords}
+            described.append(replace(one, attributes={word: texts for word, texts in told.items() if texts}))
+        return described
 
     def _describe(self, listed: list[InstanceRef]) -> StudyMatch:
         tags = ["StudyInstanceUID", "AccessionNumber", "PatientID", "StudyID"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import aiohttp
+from pydicom.datadict import tag_for_keyword
 
 from gateway.archives.certificate import certificate_expiry
 from gateway.contract import Failure, Health, Instance, NeedsHuman, Permanent
@@ -15,6 +17,9 @@ from gateway.dicom.stream import StreamedInstance, instances_of
 
 _STUDY_FIELDS = "00080050,00080054,00080056,00080061,00100020,0020000D,00200010,00201206,00201208"
 _INSTANCE_FIELDS = "00080016,00080018,00080060,0020000D,0020000E"
+_LISTING = "listing the instances of a study"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class InstanceRef:
     sop_instance_uid: str
     sop_class_uid: str | None
     modality: str | None
+    # What else was asked for, by keyword; may be a patient's. Empty values aren't there.
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False, hash=False)
 
 
 class Retrieval:
@@ -111,24 +118,71 @@ class DicomwebArchive:
         items = await self._query("studies", {**asked, "includefield": _STUDY_FIELDS}, "looking for a study")
         return [self._match_of(item) for item in items if _answers(item, asked)]
 
-    async def list_instances(self, study_instance_uid: str, promised: int | None = None) -> list[InstanceRef]:
-        """All of them, page by page where the server caps its answers; `promised` spares the empty one."""
-        path = f"studies/{web.require_uid(study_instance_uid)}/instances"
-        listed: dict[str, InstanceRef] = {}
+    async def list_instances(
+        self, study_instance_uid: str, promised: int | None = None, keywords: Collection[str] = ()
+    ) -> list[InstanceRef]:
+        """`promised` spares the empty page; `keywords`: attributes that are wanted of each as well."""
+        path = f"studies/{web.require_uid(study_instance_uid)}"
+        tags = _tags_of(keywords)
+
+        def read(item: web.Item) -> InstanceRef:
+            sop, series = web.text_of(item, "00080018"), web.text_of(item, "0020000E")
+            if not sop or not series:
+                raise web.nonsense(self.peer.name, _LISTING, "with one that has no UID")
+            told = _texts_of(item, tags)
+            return InstanceRef(
+                series, sop, web.text_of(item, "00080016"), web.text_of(item, "00080060"), told
+            )
+
+        fields = ",".join((_INSTANCE_FIELDS, *tags))
+        listed = await self._pages(
+            f"{path}/instances", fields, read, lambda one: one.sop_instance_uid, promised
+        )
+        lacking = {
+            tag: word for tag, word in tags.items() if not any(word in one.attributes for one in listed)
+        }
+        if not lacking or not listed:
+            return listed
+        return await self._complete(path, study_instance_uid, listed, lacking)
+
+    async def _complete(
+        self, path: str, study: str, listed: Sequence[InstanceRef], lacking: Mapping[str, str]
+    ) -> list[InstanceRef]:
+        """Not every archive tells of an instance what is its series' or its study's."""
+
+        def read(item: web.Item) -> tuple[str, dict[str, tuple[str, ...]]]:
+            return web.text_of(item, "0020000E") or "", _texts_of(item, lacking)
+
+        fields = ",".join(("0020000E", *lacking))
+        series = dict(await self._pages(f"{path}/series", fields, read, lambda one: one[0]))
+        above: dict[str, tuple[str, ...]] = {}
+        if not all(any(word in told for told in series.values()) for word in lacking.values()):
+            query = {"0020000D": study, "includefield": ",".join(lacking)}
+            for item in await self._query("studies", query, _LISTING):
+                if web.text_of(item, "0020000D") in (None, study):
+                    above |= _texts_of(item, lacking)
+        return [
+            replace(one, attributes={**above, **series.get(one.series_instance_uid, {}), **one.attributes})
+            for one in listed
+        ]
+
+    async def _pages(
+        self,
+        path: str,
+        fields: str,
+        read: Callable[[web.Item], T],
+        name: Callable[[T], str],
+        promised: int | None = None,
+    ) -> list[T]:
+        """All of them, page by page where the server caps its answers."""
+        listed: dict[str, T] = {}
         offset = 0
         while True:
-            query = {"includefield": _INSTANCE_FIELDS} | ({"offset": str(offset)} if offset else {})
-            items = await self._query(path, query, "listing the instances of a study")
+            query = {"includefield": fields} | ({"offset": str(offset)} if offset else {})
+            items = await self._query(path, query, _LISTING)
             known = len(listed)
-            for item in items:
-                sop, series = web.text_of(item, "00080018"), web.text_of(item, "0020000E")
-                if not sop or not series:
-                    raise web.nonsense(
-                        self.peer.name, "listing the instances of a study", "with one that has no UID"
-                    )
-                listed[sop] = InstanceRef(
-                    series, sop, web.text_of(item, "00080016"), web.text_of(item, "00080060")
-                )
+            for one in map(read, items):
+                listed[name(one)] = one
             offset += len(items)
             if len(listed) == known or len(listed) == promised:
                 return list(listed.values())
@@ -232,3 +286,27 @@ class DicomwebArchive:
 def _answers(item: web.Item, asked: Mapping[str, str]) -> bool:
     """A server that doesn't know a filter passes over it, and reads a * as anything: then others come."""
     return all(web.text_of(item, tag) in (None, value.strip()) for tag, value in asked.items())
+
+
+def _tags_of(keywords: Collection[str]) -> dict[str, str]:
+    """The keyword by its tag, as DICOM JSON writes it."""
+    tags = ((tag_for_keyword(keyword), keyword) for keyword in keywords)
+    return {f"{tag:08X}": keyword for tag, keyword in tags if tag is not None}
+
+
+def _texts_of(item: web.Item, tags: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    told = {keyword: _flat(web.values_of(item, tag)) for tag, keyword in tags.items()}
+    return {keyword: texts for keyword, texts in told.items() if texts}
+
+
+def _flat(values: list[Any]) -> tuple[str, ...]:
+    """A person's name comes in up to three scripts; a whole number may be written as a fraction."""
+    texts: list[str] = []
+    for value in values:
+        if isinstance(value, dict):
+            texts += (str(one) for one in value.values() if one)
+        elif isinstance(value, float) and value.is_integer():
+            texts.append(str(int(value)))
+        else:
+            texts.append(str(value).strip(" \0"))
+    return tuple(texts)

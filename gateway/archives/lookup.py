@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 
+from gateway.archives.breaker import Breaker
+from gateway.archives.choice import attributes_for, choose_instances, made_by
 from gateway.archives.dicomweb import DicomwebArchive, InstanceRef, StudyMatch
+from gateway.archives.terms import Pulls, Terms
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unsuitable
+from gateway.settings import Choose
 
-# What is made of images, not an image: sent along, a vendor would get its own results back.
-_RESULT_CLASSES = tuple(
-    f"1.2.840.10008.5.1.4.1.1.{family}."
-    for family in (
-        7,  # Secondary Capture and its multi-frame kin
-        11,  # presentation states
-        66,  # segmentations, registrations
-        88,  # structured reports, key objects
-        104,  # encapsulated documents
-    )
-)
+# Which of these SOP instance UIDs are results that went through us before.
+Known = Callable[[Collection[str]], Awaitable[Collection[str]]]
+
+_ASK_AGAIN = timedelta(minutes=5)  # an archive in trouble, while another one is waited for
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
+    """`urgent`: it doesn't wait for an archive's hours."""
+
     study_instance_uid: str | None
     accession_number: str | None
     patient_id: str | None
     modalities: Sequence[str] = ()
+    choose: Choose = field(default_factory=Choose)
+    urgent: bool = False
 
     def __repr__(self) -> str:
         return "Wanted()"
@@ -34,17 +36,86 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
+    """`listed`: how many instances the archive has of the study; those to send are `instances`."""
+
     archive: str
     study: StudyMatch
     instances: tuple[InstanceRef, ...]
-    left_out: int
+    listed: int
+    left_out: Mapping[str, int]  # how many, by why
     remarks: tuple[str, ...]
+    kinds: tuple[str, ...] = ()
+
+    def check(self) -> None:
+        """Whether there is anything for the application: judged only once the study is complete."""
+        if self.instances:
+            return
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
+        raise Unsuitable(
+            f"the study has nothing for this application: it holds {', '.join(self.kinds) or 'nothing'}"
+            + (f"; left out: {reasons}" if reasons else ""),
+            "Choose another application, or widen its accept.modalities or choose.",
+            detail={"archives": list(self.remarks)},
+        )
+
+
+class NotYet(Exception):
+    """The study is there, but may be fetched only from a known moment on. Waiting costs no attempt."""
+
+    def __init__(self, at: datetime, why: str, remarks: Sequence[str]) -> None:
+        super().__init__(why)
+        self.at = at
+        self.why = why
+        self.remarks = tuple(remarks)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """What was met on the way through the archives."""
+
+    remarks: list[str] = field(default_factory=list)
+    trouble: Failure | None = None
+    openings: list[tuple[datetime, str]] = field(default_factory=list)
+
+    def meet(self, name: str, failure: Failure) -> None:
+        self.remarks.append(f"{name}: {failure.message}")
+        if self.trouble is None:
+            self.trouble = failure
+
+    def wait(self, name: str, at: datetime, why: str) -> None:
+        self.remarks.append(f"{name}: {why}")
+        self.openings.append((at, f"{name}: {why}"))
+
+    def end(self, names: Sequence[str]) -> Exception:
+        if self.openings:
+            at, why = min(self.openings)
+            if isinstance(self.trouble, Retryable):
+                at = min(at, datetime.now().astimezone() + _ASK_AGAIN)
+            return NotYet(at, why, self.remarks)
+        if self.trouble is not None:
+            self.trouble.detail.setdefault("archives", list(self.remarks))
+            return self.trouble
+        return Permanent(
+            f"no archive has the study (asked: {', '.join(names)})",
+            "Check that the study was archived, and its study UID or accession number.",
+            detail={"archives": self.remarks},
+        )
 
 
 class Lookup:
-    def __init__(self, archives: Mapping[str, DicomwebArchive], only_online: Mapping[str, bool]) -> None:
+    """`makers`: the manufacturers of the configured vendors, whose results are nobody's input."""
+
+    def __init__(
+        self,
+        archives: Mapping[str, DicomwebArchive],
+        terms: Mapping[str, Terms],
+        makers: Collection[str] = (),
+    ) -> None:
         self._archives = archives
-        self._only_online = only_online
+        self._terms = {name: terms.get(name, Terms()) for name in archives}
+        self._pulls = {name: Pulls(self._terms[name].rate) for name in archives}
+        self._breakers = {name: Breaker(name) for name in archives}
+        self._makers = frozenset(maker for maker in makers if maker)
 
     def archive(self, name: str) -> DicomwebArchive:
         if name not in self._archives:
@@ -54,45 +125,121 @@ class Lookup:
             )
         return self._archives[name]
 
-    async def find(self, names: Sequence[str], wanted: Wanted) -> Found:
-        """The first archive that has the study, and may be used."""
-        remarks: list[str] = []
-        trouble: Failure | None = None
-        for name in names:
-            archive = self.archive(name)
-            try:
-                studies = await _ask(archive, wanted)
-            except Failure as failure:
-                remarks.append(f"{name}: {failure.message}")
-                trouble = trouble or failure
-                continue
-            if not studies:
-                remarks.append(f"{name}: the study isn't there")
-                continue
-            study = _the_one(name, studies)
-            if self._only_online.get(name) and study.availability not in (None, "ONLINE"):
-                remarks.append(f"{name}: the study is there, but {study.availability}, not ONLINE")
-                trouble = trouble or Retryable(
-                    f"the study is {study.availability} in {name}, and only ONLINE studies are fetched there",
-                    "Have the study restored, or wait until it is.",
-                )
-                continue
-            if study.availability is None:
-                remarks.append(f"{name}: doesn't tell availability; taken as ONLINE")
-            return await _describe(archive, study, wanted, remarks)
-        if trouble is not None:
-            raise _with_remarks(trouble, remarks)
-        raise Permanent(
-            f"no archive has the study (asked: {', '.join(names)})",
-            "Check that the study was archived, and its study UID or accession number.",
-            detail={"archives": remarks},
+    def opens_at(self, name: str, *, urgent: bool) -> datetime | None:
+        """When a study may be fetched there again; None if it may be now."""
+        return None if urgent or name not in self._terms else self._terms[name].opens_at()
+
+    def give_back(self, found: Found) -> None:
+        """The study isn't fetched now after all: it doesn't count for the archive's rate."""
+        self._pulls[found.archive].give_back()
+
+    async def find(self, names: Sequence[str], wanted: Wanted, known: Known | None = None) -> Found:
+        """The first archive that has the study, and may be used. Raises NotYet where a wait will help."""
+        walk = _Walk()
+        for question in _questions(wanted):
+            for name in names:
+                found = await self._try(name, question, wanted, known, walk)
+                if found is not None:
+                    return found
+            if walk.trouble is not None or walk.openings:
+                break  # one of them may still have it under the UID that it was asked for by
+        raise walk.end(names)
+
+    async def _try(
+        self, name: str, question: Mapping[str, str | None], wanted: Wanted, known: Known | None, walk: _Walk
+    ) -> Found | None:
+        archive, terms, pulls = self.archive(name), self._terms[name], self._pulls[name]
+        by = "" if "study_instance_uid" in question else " under the accession number"
+        try:
+            studies = await self._breakers[name].call(lambda: archive.find_studies(**question))
+        except Failure as failure:
+            walk.meet(name, failure)
+            return None
+        if not studies:
+            walk.remarks.append(f"{name}: the study isn't there{by}")
+            return None
+        study = _the_one(name, studies)
+        if terms.only_online and study.availability not in (None, "ONLINE"):
+            walk.remarks.append(f"{name}: the study is there, but {study.availability}, not ONLINE")
+            walk.trouble = walk.trouble or Retryable(
+                f"the study is {study.availability} in {name}, and only ONLINE studies are fetched there",
+                "Have the study restored, or wait until it is.",
+            )
+            return None
+        opening = self.opens_at(name, urgent=wanted.urgent)
+        if opening is not None:
+            why = f"outside of its hours ({terms.hours_as_written}), open again at {opening:%Y-%m-%d %H:%M}"
+            walk.wait(name, opening, f"the study is there, but it is {why}")
+            return None
+        if not pulls.free():
+            self._wait_for_rate(name, walk)
+            return None
+        if study.availability is None:
+            walk.remarks.append(f"{name}: doesn't tell availability; taken as ONLINE")
+        if wanted.study_instance_uid is not None and by:
+            walk.remarks.append(f"{name}: found by its accession number, not by the study UID that was given")
+        try:
+            found = await self._describe(archive, study, wanted, known, walk.remarks)
+        except Failure as failure:
+            walk.meet(name, failure)
+            return None
+        if not pulls.free():  # somebody was faster
+            self._wait_for_rate(name, walk)
+            return None
+        pulls.take()
+        return found
+
+    def _wait_for_rate(self, name: str, walk: _Walk) -> None:
+        rate, at = self._terms[name].rate, self._pulls[name].free_at()
+        assert rate is not None
+        why = f"{rate.count} studies were fetched within {rate.seconds:g} s already, next at {at:%H:%M:%S}"
+        walk.wait(name, at, f"the study is there, but {why}")
+
+    async def _describe(
+        self,
+        archive: DicomwebArchive,
+        study: StudyMatch,
+        wanted: Wanted,
+        known: Known | None,
+        remarks: Sequence[str],
+    ) -> Found:
+        keywords = attributes_for(wanted.choose, self._makers)
+        listed = await self._list(archive, study, keywords)
+        made = made_by(listed, self._makers)
+        if made:
+            listed = await self._list(archive, study, (*keywords, "ImageType"))
+            made = made_by(listed, self._makers)
+        delivered = await known([one.sop_instance_uid for one in listed]) if known is not None else ()
+        choice = choose_instances(listed, wanted.choose, wanted.modalities, delivered=delivered, made=made)
+        return Found(
+            archive.name,
+            study,
+            choice.instances,
+            len(listed),
+            choice.left_out,
+            (*remarks, *(f"{archive.name}: {remark}" for remark in choice.remarks)),
+            tuple(sorted({one.modality or "unknown" for one in listed})),
         )
 
+    async def _list(
+        self, archive: DicomwebArchive, study: StudyMatch, keywords: Collection[str]
+    ) -> list[InstanceRef]:
+        uid, count = study.study_instance_uid, study.instance_count
+        listed = await self._breakers[archive.name].call(lambda: archive.list_instances(uid, count, keywords))
+        if count is not None and len(listed) != count:
+            raise Retryable(
+                f"{archive.name} promises {count} instances and lists {len(listed)}",
+                "The study may still be arriving; if this goes on, have the archive check it.",
+            )
+        return listed
 
-async def _ask(archive: DicomwebArchive, wanted: Wanted) -> list[StudyMatch]:
+
+def _questions(wanted: Wanted) -> Iterator[Mapping[str, str | None]]:
+    """By study UID first; what no archive knows by it, then by accession number and patient id."""
     if wanted.study_instance_uid is not None:
-        return await archive.find_studies(study_instance_uid=wanted.study_instance_uid)
-    return await archive.find_studies(accession_number=wanted.accession_number, patient_id=wanted.patient_id)
+        yield {"study_instance_uid": wanted.study_instance_uid}
+    if wanted.accession_number is not None or wanted.study_instance_uid is None:
+        yield {"accession_number": wanted.accession_number, "patient_id": wanted.patient_id}
 
 
 def _the_one(name: str, studies: Sequence[StudyMatch]) -> StudyMatch:
@@ -104,31 +251,3 @@ def _the_one(name: str, studies: Sequence[StudyMatch]) -> StudyMatch:
             detail={"choices": sorted(by_uid)},
         )
     return next(iter(by_uid.values()))
-
-
-async def _describe(archive: DicomwebArchive, study: StudyMatch, wanted: Wanted, remarks: list[str]) -> Found:
-    listed = await archive.list_instances(study.study_instance_uid, study.instance_count)
-    if study.instance_count is not None and len(listed) != study.instance_count:
-        raise Retryable(
-            f"{archive.name} promises {study.instance_count} instances and lists {len(listed)}",
-            "The study may still be arriving; if this goes on, have the archive check it.",
-        )
-    images = [one for one in listed if not _is_result(one)]
-    chosen = [one for one in images if not wanted.modalities or one.modality in wanted.modalities]
-    if not chosen:
-        found = ", ".join(sorted({one.modality or "unknown" for one in listed})) or "nothing"
-        accepted = ", ".join(wanted.modalities) or "any image"
-        raise Unsuitable(
-            f"the study has nothing for this application: it holds {found}; accepted: {accepted}",
-            "Choose another application, or widen accept.modalities.",
-        )
-    return Found(archive.name, study, tuple(chosen), len(listed) - len(chosen), tuple(remarks))
-
-
-def _is_result(one: InstanceRef) -> bool:
-    return f"{one.sop_class_uid}.".startswith(_RESULT_CLASSES)
-
-
-def _with_remarks(failure: Failure, remarks: Sequence[str]) -> Failure:
-    failure.detail.setdefault("archives", list(remarks))
-    return failure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
@@ -60,22 +62,38 @@ def find(
     return found
 
 
-def list_study(association: Any, peer: Peer, study: str) -> list[InstanceRef]:
+def list_study(association: Any, peer: Peer, study: str, keywords: Collection[str] = ()) -> list[InstanceRef]:
+    """`keywords`: attributes that are wanted of each instance as well, of whatever level they are."""
     asked = {"StudyInstanceUID": study}
-    keys = identifier("SERIES", **asked, SeriesInstanceUID="", Modality="")
+    wanted = dict.fromkeys(keywords, "")
+    keys = identifier("SERIES", **{**wanted, **asked, "SeriesInstanceUID": "", "Modality": ""})
     listed: dict[str, InstanceRef] = {}
     for one in find(association, peer, keys, LISTING, asked):
         series = text_of(one, "SeriesInstanceUID")
         if series is None:
             raise Retryable(f"the {peer.name} listed a series that has no UID", "Look into its log.")
         within = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
-        keys = identifier("IMAGE", **within, SOPInstanceUID="", SOPClassUID="")
+        keys = identifier("IMAGE", **{**wanted, **within, "SOPInstanceUID": "", "SOPClassUID": ""})
         for instance in find(association, peer, keys, LISTING, within):
             uid = text_of(instance, "SOPInstanceUID")
             if uid is None:
                 raise Retryable(f"the {peer.name} listed an instance that has no UID", "Look into its log.")
-            listed[uid] = InstanceRef(series, uid, text_of(instance, "SOPClassUID"), text_of(one, "Modality"))
-    return list(listed.values())
+            told = _told(one, keywords) | _told(instance, keywords)
+            listed[uid] = InstanceRef(
+                series, uid, text_of(instance, "SOPClassUID"), text_of(one, "Modality"), told
+            )
+    found = list(listed.values())
+    if all(any(word in one.attributes for one in found) for word in keywords):
+        return found
+    above: dict[str, tuple[str, ...]] = {}
+    for item in find(association, peer, identifier("STUDY", **{**wanted, **asked}), LISTING, asked):
+        above |= _told(item, keywords)
+    return [replace(one, attributes={**above, **one.attributes}) for one in found]
+
+
+def _told(item: Dataset, keywords: Collection[str]) -> dict[str, tuple[str, ...]]:
+    told = {keyword: texts_of(item, keyword) for keyword in keywords}
+    return {keyword: texts for keyword, texts in told.items() if texts}
 
 
 def match_of(archive: str, peer: Peer, item: Dataset) -> StudyMatch:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from gateway.archives.lookup import Found, Wanted
+from sqlalchemy.exc import SQLAlchemyError
+
+from gateway import embedded
+from gateway.archives.lookup import Found, NotYet, Wanted
 from gateway.commands.opening import FAILED, complain, go, read_settings
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway.jobs.steps import URGENT
 from gateway.run import build
 from gateway.settings import Application, Settings
 
@@ -35,15 +40,41 @@ async def _explain(
         "deliver": application.deliver,
         "priority": application.priority,
     }
-    async with build(settings, settings.database_url or "postgresql://") as house:
+    url = settings.database_url or embedded.running_url(settings.data_dir) or "postgresql://"
+    async with build(settings, url) as house:
+
+        async def known(uids: Collection[str]) -> Collection[str]:
+            try:
+                return await house.store.results_among(uids)
+            except SQLAlchemyError:
+                told["unknown"] = "the database can't be asked for results that were delivered before"
+                return ()
+
         try:
             if not house.vendors.kind(application.adapter).needs_study:
                 raise Permanent(
                     f"{application.adapter} works on slides in Sectra, and reads them there itself",
                     "Ask for it on the slide, in Sectra.",
                 )
-            wanted = Wanted(study, None, None, application.accept.modalities)
-            told |= _describe(await house.lookup.find(application.archives, wanted))
+            wanted = Wanted(
+                study,
+                None,
+                None,
+                application.accept.modalities,
+                application.choose,
+                urgent=application.priority >= URGENT,
+            )
+            found = await house.lookup.find(application.archives, wanted, known)
+            found.check()
+            told |= _describe(found)
+        except NotYet as wait:
+            told |= {
+                "would": "wait",
+                "until": wait.at.isoformat(),
+                "why": wait.why,
+                "advice": "A job of priority 9 doesn't wait for an archive's hours.",
+                "archives": list(wait.remarks),
+            }
         except Failure as failure:
             told |= _describe_failure(failure)
     print(json.dumps(told) if as_json else _write(told))
@@ -56,7 +87,8 @@ def _describe(found: Found) -> dict[str, Any]:
         "archive": found.archive,
         "passed_over": list(found.remarks),
         "instances": len(found.instances),
-        "left_out": found.left_out,
+        "left_out": sum(found.left_out.values()),
+        "left_out_because": dict(found.left_out),
         "modalities": dict(Counter(one.modality or "unknown" for one in found.instances)),
     }
 
@@ -73,14 +105,18 @@ def _describe_failure(failure: Failure) -> dict[str, Any]:
 def _write(told: dict[str, Any]) -> str:
     lines = [f"{told['application']} ({told['department']}), priority {told['priority']}"]
     if told["would"] != "send":
-        lines.append(f"the job would {told['would']}: {told['why']}")
+        until = f" until {told['until']}" if "until" in told else ""
+        lines.append(f"the job would {told['would']}{until}: {told['why']}")
         lines += [f"  {remark}" for remark in told.get("archives", [])]
         return "\n".join([*lines, f"  what to do: {told['advice']}"])
     lines += [f"  passed over: {remark}" for remark in told["passed_over"]]
     kinds = ", ".join(f"{count} {modality}" for modality, count in told["modalities"].items())
     lines.append(f"  found in {told['archive']}: {told['instances']} instances ({kinds})")
     if told["left_out"]:
-        lines.append(f"  left out: {told['left_out']} (results, or not accepted)")
+        because = ", ".join(f"{count} {reason}" for reason, count in told["left_out_because"].items())
+        lines.append(f"  left out: {told['left_out']} ({because})")
+    if "unknown" in told:
+        lines.append(f"  not considered: {told['unknown']}")
     lines.append(
         f"  would be sent to {told['adapter']}; results to {', '.join(told['deliver']) or 'nowhere'}"
     )

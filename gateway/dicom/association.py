@@ -20,7 +20,7 @@ from pynetdicom import AE, _config, build_context, build_role, evt
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from gateway.contract import Failure, NeedsHuman, Retryable
+from gateway.contract import Failure, NeedsHuman, Retryable, Unreachable
 from gateway.dicom.arrival import PacedQueue, SpoolingProvider, Staging, Take, Watch
 
 # Process-wide, as pynetdicom has it: nothing of a dataset is logged, none is decoded that is only passed on.
@@ -154,8 +154,8 @@ def context(
     return built
 
 
-def unreachable(peer: Peer, doing: str) -> Retryable:
-    return Retryable(
+def unreachable(peer: Peer, doing: str) -> Unreachable:
+    return Unreachable(
         f"the {peer.name} can't be reached while {doing}",
         "Check that it runs, and its host, port and the firewall between it and this machine.",
     )

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unreachable
 from gateway.dicom.multipart import media_type_of
 
 ACCEPT_JSON: Final = "application/dicom+json"
@@ -100,7 +100,7 @@ def translated(peer: str, doing: str, *, writes: bool = False) -> Iterator[None]
             "Install the hospital's certificate authority here, or renew the server's certificate.",
         ) from error
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise Retryable(
+        raise Unreachable(
             f"the {peer} can't be reached while {doing}",
             "Check that the server runs, and the name, port and firewall between it and this machine.",
         ) from error

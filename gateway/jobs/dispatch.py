@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from gateway.contract import Failure, Finished, NeedsHuman, Retryable
-from gateway.jobs import observations
+from gateway.jobs import observations, results
 from gateway.jobs.outcomes import Advance, Outcome, Wait
 from gateway.jobs.records import Delivery, Job
 from gateway.jobs.signs import Signs
@@ -58,6 +58,7 @@ class Dispatch:
         self._destinations = destinations
 
     async def run(self, job: Job, application: Application, finished: Finished) -> Outcome:
+        await self._remember(job, finished)
         planned = await self._store.deliveries_of(job.id)
         due = [one for one in planned if one.state == "pending" and one.due]
         tries = (self._try(job, application, finished, one) for one in due)
@@ -66,6 +67,13 @@ class Dispatch:
         if broken:
             raise broken[0]
         return _judge(job, await self._store.deliveries_of(job.id))
+
+    async def _remember(self, job: Job, finished: Finished) -> None:
+        """What a vendor made is nobody's input later; an input that it returns under its old UID still is."""
+        made = await asyncio.to_thread(results.uids_of, finished)
+        if made:
+            sent = {one.sop_instance_uid for one in await self._store.instances_of(job.id)}
+            await self._store.record_results(job, made - sent)
 
     async def _try(self, job: Job, application: Application, finished: Finished, one: Delivery) -> None:
         policy = application.retry
@@ -98,7 +106,7 @@ class Dispatch:
     ) -> None:
         what = "a delivery failed; it will be tried again" if after is not None else "a delivery failed"
         await self._store.record_delivery(
-            job, one.destination, state, what, after=after, error=failure.message
+            job, one.destination, state, what, after=after, error=failure.message, detail=failure.detail
         )
 
 

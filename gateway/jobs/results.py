@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,17 @@ def check_study(finished: Finished, study_instance_uid: str, patient_id: str | N
                 "the vendor returned a result for another patient",
                 "Don't deliver it: find out at the vendor whose it is, then cancel or retry the job.",
             )
+
+
+def uids_of(finished: Finished) -> set[str]:
+    """The SOP instance UIDs of the objects; those that can't be read are judged elsewhere."""
+    uids = set()
+    for path in finished.dicom:
+        with path.open("rb") as file, suppress(NotDicom):
+            header = read_header(file.read(MAX_HEADER))
+            if header is not None:
+                uids.add(header.sop_instance_uid)
+    return uids
 
 
 def with_findings(finished: Finished) -> Finished:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from gateway.archives.lookup import Lookup, Wanted
+from gateway.archives.lookup import Lookup, NotYet, Wanted
 from gateway.archives.spool import Spool
 from gateway.contract import (
     Adapter,
@@ -37,6 +38,7 @@ from gateway.settings import Application, Retry, Settings
 
 log = structlog.get_logger(__name__)
 
+URGENT = 9  # doesn't wait for an archive's hours
 IGNORED = "ignored"  # a notification outside of what the application accepts
 
 
@@ -119,15 +121,27 @@ class JobSteps:
                 "Complete the slide's request in Sectra, then ask again.",
             )
         wanted = Wanted(
-            job.study_instance_uid, job.accession_number, job.patient_id, application.accept.modalities
+            job.study_instance_uid,
+            job.accession_number,
+            job.patient_id,
+            application.accept.modalities,
+            application.choose,
+            urgent=job.priority >= URGENT,
         )
-        found = await self._lookup.find(application.archives, wanted)
-        if job.origin in ARRIVED and job.promised != len(found.instances):
+        try:
+            found = await self._lookup.find(application.archives, wanted, self._store.results_among)
+        except NotYet as wait:
+            what = f"waiting until {wait.at:%Y-%m-%d %H:%M:%S}: {wait.why}"
+            return Wait(at=wait.at, what=what, detail={"archives": list(wait.remarks)})
+        if job.origin in ARRIVED and job.promised != found.listed:
+            self._lookup.give_back(found)
             return Wait(
                 after=application.settle,
                 what=f"waiting {application.settle:g} s for the study to be complete",
-                values={"promised": len(found.instances)},
+                detail={"instances": found.listed},
+                values={"promised": found.listed},
             )
+        found.check()
         await self._store.promise(
             job,
             [
@@ -140,7 +154,8 @@ class JobSteps:
             f"found in {found.archive}",
             {
                 "instances": len(found.instances),
-                "left_out": found.left_out,
+                "left_out": sum(found.left_out.values()),
+                "left_out_because": dict(found.left_out),
                 "archives": list(found.remarks),
             },
             {
@@ -178,6 +193,10 @@ class JobSteps:
         if self._calls_back(job):
             return await self.callers.submit(job, application, adapter)
         order = order_of(job)
+        opening = self._lookup.opens_at(job.archive or "", urgent=job.priority >= URGENT)
+        if opening is not None and not job.submit_began:  # it has waited for its place at the vendor till now
+            what = f"waiting until {opening:%Y-%m-%d %H:%M}: outside of the hours of {job.archive}"
+            return Wait(at=opening, what=what, values={"at_vendor": False})
         ticket = await self._find_arrived(job, adapter, order) if job.submit_began else None
         if ticket is None:
             await self._signs.show_progress(job, "sending", 0.0)
@@ -219,11 +238,14 @@ class JobSteps:
             # The vendor knows the study, but not from us: our bytes had not all left.
             await self._store.note(job, "the vendor knows the study from before; sending again")
             return None
-        if ticket.acknowledged is not None and len(ticket.acknowledged) < (job.promised or 0):
-            await self._store.note(
-                job, "only part of the study had arrived", {"arrived": len(ticket.acknowledged)}
-            )
-            return None
+        if ticket.acknowledged is not None:
+            ours = {one.sop_instance_uid for one in await self._store.instances_of(job.id)}
+            arrived = ours.intersection(ticket.acknowledged)  # the vendor may hold more than what we send
+            if arrived != ours:
+                what = "only part of the study had arrived"
+                await self._store.note(job, what, {"arrived": len(arrived)})
+                return None
+            ticket = replace(ticket, acknowledged=tuple(sorted(arrived)))
         await self._store.note(job, "the study had arrived already; nothing is sent again")
         return ticket
 

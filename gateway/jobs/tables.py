@@ -155,6 +155,13 @@ instances = Table(
     Column("acknowledged", Boolean, nullable=False, server_default="false"),
 )
 
+delivered = Table(  # results that went through us: never a vendor's input
+    "delivered",
+    metadata,
+    Column("sop_instance_uid", Text, primary_key=True),
+    Column("job_id", Uuid, ForeignKey("jobs.id"), nullable=False),
+)
+
 slide_results = Table(
     "slide_results",
     metadata,

@@ -194,6 +194,16 @@ def upgrade() -> None:
     )
     op.execute(
         """
+        CREATE TABLE delivered (
+            sop_instance_uid TEXT NOT NULL,
+            job_id UUID NOT NULL,
+            PRIMARY KEY (sop_instance_uid),
+            FOREIGN KEY(job_id) REFERENCES jobs (id)
+        )
+        """
+    )
+    op.execute(
+        """
         CREATE TABLE job_events (
             id BIGINT GENERATED ALWAYS AS IDENTITY,
             job_id UUID NOT NULL,

@@ -7,12 +7,13 @@ from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import Text, any_, bindparam, case, delete, func, insert, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from gateway.jobs.records import Delivery, InstanceRecord, Job, storable
 from gateway.jobs.store.database import Database, soon
-from gateway.jobs.tables import deliveries, instances
+from gateway.jobs.tables import delivered, deliveries, instances
 
 _UNSET: Any = object()
 _TOUCH = {"updated_at": func.now()}
@@ -85,6 +86,23 @@ class Ledger(Database):
             rows = (await connection.execute(statement)).mappings()
             return [InstanceRecord(**row) for row in rows]
 
+    # -- results --------------------------------------------------------------------------------------
+
+    async def record_results(self, job: Job, uids: Collection[str]) -> None:
+        """What is about to join the study: committed before it can be met in an archive."""
+        rows = [{"sop_instance_uid": uid, "job_id": job.id} for uid in uids]
+        async with self._transaction() as connection:
+            await self._fenced(connection, job, _TOUCH)
+            for start in range(0, len(rows), _AT_ONCE):
+                statement = upsert(delivered).on_conflict_do_nothing()
+                await connection.execute(statement, rows[start : start + _AT_ONCE])
+
+    async def results_among(self, uids: Collection[str]) -> set[str]:
+        uid = delivered.c.sop_instance_uid
+        statement = select(uid).where(uid == any_(literal(list(uids), ARRAY(Text))))
+        async with self._engine.connect() as connection:
+            return set((await connection.execute(statement)).scalars())
+
     # -- deliveries -----------------------------------------------------------------------------------
 
     async def plan_deliveries(self, job: Job, destinations: Iterable[str]) -> None:
@@ -113,6 +131,7 @@ class Ledger(Database):
         reference: str | None = _UNSET,
         stored: int | None = _UNSET,
         error: str | None = None,
+        detail: Mapping[str, Any] | None = None,
         tried: bool = True,
     ) -> None:
         values: dict[str, Any] = {
@@ -133,4 +152,4 @@ class Ledger(Database):
                 .where(deliveries.c.job_id == job.id, deliveries.c.destination == destination)
                 .values(**values)
             )
-            await self._append(connection, held, what, {"destination": destination})
+            await self._append(connection, held, what, {**(detail or {}), "destination": destination})
