@@ -3,9 +3,12 @@ archives' reports on storage commitment. Others than the configured peers are re
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import structlog
 
@@ -15,7 +18,7 @@ from gateway.dicom.acceptor import Refusal, StorageServer
 from gateway.dicom.arrival import NOT_AUTHORISED, Arrival, Verdict
 from gateway.dicom.association import Limits
 from gateway.intake.incoming import Incoming
-from gateway.settings import DimseArchive, Settings
+from gateway.settings import DimseArchive, Misconfigured, Settings
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +47,7 @@ class DimseDoor:
             if application.ae_title is not None
         }
         self._hosts: dict[str, list[str]] = defaultdict(list)
+        _require_distinct(settings, landing.ae_title)
         for archive in settings.archives.values():
             if isinstance(archive, DimseArchive):
                 self._hosts[archive.ae_title].append(archive.host)
@@ -103,3 +107,31 @@ class DimseDoor:
             return Verdict()
         log.warning("refused an instance that nobody waits for")
         return Verdict(NOT_AUTHORISED, "nobody here waits for this study")
+
+
+@asynccontextmanager
+async def storing(door: DimseDoor, incoming: Incoming, host: str, port: int) -> AsyncIterator[int]:
+    """The storage service at work; yields its port. OSError if that can't be had."""
+    port = await asyncio.to_thread(door.start, host, port)
+    task = asyncio.create_task(incoming.run())
+    try:
+        yield port
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await asyncio.to_thread(door.stop)
+
+
+def _require_distinct(settings: Settings, ours: str) -> None:
+    """The AE title that is called tells what a study is sent for."""
+    taken = {ours: "dimse.ae_title"}
+    problems = []
+    for department, part in settings.departments.items():
+        for name, application in part.applications.items():
+            place = f"departments.{department}.applications.{name}.ae_title"
+            if application.ae_title in taken:
+                problems.append(f"{place}: {application.ae_title} is taken by {taken[application.ae_title]}")
+            elif application.ae_title is not None:
+                taken[application.ae_title] = place
+    if problems:
+        raise Misconfigured(problems)

@@ -82,6 +82,9 @@ class Incoming:
             except (SQLAlchemyError, OSError) as trouble:
                 log.error("studies that were sent to us wait for their jobs", error=type(trouble).__name__)
                 await asyncio.sleep(_REST)
+            except Exception:  # a bug of ours; the studies lie safe
+                log.exception("studies that were sent to us wait for their jobs")
+                await asyncio.sleep(_REST)
 
     def _recall(self) -> None:
         """What was here before we started has been quiet since its youngest instance came."""

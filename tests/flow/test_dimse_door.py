@@ -23,6 +23,7 @@ from gateway.dicom.association import Limits
 from gateway.dicom.part10 import dataset_start
 from gateway.intake.incoming import Incoming
 from gateway.jobs.states import State
+from gateway.settings import Misconfigured
 from tests.peers import dcmtk
 from tests.peers.dicom_samples import encode, make_instance, make_study, write_study
 from tests.peers.dimse import AET, Service, by_uid, bytes_of, content, head, service
@@ -137,6 +138,15 @@ def test_no_more_associations_than_allowed(tmp_path):
         assert second.is_rejected
         assert first.send_c_echo().Status == 0
         first.release()
+
+
+def test_two_applications_can_not_be_called_by_one_title(tmp_path):
+    twins = {**TRAUMA, "chest": TRAUMA["trauma"]}
+    with (
+        pytest.raises(Misconfigured, match="TRAUMA is taken by"),
+        service(tmp_path, None, {}, applications=twins),
+    ):
+        pass
 
 
 # -- what becomes of it -----------------------------------------------------------------------------------
