@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 from aiohttp import web
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.contract import Failure, Retryable
 
@@ -64,6 +66,9 @@ async def explain(
     except Failure as failure:
         status = 503 if isinstance(failure, Retryable) else 409
         return answer(status, f"{failure.message}. {failure.advice}".strip())
+    except (InterfaceError, OperationalError, PoolTimeout) as trouble:
+        log.error("a request found no database", route=_route(request), error=type(trouble).__name__)
+        return answer(503, "the database doesn't answer at the moment; nothing was accepted: ask again")
     except Exception:
         log.exception("a request broke", method=request.method, route=_route(request))
         return answer(

@@ -19,7 +19,7 @@ from gateway.sectra.servers import SectraServers
 
 log = structlog.get_logger(__name__)
 
-_PROGRESS_LIMIT = 10.0  # progress is a courtesy: the work doesn't wait for it
+_PROGRESS_LIMIT = 3.0  # progress is a courtesy: the work doesn't wait for it
 _REMEMBERED = 10_000
 _ENDED = {
     State.FAILED: "analysis failed",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -205,6 +207,28 @@ async def test_a_bug_of_our_own_is_tried_again_then_held_and_tells_where(
     assert secret not in str(held)
     broken = [event for event in house.gateway.events() if event["event"] == "a step broke"]
     assert broken and all(event["job"] == job["id"] for event in broken)
+
+
+async def test_a_database_that_dies_is_waited_for(tmp_path: Path) -> None:
+    """The embedded one, which comes back by itself."""
+    async with hospital(tmp_path) as house:
+        await house.start()
+        patient, later = house.admit(), house.admit()
+        gate = house.gates.close("GET", "/v3/studies/[^/]+/status$")
+        await house.fire(patient.slide)
+        await gate.wait()
+        pid = (tmp_path / "data/postgres/cluster/postmaster.pid").read_text().split()[0]
+        os.kill(int(pid), signal.SIGKILL)
+        gate.opened.set()
+        statuses = set()
+        while 200 not in statuses:
+            status, problem, _ = await house.invoke(house.invocation(later.slide))
+            assert status in (200, 503), problem
+            statuses.add(status)
+        ended = "embedded database ended unexpectedly; starting it again"
+        await house.until(lambda: ended in house.gateway.log, "the database was gone")
+        await whole(house, patient)
+        await whole(house, later)
 
 
 async def test_a_spool_that_is_gone_is_said_and_can_be_mended(house: Hospital) -> None:
