@@ -98,7 +98,10 @@ def test_what_no_instance_tells_is_remarked() -> None:
 @pytest.mark.parametrize(
     ("key", "sentence"),
     [
-        ('tags: ["PatientNam !~ ^TEST"]', "choose.tags.0: PatientNam is no DICOM keyword; perhaps PatientName"),
+        (
+            'tags: ["PatientNam !~ ^TEST"]',
+            "choose.tags.0: PatientNam is no DICOM keyword; perhaps PatientName",
+        ),
         ('tags: ["Modality ~ CR"]', "choose.tags.0: a rule is written like PatientName !~ ^TEST"),
         ('tags: ["PatientName =~ (TEST"]', "choose.tags.0: (TEST is no regular expression: "),
         ('tags: ["PixelData = 1"]', "choose.tags.0: PixelData holds no text that a rule could be about"),
@@ -130,6 +133,8 @@ def test_a_wrong_rule_is_told_with_its_line(tmp_path, key: str, sentence: str) -
 
 def test_the_archive_keys_are_served(tmp_path) -> None:
     path = tmp_path / "gateway.yaml"
-    path.write_text("archives: {pacs: {kind: dicomweb, url: http://pacs, hours: 19:00-07:00, rate: 20/min}}\n")
+    path.write_text(
+        "archives: {pacs: {kind: dicomweb, url: http://pacs, hours: 19:00-07:00, rate: 20/min}}\n"
+    )
     pacs = load(path, {}).archives["pacs"]
     assert (f"{pacs.hours.opens:%H:%M}", pacs.rate.count) == ("19:00", 20)

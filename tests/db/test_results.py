@@ -1,0 +1,17 @@
+"""Results that went through us are known again, so that no vendor gets them as its input."""
+
+from crew import ask_for, bring
+
+from gateway.jobs.states import State
+
+
+async def test_results_are_known_again_however_often_they_were_recorded(store):
+    job, _ = await store.create(ask_for())
+    job = await bring(store, job, State.DELIVERING)
+    await store.record_results(job, {"1.2.3", "1.2.4"})
+    await store.record_results(job, {"1.2.4", "1.2.5"})
+    await store.record_results(job, set())
+    assert await store.results_among(["1.2.4", "1.2.5", "1.2.6"]) == {"1.2.4", "1.2.5"}
+    assert await store.results_among([]) == set()
+    many = [f"1.2.{number}" for number in range(70_000)]  # a slide in tiles
+    assert await store.results_among(many) == {"1.2.3", "1.2.4", "1.2.5"}
