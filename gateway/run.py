@@ -171,8 +171,15 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         doors.add_routes(rest.RestDoor(settings, store, Access(settings.api_tokens)).routes())
         doors.add_routes(health.HealthDoor(store, url).routes())
         yield House(
-            *(store, engine, Housekeeping(settings, store, spool), steps),
-            *(vendors, archives, reports, lookup, doors),
+            store,
+            engine,
+            Housekeeping(settings, store, spool),
+            steps,
+            vendors,
+            archives,
+            reports,
+            lookup,
+            doors,
         )
 
 

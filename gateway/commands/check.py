@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from gateway.commands.opening import FAILED, complain, go, read_settings
 from gateway.contract import Health
+from gateway.jobs.destinations import check_reports
 from gateway.jobs.schema import newest, revision_of
 from gateway.jobs.vendors import Vendors
 from gateway.run import build
@@ -29,6 +30,7 @@ def check(config: Path | None, offline: bool, as_json: bool) -> int:
 async def _offline(settings: Settings, as_json: bool) -> int:
     async with aiohttp.ClientSession() as session:
         Vendors(settings.adapters, session).check(settings)
+    check_reports(settings)
     if as_json:
         print(json.dumps({"ok": True, "peers": {}}))
     else:
@@ -40,6 +42,8 @@ async def _online(settings: Settings, as_json: bool) -> int:
     # The parts need no database to be built, only to be used.
     async with build(settings, settings.database_url or "postgresql://") as house:
         peers = {f"archives.{name}": archive.check() for name, archive in house.archives.items()}
+        for name, report in house.reports.items():
+            peers[f"destinations.{name}"] = report.check()
         for name in house.vendors.names:
             peers[f"adapters.{name}"] = house.vendors.make(name, settings.data_dir).check()
         if settings.database_url is not None:

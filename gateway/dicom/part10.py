@@ -111,6 +111,14 @@ def dataset_start(data: bytes) -> int | None:
     return meta.dataset if meta else None
 
 
+def reaches_pixels(data: bytes) -> bool:
+    """Whether all that stands before the pixels is there. Of a deflated file that isn't known."""
+    meta = _read_meta(data)
+    if meta is None or meta.transfer_syntax == DEFLATED:
+        return False
+    return any(element.tag >= min(_PIXELS) for element in _elements(data, meta.dataset, meta.transfer_syntax))
+
+
 def without_pixels(data: bytes) -> bytes:
     """The file with its pixel data emptied. `data` begins at its beginning and reaches at least to them."""
     meta = _read_meta(data)

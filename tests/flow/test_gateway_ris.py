@@ -1,0 +1,173 @@
+"""Results to the RIS, from the click to the acknowledgement: by a real listener of the `hl7` package."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+import yaml
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from tests.peers.dicom_samples import encode
+from tests.peers.gateway import Hospital, Patient, hospital
+from tests.peers.ris import Ris, ris
+
+
+@asynccontextmanager
+async def with_ris(tmp_path: Path, database_url: str, **more: object) -> AsyncIterator[tuple[Hospital, Ris]]:
+    async with ris() as listener, hospital(tmp_path, database_url) as house:
+        place = {"kind": "hl7", "host": "127.0.0.1", "port": listener.port, **more}
+        house.configuration["destinations"]["ris"] = place
+        house.application["deliver"] = ["sectra", "vna", "ris"]
+        yield house, listener
+
+
+def identity(house: Hospital, patient: Patient) -> tuple[str, str]:
+    header = house.archive.instances[patient.instances[0]].header
+    return str(header.PatientID), str(header.PatientName)
+
+
+async def test_the_vendors_message_reaches_the_ris_addressed_by_the_hospital(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with with_ris(tmp_path, database_url, sending_facility="Rad|1", receiving_facility="H") as (
+        house,
+        r,
+    ):
+        patient = house.admit()
+        await house.start()
+        await house.fire(patient.slide)
+        job = await house.job_on(patient.slide, "done")
+        [message] = r.received
+        header = message.segment("MSH")
+        assert [str(header[place]) for place in (3, 4, 5, 6)] == ["GATEWAY", "Rad\\F\\1", "", "H"]
+        assert str(message.segment("PID")[3]) == identity(house, patient)[0]
+        assert str(message.segment("OBR")[3]) == patient.accession
+        assert "Fracture" in str(message.segment("OBX")[5])
+        [delivery] = [one for one in job["deliveries"] if one["destination"] == "ris"]
+        assert (delivery["state"], delivery["reference"]) == ("done", str(header[10]))
+        assert job["proof"]["stored"] == 2
+
+
+async def test_a_refused_message_holds_the_job_and_a_lost_answer_sends_the_same_message(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with with_ris(tmp_path, database_url) as (house, r):
+        r.answers = ["", "", "AE"]
+        patient = house.admit()
+        await house.start()
+        await house.fire(patient.slide)
+        job = await house.job_on(patient.slide, "held")
+        assert "answered AE" in job["error"]["message"]
+        assert {one["destination"]: one["state"] for one in job["deliveries"]} == {
+            "sectra": "done",
+            "vna": "done",
+            "ris": "held",
+        }
+        assert await house.api("POST", f"jobs/{job['id']}/resume")
+        await house.settled(job["id"], "done")
+        assert len(r.received) == 4
+        assert len({str(one) for one in r.received}) == 1
+        assert len(house.stored_of(patient.study)) == 2, "and nothing was stored twice"
+
+
+TEMPLATE = """\
+{{ application }} sagt: {{ summary }} für {{ subject.patient_name }}
+{% for finding in findings %}
+* {{ finding.label }}
+{% endfor %}
+"""
+
+
+async def test_a_departments_template_and_a_pdf(tmp_path: Path, database_url: str) -> None:
+    async with with_ris(tmp_path, database_url, format="pdf", template="{{ summary }}") as (house, r):
+        house.configuration["departments"]["emergency"]["hl7"] = {"template": TEMPLATE}
+        patient = house.admit()
+        await house.start()
+        job = await house.ask(study_instance_uid=patient.study)
+        await house.settled(job["id"], "done")
+        [message] = r.received
+        text, document, study = message.segments("OBX")
+        lines = str(text[5]).split("\\X0D\\")
+        name = identity(house, patient)[1].replace("^", "\\S\\")
+        assert lines[0].startswith("Milvue trauma sagt: Milvue smarturgences: abnormal")
+        assert lines[0].endswith(f" für {name}")
+        assert lines[1:] == ["* Fracture"]
+        assert base64.b64decode(str(document[5]).split("^")[4]).startswith(b"%PDF-")
+        assert str(study[5]) == patient.study
+        assert str(message.segment("PID")[5]) == identity(house, patient)[1]
+
+
+async def test_a_patient_corrected_meanwhile_stops_all_deliveries(tmp_path: Path, database_url: str) -> None:
+    """The study is another patient's by the time that the result comes: nobody is told."""
+    async with with_ris(tmp_path, database_url) as (house, r):
+        patient = house.admit()
+        gate = house.gates.close("GET", "/v3/smarturgences")
+        await house.start()
+        job = await house.ask(study_instance_uid=patient.study)
+        await gate.wait()
+        for uid in patient.instances:
+            image = dcmread_of(house, uid)
+            image.PatientID = "SOMEBODY-ELSE"
+            house.archive.add(encode(image))
+        house.secrets.add("SOMEBODY-ELSE")
+        gate.opened.set()
+        job = await house.settled(job["id"], "held")
+        assert r.received == []
+        assert house.stored_of(patient.study) == []
+        assert {one["destination"]: one["state"] for one in job["deliveries"]} == {
+            "vna": "held",
+            "ris": "held",
+        }
+        assert "another patient" in job["error"]["message"]
+
+
+def dcmread_of(house: Hospital, uid: str) -> Dataset:
+    return dcmread(BytesIO(house.archive.instances[uid].data))
+
+
+@pytest.mark.parametrize("where", ["destinations", "departments"])
+def test_a_bad_template_stops_the_start_with_a_sentence(tmp_path: Path, where: str) -> None:
+    bad = {"template": "{{ sumary }}"}
+    configuration = {
+        "data_dir": str(tmp_path / "data"),
+        "destinations": {
+            "ris": {"kind": "hl7", "host": "ris", "port": 2575, **(bad if where == "destinations" else {})}
+        },
+        "departments": {"emergency": {"hl7": bad} if where == "departments" else {}},
+    }
+    config = tmp_path / "gateway.yaml"
+    config.write_text(yaml.safe_dump(configuration))
+    told = subprocess.run(
+        [sys.executable, "-m", "gateway", "check", "--offline", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    place = "destinations.ris.template" if where == "destinations" else "departments.emergency.hl7.template"
+    assert told.returncode == 1
+    assert f"{place}: the template can't be filled in: 'sumary' is undefined" in told.stderr
+
+
+async def test_check_says_whether_somebody_listens(tmp_path: Path, database_url: str) -> None:
+    async with with_ris(tmp_path, database_url) as (house, _):
+        house.configuration["destinations"]["nobody"] = {"kind": "hl7", "host": "127.0.0.1", "port": 1}
+        config = tmp_path / "check.yaml"
+        config.write_text(yaml.safe_dump(house.configuration))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway", "check", "--json", "--config", str(config)),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        told, _ = await asyncio.wait_for(process.communicate(), 60)
+        peers = json.loads(told)["peers"]
+        assert peers["destinations.ris"]["ok"] is True
+        assert peers["destinations.nobody"]["ok"] is False
