@@ -1,85 +1,85 @@
-"""A study that was sent to us, as an archive: what lies in a folder of ours is looked for and given on like
-what lies in a VNA."""
+"""Studies that were sent to us for an application, as an archive: what lies in folders of ours is looked for
+and given on like what lies in a VNA."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Mapping
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Collection
 from pathlib import Path
-from typing import Any
 
 import pydicom
 
 from gateway.archives.dicomweb import InstanceRef, Retrieval, StudyMatch
 from gateway.archives.files import FileInstance, open_instance, read_file_header
-from gateway.archives.landing import place_of
-from gateway.archives.queries import texts_of
+from gateway.archives.queries import text_of, texts_of
 from gateway.contract import Health, NeedsHuman
 from gateway.dicom.part10 import NotDicom
+from gateway.dicom.web import require_uid
 
-ARRIVED = "arrived"
+_STUDY_WORDS = ["AccessionNumber", "PatientID", "StudyID"]
 
 
 def incoming_root(data_dir: Path) -> Path:
     return data_dir / "incoming"
 
 
-def arrived_folder(data_dir: Path, context: Mapping[str, Any] | None) -> Path | None:
-    """Where the study of a job lies that came with it; the job's context names it."""
-    named = (context or {}).get(ARRIVED)
-    return incoming_root(data_dir) / named if isinstance(named, str) else None
+def arrived_name(application: str) -> str:
+    """No archive in the configuration can be called so."""
+    return f"arrived/{application}"
 
 
-class ArrivedStudy:
-    name = ARRIVED
+class ArrivedStudies:
+    """Of one application. A study may have come in several deliveries, each in its folder <study>@<key>."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, application: str, data_dir: Path) -> None:
+        self.name = arrived_name(application)
+        self._root = incoming_root(data_dir) / application
 
     async def find_studies(
         self,
         *,
         study_instance_uid: str | None = None,
-        accession_number: str | None = None,  # noqa: ARG002 the folder holds one study, and it is the one meant
+        accession_number: str | None = None,  # noqa: ARG002 what was sent to us is known by its UID
         patient_id: str | None = None,  # noqa: ARG002
     ) -> list[StudyMatch]:
-        listed = await self.list_instances("")
+        if study_instance_uid is None:
+            return []
+        listed = await self.list_instances(study_instance_uid)
         if not listed:
             return []
-        match = await asyncio.to_thread(self._describe, listed)
-        return [match] if study_instance_uid in (None, match.study_instance_uid) else []
+        return [await asyncio.to_thread(self._describe, study_instance_uid, listed)]
 
     async def list_instances(
         self,
-        study_instance_uid: str,  # noqa: ARG002
+        study_instance_uid: str,
         promised: int | None = None,  # noqa: ARG002
         keywords: Collection[str] = (),
     ) -> list[InstanceRef]:
-        listed = await asyncio.to_thread(self._list)
-        return await asyncio.to_thread(self._describe_each, listed, keywords) if keywords else listed
+        return await asyncio.to_thread(self._list, study_instance_uid, keywords)
 
     def retrieve(
         self,
-        study_instance_uid: str,  # noqa: ARG002
+        study_instance_uid: str,
         expected: Collection[str] | None = None,
         spool: Path | None = None,  # noqa: ARG002 it lies on the disk already
     ) -> Retrieval:
-        return Retrieval(self._walk(expected), expected)
+        return Retrieval(self._walk(study_instance_uid, expected), expected)
 
     async def check(self) -> Health:
         return Health(True, "what was sent to us lies on our own disk")
 
-    async def _walk(self, expected: Collection[str] | None) -> AsyncGenerator[FileInstance, None]:
-        uids = expected if expected is not None else [one.sop_instance_uid for one in self._list()]
-        for uid in uids:
-            path = place_of(self._folder, uid)
-            if path.exists():
-                yield await open_instance(path)
+    async def _walk(self, study: str, expected: Collection[str] | None) -> AsyncGenerator[FileInstance, None]:
+        files = await asyncio.to_thread(self._files, study)
+        for uid in files if expected is None else expected:
+            if uid in files:
+                yield await open_instance(files[uid])
 
-    def _list(self) -> list[InstanceRef]:
+    def _files(self, study: str) -> dict[str, Path]:
+        return {path.stem: path for path in sorted(self._root.glob(f"{require_uid(study)}@*/*.dcm"))}
+
+    def _list(self, study: str, keywords: Collection[str]) -> list[InstanceRef]:
         listed = []
-        for path in sorted(self._folder.glob("*.dcm")):
+        for path in self._files(study).values():
             try:
                 header = read_file_header(path)
             except NotDicom as error:
@@ -89,37 +89,32 @@ class ArrivedStudy:
                 ) from error
             listed.append(
                 InstanceRef(
-                    header.series_instance_uid, header.sop_instance_uid, header.sop_class_uid, header.modality
+                    header.series_instance_uid,
+                    header.sop_instance_uid,
+                    header.sop_class_uid,
+                    header.modality,
+                    _attributes(path, keywords) if keywords else {},
                 )
             )
         return listed
 
-    def _describe_each(self, listed: list[InstanceRef], keywords: Collection[str]) -> list[InstanceRef]:
-        described = []
-        for one in listed:
-            path = place_of(self._folder, one.sop_instance_uid)
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
-            told = {keyword: texts_of(header, keyword) for keyword in keywords}
-            described.append(replace(one, attributes={word: texts for word, texts in told.items() if texts}))
-        return described
-
-    def _describe(self, listed: list[InstanceRef]) -> StudyMatch:
-        tags = ["StudyInstanceUID", "AccessionNumber", "PatientID", "StudyID"]
-        first = pydicom.dcmread(
-            place_of(self._folder, listed[0].sop_instance_uid), stop_before_pixels=True, specific_tags=tags
-        )
-
-        def text(keyword: str) -> str | None:
-            return str(first.get(keyword) or "").strip() or None
-
+    def _describe(self, study: str, listed: list[InstanceRef]) -> StudyMatch:
+        first = self._files(study)[listed[0].sop_instance_uid]
+        said = pydicom.dcmread(first, stop_before_pixels=True, specific_tags=list(_STUDY_WORDS))
         return StudyMatch(
-            archive=ARRIVED,
-            study_instance_uid=text("StudyInstanceUID") or "",
-            accession_number=text("AccessionNumber"),
-            patient_id=text("PatientID"),
-            study_id=text("StudyID"),
+            archive=self.name,
+            study_instance_uid=study,
+            accession_number=text_of(said, "AccessionNumber"),
+            patient_id=text_of(said, "PatientID"),
+            study_id=text_of(said, "StudyID"),
             modalities=tuple(sorted({one.modality for one in listed if one.modality})),
             series_count=len({one.series_instance_uid for one in listed}),
             instance_count=len(listed),
             availability="ONLINE",
         )
+
+
+def _attributes(path: Path, keywords: Collection[str]) -> dict[str, tuple[str, ...]]:
+    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+    told = {keyword: texts_of(header, keyword) for keyword in keywords}
+    return {keyword: texts for keyword, texts in told.items() if texts}

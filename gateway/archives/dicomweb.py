@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
@@ -187,7 +188,12 @@ class DicomwebArchive:
             if len(listed) == known or len(listed) == promised:
                 return list(listed.values())
 
-    def retrieve(self, study_instance_uid: str, expected: Collection[str] | None = None) -> Retrieval:
+    def retrieve(
+        self,
+        study_instance_uid: str,
+        expected: Collection[str] | None = None,
+        spool: Path | None = None,  # noqa: ARG002 it streams straight through
+    ) -> Retrieval:
         """The whole study; an archive that doesn't have it gives no instances."""
         path = f"studies/{web.require_uid(study_instance_uid)}"
         return Retrieval(self._retrieve(path, study_instance_uid), expected)

@@ -134,6 +134,7 @@ class DimseArchive:
         self,
         study_instance_uid: str,
         promised: int | None = None,  # noqa: ARG002 pages are a matter of DICOMweb
+        keywords: Collection[str] = (),
     ) -> list[InstanceRef]:
         """Series by series: not every archive lists the instances of a whole study."""
         study = require_uid(study_instance_uid)
@@ -141,7 +142,7 @@ class DimseArchive:
         def work(watch: Watch) -> list[InstanceRef]:
             contexts = [context(StudyRootQueryRetrieveInformationModelFind)]
             with associated(self.peer, contexts, LISTING, watch) as association:
-                return list_study(association, self.peer, study)
+                return list_study(association, self.peer, study, keywords)
 
         return await self._query(work)
 

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from gateway.archives.archive import Archive
 from gateway.archives.breaker import Breaker
 from gateway.archives.choice import attributes_for, choose_instances, made_by
-from gateway.archives.dicomweb import DicomwebArchive, InstanceRef, StudyMatch
+from gateway.archives.dicomweb import InstanceRef, StudyMatch
 from gateway.archives.terms import Pulls, Terms
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unsuitable
 from gateway.settings import Choose
@@ -107,7 +108,7 @@ class Lookup:
 
     def __init__(
         self,
-        archives: Mapping[str, DicomwebArchive],
+        archives: Mapping[str, Archive],
         terms: Mapping[str, Terms],
         makers: Collection[str] = (),
     ) -> None:
@@ -117,7 +118,7 @@ class Lookup:
         self._breakers = {name: Breaker(name) for name in archives}
         self._makers = frozenset(maker for maker in makers if maker)
 
-    def archive(self, name: str) -> DicomwebArchive:
+    def archive(self, name: str) -> Archive:
         if name not in self._archives:
             raise NeedsHuman(
                 f"the archive {name} of this job is no longer configured",
@@ -197,7 +198,7 @@ class Lookup:
 
     async def _describe(
         self,
-        archive: DicomwebArchive,
+        archive: Archive,
         study: StudyMatch,
         wanted: Wanted,
         known: Known | None,
@@ -222,7 +223,7 @@ class Lookup:
         )
 
     async def _list(
-        self, archive: DicomwebArchive, study: StudyMatch, keywords: Collection[str]
+        self, archive: Archive, study: StudyMatch, keywords: Collection[str]
     ) -> list[InstanceRef]:
         uid, count = study.study_instance_uid, study.instance_count
         listed = await self._breakers[archive.name].call(lambda: archive.list_instances(uid, count, keywords))

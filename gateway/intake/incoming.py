@@ -19,7 +19,7 @@ from uuid import UUID, uuid4
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway.archives.arrived import ARRIVED, arrived_folder, incoming_root
+from gateway.archives.arrived import incoming_root
 from gateway.archives.landing import place_of
 from gateway.contract import Header
 from gateway.jobs.records import Job, NewJob
@@ -30,6 +30,7 @@ from gateway.settings import Settings
 log = structlog.get_logger(__name__)
 
 ORIGIN = "dimse"
+_FOLDER = "arrived_in"
 _LOOK = 0.25
 _REST = 5.0  # after trouble with the database
 _KEEP = 24 * 3600.0
@@ -65,6 +66,11 @@ class Incoming:
         finally:
             os.close(kept)
             os.close(held)
+
+    def folder_of(self, job: Job) -> Path | None:
+        """Where the study lies that the job came with."""
+        named = (job.context or {}).get(_FOLDER) if job.origin == ORIGIN else None
+        return self._root / job.application / named if isinstance(named, str) else None
 
     async def run(self) -> None:
         """Until it is cancelled."""
@@ -115,7 +121,7 @@ class Incoming:
         department, application = found
         others = []
         for job in await self._store.find(application=name, study_instance_uid=study, limit=20):
-            other = arrived_folder(self._settings.data_dir, job.context)
+            other = self.folder_of(job)
             if other == folder:
                 self._jobs[folder] = job.id
                 return
@@ -134,7 +140,7 @@ class Incoming:
             origin=ORIGIN,
             priority=application.priority,
             study_instance_uid=study,
-            context={ARRIVED: f"{name}/{folder.name}"},
+            context={_FOLDER: folder.name},
             caller=ORIGIN,
             idempotency_key=key,
         )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from blake3 import blake3
 
-from gateway.archives.dicomweb import DicomwebArchive
+from gateway.archives.archive import Archive
 from gateway.contract import Header, Instance, Retryable, Unsuitable
 from gateway.dicom.part10 import read_width
 from gateway.jobs.records import InstanceRecord
@@ -19,11 +20,12 @@ class Shipment:
 
     def __init__(
         self,
-        archive: DicomwebArchive,
+        archive: Archive,
         study_instance_uid: str,
         chosen: Mapping[str, InstanceRecord],
         max_bytes: int | None,
         on_end: Callable[[list[InstanceRecord]], Awaitable[None]],
+        spool: Path | None = None,
     ) -> None:
         self.study_instance_uid = study_instance_uid
         self.promised = len(chosen)
@@ -31,11 +33,12 @@ class Shipment:
         self._chosen = chosen
         self._max_bytes = max_bytes
         self._on_end = on_end
+        self._spool = spool
 
     async def instances(self) -> AsyncIterator[Instance]:
         seen: dict[str, _Counted] = {}
         size = 0
-        async for instance in self._archive.retrieve(self.study_instance_uid, self._chosen):
+        async for instance in self._archive.retrieve(self.study_instance_uid, self._chosen, self._spool):
             uid = instance.header.sop_instance_uid
             if uid not in self._chosen:
                 continue

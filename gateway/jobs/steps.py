@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from gateway.archives.arrived import arrived_name
 from gateway.archives.lookup import Lookup, NotYet, Wanted
 from gateway.archives.spool import Spool
 from gateway.contract import (
@@ -129,7 +130,10 @@ class JobSteps:
             urgent=job.priority >= URGENT,
         )
         try:
-            found = await self._lookup.find(application.archives, wanted, self._store.results_among)
+            names = application.archives
+            if job.origin == SENT:
+                names = [arrived_name(job.application), *names]
+            found = await self._lookup.find(names, wanted, self._store.results_among)
         except NotYet as wait:
             what = f"waiting until {wait.at:%Y-%m-%d %H:%M:%S}: {wait.why}"
             return Wait(at=wait.at, what=what, detail={"archives": list(wait.remarks)})
@@ -208,6 +212,7 @@ class JobSteps:
                 chosen,
                 application.accept.max_bytes,
                 lambda sent: self._store.record_sent(job, sent),
+                self._spool.folder(job.id),
             )
             ticket = await adapter.submit(order, shipment)
         sent, acknowledged = await self._store.record_acknowledged(job, ticket.acknowledged)

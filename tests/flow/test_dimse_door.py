@@ -17,7 +17,7 @@ from pydicom.uid import UID, generate_uid
 from pynetdicom import AE, build_context
 from pynetdicom.dsutils import encode as encode_command
 
-from gateway.archives.arrived import ArrivedStudy, arrived_folder
+from gateway.archives.arrived import ArrivedStudies
 from gateway.archives.lookup import Lookup, Wanted
 from gateway.dicom.association import Limits
 from gateway.dicom.part10 import dataset_start
@@ -196,8 +196,8 @@ async def test_a_study_that_was_sent_becomes_a_job_once_it_is_quiet(store, tmp_p
                 assert sent.returncode == 0
             (job,) = await eventually(lambda: store.find(study_instance_uid=study, limit=5))
             assert (job.origin, job.application, job.adapter) == ("dimse", "trauma", "vendor")
-            archive = ArrivedStudy(arrived_folder(here.settings.data_dir, job.context))
-            found = await Lookup({"arrived": archive}, {}).find(["arrived"], Wanted(study, None, None))
+            archive = ArrivedStudies("trauma", here.settings.data_dir)
+            found = await Lookup({archive.name: archive}, {}).find([archive.name], Wanted(study, None, None))
             assert found.study.instance_count == len(found.instances) == 6
             assert found.study.accession_number == head(paths[0]).AccessionNumber
             uids = [one.sop_instance_uid for one in found.instances]
@@ -213,7 +213,7 @@ async def test_a_study_that_was_sent_becomes_a_job_once_it_is_quiet(store, tmp_p
 
 
 def _is_empty_but(here: Service, job: Any) -> Any:
-    mine = arrived_folder(here.settings.data_dir, job.context)
+    mine = here.incoming.folder_of(job)
 
     async def look() -> bool:
         return list((here.settings.data_dir / "incoming" / "trauma").iterdir()) == [mine]
@@ -235,14 +235,7 @@ async def test_late_instances_bring_the_earlier_ones_along(store, tmp_path):
                 return jobs if len(jobs) == 2 else None
 
             jobs = await eventually(both)
-            counts = {
-                len(
-                    await ArrivedStudy(arrived_folder(here.settings.data_dir, job.context)).list_instances(
-                        study
-                    )
-                )
-                for job in jobs
-            }
+            counts = {len(list(here.incoming.folder_of(job).iterdir())) for job in jobs}
             assert counts == {3, 4}
 
 
@@ -258,7 +251,7 @@ async def test_what_was_acknowledged_outlives_us(store, tmp_path):
         async with settling(Incoming(settings, store)):
             (job,) = await eventually(lambda: store.find(study_instance_uid=study, limit=5))
             await asyncio.sleep(0.6)
-    folder = arrived_folder(settings.data_dir, job.context)
+    folder = here.incoming.folder_of(job)
     assert {path.stem for path in folder.iterdir()} == set(by_uid(paths))
     assert [one.id for one in await store.find(study_instance_uid=study, limit=5)] == [job.id]
 
@@ -270,7 +263,7 @@ async def test_the_study_goes_with_its_job(store, tmp_path):
         async with settling(here.incoming):
             await asyncio.to_thread(dcmtk.send, here.port, paths, calling="MODALITY", called="TRAUMA")
             (job,) = await eventually(lambda: store.find(study_instance_uid=study, limit=5))
-            folder = arrived_folder(here.settings.data_dir, job.context)
+            folder = here.incoming.folder_of(job)
             assert folder.exists()
             await store.cancel(job.id, "somebody")
             assert (await store.get(job.id)).state == State.CANCELLED
