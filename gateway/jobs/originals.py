@@ -12,8 +12,8 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import FileDataset
 
+from gateway.archives.archive import Archive
 from gateway.archives.dicomweb import DicomwebArchive, Retrieval
-from gateway.archives.dimse import DimseArchive
 from gateway.archives.lookup import Lookup
 from gateway.contract import NeedsHuman
 from gateway.delivery.objects import Source
@@ -96,9 +96,7 @@ class Originals:
         )
 
 
-def _retrieve_from(
-    archive: DicomwebArchive | DimseArchive, study: str, record: InstanceRecord, folder: Path
-) -> Retrieval:
+def _retrieve_from(archive: Archive, study: str, record: InstanceRecord, folder: Path) -> Retrieval:
     if isinstance(archive, DicomwebArchive):
         return archive.retrieve_instance(study, record.series_instance_uid, record.sop_instance_uid)
     return archive.retrieve(study, {record.sop_instance_uid}, folder)

@@ -40,6 +40,7 @@ from gateway.settings import Application, Retry, Settings
 log = structlog.get_logger(__name__)
 
 URGENT = 9  # doesn't wait for an archive's hours
+SENT = "dimse"  # the study came with the job
 IGNORED = "ignored"  # a notification outside of what the application accepts
 
 
