@@ -253,6 +253,7 @@ class DimseArchive:
         folder: Path,
         watch: Watch,
     ) -> Tally:
+        self._staging.prepare()
         taking = Expectation(study, folder, frozenset(one.sop_instance_uid for one in missing), watch)
 
         def take(arrival: Arrival) -> Verdict:
