@@ -229,12 +229,20 @@ async def test_what_milvue_refuses_is_said_on_the_slide(house: Hospital, outcome
 
 
 async def test_nothing_found_is_a_result_and_no_failure(house: Hospital) -> None:
-    for outcome in ("empty", "empty-json"):
-        patient = house.admit()
-        house.milvue.behaviours[patient.study] = Behaviour(delay=0, outcome=outcome)  # type: ignore[arg-type]
-        await house.fire(patient.slide)
-        job = await house.job_on(patient.slide, "done")
-        assert job["proof"]["received"] == 0 and house.stored_of(patient.study) == []
+    patient = house.admit()
+    house.milvue.behaviours[patient.study] = Behaviour(delay=0, outcome="empty-json")
+    await house.fire(patient.slide)
+    job = await house.job_on(patient.slide, "done")
+    assert job["proof"]["received"] == 0 and house.stored_of(patient.study) == []
+    [result] = house.results_on(patient.slide)
+    assert "no result" in result["displayResult"]
+
+
+async def test_findings_without_objects_of_the_vendor_are_a_result(house: Hospital) -> None:
+    patient = house.admit()
+    house.milvue.behaviours[patient.study] = Behaviour(delay=0, outcome="empty")
+    await house.fire(patient.slide)
+    assert (await house.job_on(patient.slide, "done"))["proof"]["received"] == 0
 
 
 # -- a person is needed: held -------------------------------------------------------------------------
