@@ -11,6 +11,7 @@
     jobs.steps, .engine     what is done in each state; who does it, and when
     jobs.housekeeping       files that jobs left behind, data kept long enough
     intake                  the doors: sectra (/ia), vendors (/adapters), rest (/api/v1), health
+    intake.dimse            the storage service, beside the workers: archives send it what they ask for
 
 A job comes in through a door, is committed by the store, and claimed by the engine, which takes it from step
 to step: locating, submitting, analysing, delivering.
@@ -31,16 +32,25 @@ import structlog
 from aiohttp import web
 
 from gateway import __version__, embedded
+from gateway.archives.archive import Archive
+from gateway.archives.arrived import ArrivedStudies, incoming_root
 from gateway.archives.dicomweb import DicomwebArchive
+from gateway.archives.dimse import DimseArchive
+from gateway.archives.landing import Landing
 from gateway.archives.lookup import Lookup
 from gateway.archives.spool import Spool
 from gateway.archives.terms import Terms
+from gateway.delivery.commitment import Commitments
 from gateway.delivery.slide import SlideWriter
+from gateway.dicom.arrival import Staging
+from gateway.dicom.association import Peer
 from gateway.intake import health, problems, rest, sectra
 from gateway.intake.access import Access
+from gateway.intake.dimse import DimseDoor, storing
+from gateway.intake.incoming import Incoming
 from gateway.intake.vendors import VendorDoor
 from gateway.jobs.cipher import Cipher
-from gateway.jobs.destinations import IntoArchive, IntoRis
+from gateway.jobs.destinations import IntoArchive, IntoPeer, IntoRis
 from gateway.jobs.dispatch import Destination, Dispatch, OnTheSlide
 from gateway.jobs.engine import Engine, Pace
 from gateway.jobs.housekeeping import Housekeeping
@@ -53,15 +63,20 @@ from gateway.jobs.store import Store
 from gateway.jobs.vendors import Vendors
 from gateway.sectra.servers import SectraServers
 from gateway.settings import (
-    DicomwebArchive as DicomwebSettings,
-)
-from gateway.settings import (
+    CStoreDestination,
+    Dimse,
     Hl7Destination,
     Listen,
     Misconfigured,
     Settings,
     StowDestination,
     encryption_keys,
+)
+from gateway.settings import (
+    DicomwebArchive as DicomwebSettings,
+)
+from gateway.settings import (
+    DimseArchive as DimseSettings,
 )
 
 log = structlog.get_logger(__name__)
@@ -79,9 +94,11 @@ class House:
     housekeeping: Housekeeping
     steps: JobSteps
     vendors: Vendors
-    archives: dict[str, DicomwebArchive]
+    archives: dict[str, Archive]
     reports: dict[str, IntoRis]
     lookup: Lookup
+    incoming: Incoming
+    storage: DimseDoor
     doors: web.Application
 
 
@@ -127,7 +144,11 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         )
         spool = Spool(settings.data_dir)
         servers = SectraServers(settings.sectra, session)
-        archives = {
+        dimse = settings.dimse or Dimse()
+        staging = Staging(incoming_root(settings.data_dir) / ".arriving")
+        landing = Landing(dimse.ae_title, staging)
+        commitments = Commitments()
+        webs = {
             name: DicomwebArchive(
                 name,
                 one.url,
@@ -139,22 +160,42 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
             for name, one in settings.archives.items()
             if isinstance(one, DicomwebSettings)
         }
+        peers = {
+            name: DimseArchive(
+                name,
+                Peer(f"archive {name}", one.host, one.port, one.ae_title, dimse.ae_title),
+                staging,
+                landing if settings.dimse else None,
+                one.retrieve,
+            )
+            for name, one in settings.archives.items()
+            if isinstance(one, DimseSettings)
+        }
+        archives: dict[str, Archive] = {**webs, **peers}
+        arrived = [
+            ArrivedStudies(name, settings.data_dir)
+            for part in settings.departments.values()
+            for name, one in part.applications.items()
+            if one.ae_title is not None
+        ]
         terms = {name: Terms(one.only_online, one.hours, one.rate) for name, one in settings.archives.items()}
         makers = {
             one.manufacturer for part in settings.departments.values() for one in part.applications.values()
         }
-        lookup = Lookup(archives, terms, makers)
+        lookup = Lookup({**archives, **{one.name: one for one in arrived}}, terms, makers)
         vendors = Vendors(settings.adapters, session)
         vendors.check(settings)
         writer = SlideWriter(store)
         signs = Signs(writer, servers)
         originals = Originals(store, lookup)
-        preparation = Preparation(settings, originals, spool)
+        preparation = Preparation(settings, store, originals, spool)
         reports: dict[str, IntoRis] = {}
         destinations: dict[str, Destination] = {"sectra": OnTheSlide(signs, store)}
         for name, place in settings.destinations.items():
             if isinstance(place, StowDestination):
-                destinations[name] = IntoArchive(name, archives[place.archive], session, preparation)
+                destinations[name] = IntoArchive(name, webs[place.archive], session, preparation)
+            elif isinstance(place, CStoreDestination):
+                destinations[name] = IntoPeer(name, peers[place.archive].peer, commitments, preparation)
             elif isinstance(place, Hl7Destination):
                 destinations[name] = reports[name] = IntoRis(name, place, settings, originals, spool)
         steps = JobSteps(settings, store, lookup, vendors, signs, Dispatch(store, destinations), spool)
@@ -163,6 +204,7 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         stack.push_async_callback(sectra_door.close)
         vendor_door = VendorDoor(settings, store, vendors, signs, writer)
         stack.push_async_callback(vendor_door.close)
+        incoming = Incoming(settings, store)
         doors = web.Application(
             middlewares=[sectra.say_versions, problems.explain], client_max_size=_LARGEST_REQUEST
         )
@@ -179,6 +221,8 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
             archives,
             reports,
             lookup,
+            incoming,
+            DimseDoor(settings, landing, incoming, commitments),
             doors,
         )
 
@@ -207,6 +251,9 @@ async def run(settings: Settings, only: Part | None = None) -> None:
         if only != "intake":
             await stack.enter_async_context(working(house.engine))
             await stack.enter_async_context(tidying(house.housekeeping))
+            if settings.dimse is not None:
+                where = settings.dimse.host, settings.dimse.port
+                await stack.enter_async_context(storing(house.storage, house.incoming, *where))
         if only != "workers":
             port = await stack.enter_async_context(listening(house.doors, settings.listen))
             log.info("listening", host=settings.listen.host, port=port, version=__version__)

@@ -460,22 +460,34 @@ def _dangling(settings: Settings, tree: ConfigurationTree) -> list[str]:
     for name, place in settings.destinations.items():
         if isinstance(place, StowDestination | CStoreDestination):
             known(("destinations", name, "archive"), "archive", place.archive, settings.archives)
+    problems += [f"{tree.place(loc)}: {tree.dotted(loc)}: {what}" for loc, what in _unspoken(settings)]
     if "sectra" in settings.destinations:
         problems.append("destinations.sectra: the name sectra is taken by the slide itself; choose another")
     return problems
 
 
+def _unspoken(settings: Settings) -> Iterable[tuple[tuple[str, ...], str]]:
+    """What needs DICOM to be spoken in a way that isn't configured."""
+    for name, place in settings.destinations.items():
+        if isinstance(place, StowDestination | CStoreDestination) and place.archive in settings.archives:
+            needed = "dicomweb" if isinstance(place, StowDestination) else "dimse"
+            if settings.archives[place.archive].kind != needed:
+                yield ("destinations", name, "archive"), f"{place.kind} needs an archive of kind {needed}"
+    if settings.dimse is not None:
+        return
+    for name, archive in settings.archives.items():
+        if isinstance(archive, DimseArchive) and archive.retrieve == "move":
+            yield ("archives", name, "retrieve"), "needs our storage service: configure dimse"
+    for department, part in settings.departments.items():
+        for name, application in part.applications.items():
+            if application.ae_title is not None:
+                loc = ("departments", department, "applications", name, "ae_title")
+                yield loc, "needs our storage service: configure dimse"
+
+
 def _unserved(settings: Settings, tree: ConfigurationTree) -> list[str]:
     """What is configured rightly but not served by this release: said, rather than silently ignored."""
     found: list[tuple[tuple[str, ...], str]] = []
-    for name, archive in settings.archives.items():
-        if isinstance(archive, DimseArchive):
-            found.append((("archives", name, "kind"), "archives of kind dimse"))
-    if settings.dimse is not None:
-        found.append((("dimse",), "the storage SCP"))
-    for name, destination in settings.destinations.items():
-        if isinstance(destination, CStoreDestination):
-            found.append((("destinations", name, "kind"), f"destinations of kind {destination.kind}"))
     for department, part in settings.departments.items():
         for name, application in part.applications.items():
             loc = ("departments", department, "applications", name)

@@ -9,6 +9,7 @@ import os
 import queue
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -41,6 +42,7 @@ _FIRST_LOOK = 64 * 1024
 _NO_DATASET = 0x0101
 _MOST_QUEUED = 16
 _TICK = 0.5
+_VOID_AFTER = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,9 @@ class Staging:
         """What a dead process has left is void."""
         self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for left in self.path.glob("*.part"):
-            left.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _VOID_AFTER:  # others may be writing here too
+                    left.unlink()
 
     def require_room(self) -> None:
         disk = os.statvfs(self.path)

@@ -111,8 +111,11 @@ class DimseDoor:
 
 @asynccontextmanager
 async def storing(door: DimseDoor, incoming: Incoming, host: str, port: int) -> AsyncIterator[int]:
-    """The storage service at work; yields its port. OSError if that can't be had."""
-    port = await asyncio.to_thread(door.start, host, port)
+    """The storage service at work; yields its port."""
+    try:
+        port = await asyncio.to_thread(door.start, host, port)
+    except OSError as error:
+        raise Misconfigured([f"dimse: can't listen on {host}, port {port}: {error.strerror}"]) from None
     task = asyncio.create_task(incoming.run())
     try:
         yield port

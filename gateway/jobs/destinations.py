@@ -13,12 +13,14 @@ import aiohttp
 from gateway.archives.dicomweb import DicomwebArchive
 from gateway.archives.spool import Spool
 from gateway.contract import Finished, Health, NeedsHuman
-from gateway.delivery import mllp
+from gateway.delivery import dimse, mllp
 from gateway.delivery.archive import store
+from gateway.delivery.commitment import Commitments
 from gateway.delivery.hl7 import Addressing, Message, Observation, compose, readdress
 from gateway.delivery.pdf import set_in_pages
 from gateway.delivery.readback import Verdict, read_back
 from gateway.delivery.wording import BadTemplate, Wording
+from gateway.dicom.association import Peer
 from gateway.dicom.subject import Subject
 from gateway.jobs.dispatch import Delivered
 from gateway.jobs.leaving import Preparation, Prepared, application_of
@@ -61,6 +63,26 @@ class IntoArchive:
                 break
             taken.update(others)
         return prepared
+
+
+class IntoPeer:
+    """By C-STORE; then the archive commits itself to what it got, or is asked whether it lists it."""
+
+    def __init__(self, name: str, peer: Peer, commitments: Commitments, preparation: Preparation) -> None:
+        self._name = name
+        self._peer = peer
+        self._commitments = commitments
+        self._preparation = preparation
+
+    async def deliver(self, job: Job, finished: Finished) -> Delivered:
+        if job.study_instance_uid is None and (finished.dicom or finished.findings):
+            raise NeedsHuman("the job has lost its study", "Retry the job from the beginning.")
+        prepared = await self._preparation.prepare(job, finished, self._name, Counter())
+        if not prepared.objects:
+            return Delivered("there is no object to store", stored=0)
+        study = job.study_instance_uid or ""
+        stored = await dimse.store(self._peer, prepared.files, study, self._commitments)
+        return told_of(prepared, stored.count, stored.reference, stored.remarks)
 
 
 def told_of(

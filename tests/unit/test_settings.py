@@ -166,6 +166,15 @@ def test_what_is_not_served_yet_stops_the_start(write):
     ]
 
 
+def test_dicom_must_be_spoken_as_it_is_needed(write):
+    """Stored by C-STORE where only DICOMweb is spoken, moved and sent to a service that isn't there."""
+    text = re.sub(r"^dimse:.*\n", "", WHOLE, flags=re.MULTILINE)
+    text = text.replace("{kind: stow, archive: vna}", "{kind: c-store, archive: vna}")
+    told = problems(write(text.replace("settle: 10s", "settle: 10s\n        ae_title: TRAUMA")))
+    assert any("destinations.vna.archive: c-store needs an archive of kind dimse" in one for one in told)
+    assert any("ae_title: needs our storage service: configure dimse" in one for one in told)
+
+
 def test_the_sample_names_every_variable():
     sample = Path(__file__).parents[2].joinpath(".env.sample").read_text()
     named = set(re.findall(r"^#? ?(GATEWAY_[A-Z0-9_]+)=", sample, re.MULTILINE))
