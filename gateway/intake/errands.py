@@ -225,8 +225,8 @@ class VendorErrand:
         try:
             await response.prepare(self._request)
             async for chunk in chunks:
+                stream.size += len(chunk)  # before it is known: what is cut off in the middle may have left
                 await response.write(chunk)
-                stream.size += len(chunk)
             await response.write_eof()
         except ConnectionResetError:
             self.outcome = "broken off: the vendor left"

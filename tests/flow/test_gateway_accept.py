@@ -19,7 +19,7 @@ OUTSIDE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "fine": ({"max_microns_per_pixel": 0.3}, {"microns": 0.5}, "at most 0.3"),
     "coarse": ({"min_microns_per_pixel": 0.6}, {"microns": 0.5}, "at least 0.6"),
     "small": ({"max_pixels": 1000}, {}, "number of pixels"),
-    "modality": ({"modalities": ["MR"]}, {}, "accepted: MR"),
+    "modality": ({"modalities": ["MR"]}, {}, "not in accept.modalities"),
     "bytes": ({"max_bytes": "1kB"}, {}, "larger than this application accepts"),
 }
 
