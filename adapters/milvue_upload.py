@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapters.milvue_wire import Options, Outgoing, Wire, check_signed, unwritable
+from adapters.milvue_wire import Options, Wire, check_signed, unwritable
 from gateway.contract import Instance, NeedsHuman, Permanent, Retryable, Study
 from gateway.dicom.multipart import Writer
+from gateway.dicom.outgoing import Outgoing
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, without_pixels
 
 _PIECE = 2**20

@@ -11,8 +11,8 @@ import errno
 import json
 import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, Literal
@@ -22,6 +22,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from yarl import URL
 
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway.dicom.outgoing import Outgoing
 
 TOKEN_HEADER = "x-goog-meta-owner"  # noqa: S105
 _MOST_JSON = 16 * 2**20
@@ -94,45 +95,6 @@ class Options(BaseModel):
             "analysisId": self.analysis_id,
         }
         return {name: value for name, value in given.items() if value is not None}
-
-
-class Outgoing:
-    """A body on its way out, and what became of it.
-
-    aiohttp replaces an exception of the body by its own; `trouble` keeps ours. Its read limit starts after
-    the body; `patience` is what ends a peer that stops reading in the middle.
-    """
-
-    def __init__(self, chunks: AsyncGenerator[bytes | memoryview, None], longest_silence: float) -> None:
-        self._chunks = chunks
-        self._silence = longest_silence
-        self.patience: asyncio.Timeout | None = None
-        self.began = False
-        self.complete = False
-        self.trouble: Exception | None = None
-
-    async def stream(self) -> AsyncGenerator[bytes | memoryview, None]:
-        self.began = True
-        try:
-            async for chunk in self._chunks:
-                self._wait(self._silence)
-                yield chunk
-                self._wait(None)  # our own source has limits of its own
-        except Exception as error:
-            self.trouble = error
-            raise
-        self.complete = True
-        self._wait(self._silence)
-
-    def _wait(self, seconds: float | None) -> None:
-        if self.patience is not None and not self.patience.expired():
-            now = asyncio.get_running_loop().time()
-            self.patience.reschedule(None if seconds is None else now + seconds)
-
-    async def close(self) -> None:
-        self.patience = None
-        with suppress(RuntimeError):  # still running: then aiohttp is ending it this moment
-            await self._chunks.aclose()
 
 
 class Wire:
