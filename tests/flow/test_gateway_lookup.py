@@ -1,0 +1,120 @@
+"""The look-up in the running gateway: hours that are waited for at no cost, and results that come back as
+nobody's input; with a vendor that speaks DICOMweb."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.simulate import archive as simulated
+from gateway.simulate.archive import ArchiveState
+from gateway.simulate.serve import serve
+from tests.peers.dicom_samples import encode, make_instance
+from tests.peers.gateway import TRAUMA, Hospital, hospital
+
+CLOSED = "trauma-by-night"
+
+
+async def explain(house: Hospital, application: str, study: str) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "explain", "--config", str(house.folder / "gateway.yaml")),
+        *("--application", application, "--study", study, "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        env=dict(os.environ),
+    )
+    said, _ = await process.communicate()
+    return dict(json.loads(said.splitlines()[-1]))
+
+
+def hours_from_now(hours: int) -> tuple[str, datetime]:
+    opening = (datetime.now() + timedelta(hours=hours)).replace(second=0, microsecond=0)
+    return f"{opening:%H:%M}-{opening + timedelta(hours=1):%H:%M}", opening.astimezone()
+
+
+@pytest.mark.timeout(180)
+async def test_a_vendor_that_speaks_dicomweb_and_an_archive_that_is_closed(
+    tmp_path: Path, database_url: str
+) -> None:
+    vendor = ArchiveState()
+    runner, port = await serve(simulated.make_app(vendor, files=[]))
+    try:
+        async with hospital(tmp_path, database_url) as house:
+            configuration = house.configuration
+            written, opening = hours_from_now(2)
+            archives = configuration["archives"]
+            archives["pacs"] = {**archives["vna"], "hours": written, "rate": "100/s"}
+            configuration["adapters"]["web"] = {
+                "kind": "dicomweb",
+                "url": f"http://127.0.0.1:{port}/dicom-web",
+                "quiet": "200ms",
+                "first_poll": "100ms",
+                "slowest_poll": "300ms",
+            }
+            house.application.update(
+                adapter="web", manufacturer="Webvendor", choose={"tags": ["PatientName !~ ^TEST"]}
+            )
+            applications = configuration["departments"]["emergency"]["applications"]
+            applications[CLOSED] = {**house.application, "archives": ["pacs"]}
+            await house.start()
+
+            # A closed archive is waited for; somebody urgent isn't kept waiting.
+            patient = house.admit(count=3, slide=False)
+            study = {"study_instance_uid": patient.study}
+            _, waiting = await house.api("POST", "jobs", {"application": CLOSED, **study})
+            waiting = await wait_for_event(house, waiting["id"], "waiting until")
+            assert (waiting["state"], waiting["attempt"]) == ("locating", 0)
+            assert datetime.fromisoformat(waiting["next_at"]) == opening
+            assert f"outside of its hours ({written})" in waiting["events"][-1]["what"]
+            told = await explain(house, CLOSED, patient.study)
+            assert (told["would"], datetime.fromisoformat(told["until"])) == ("wait", opening)
+
+            # The vendor returns an object that is an image by its class, and by nothing a vendor's.
+            urgent = await house.ask(application=CLOSED, priority=9, **study)
+            await house.until(lambda: set(patient.instances) <= set(vendor.instances), "the vendor has it")
+            result = make_instance(patient.study, "1.2.3.987", number=90)
+            vendor.add(encode(result))
+            done = await house.settled(urgent["id"], "done")
+            assert done["proof"] == {
+                "promised": 3,
+                "sent": 3,
+                "acknowledged": 3,
+                "received": 1,
+                "stored": 1,
+            }
+            assert house.stored_of(patient.study) == [str(result.SOPInstanceUID)]
+
+            # It is in the archive now, and doesn't go to a vendor; nor does a study that a rule leaves out.
+            again = await house.settled((await house.ask(**study))["id"], "done")
+            assert again["proof"]["promised"] == 3
+            (found,) = (one for one in again["events"] if one["what"] == "found in vna")
+            assert found["detail"]["left_out_because"] == {"a result of ours": 1}
+            told = await explain(house, TRAUMA, patient.study)
+            assert (told["instances"], told["left_out_because"]) == (3, {"a result of ours": 1})
+            test = make_instance("1.2.3.555", "1.2.3.555.1")
+            test.PatientName = "TEST^Phantom"
+            house.archive.add(encode(test))
+            refused = await house.settled((await house.ask(study_instance_uid="1.2.3.555"))["id"], "failed")
+            assert "left out: 1 not PatientName !~ ^TEST" in refused["error"]["message"]
+
+            status, cancelled = await house.api("POST", f"jobs/{waiting['id']}/cancel")
+            assert (status, cancelled["state"]) == (200, "cancelled")
+    finally:
+        await runner.cleanup()
+
+
+async def wait_for_event(house: Hospital, job_id: str, what: str) -> dict[str, Any]:
+    async with asyncio.timeout(30):
+        while True:
+            _, job = await house.api("GET", f"jobs/{job_id}")
+            if any(what in event["what"] for event in job["events"]):
+                break
+            await asyncio.sleep(0.05)
+    _, job = await house.api("GET", f"jobs/{job_id}")  # its row is read before its events
+    return dict(job)
