@@ -15,6 +15,7 @@ from gateway.delivery.making import Made, make_objects
 from gateway.delivery.objects import NOTHING_TAKEN, Leaving, Maker, Source, correct
 from gateway.jobs.originals import Originals
 from gateway.jobs.records import Job
+from gateway.jobs.store import Store
 from gateway.settings import Application, Settings
 
 
@@ -32,8 +33,9 @@ class Prepared:
 
 
 class Preparation:
-    def __init__(self, settings: Settings, originals: Originals, spool: Spool) -> None:
+    def __init__(self, settings: Settings, store: Store, originals: Originals, spool: Spool) -> None:
         self._settings = settings
+        self._store = store
         self._originals = originals
         self._spool = spool
         self._workshops: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
@@ -55,6 +57,8 @@ class Preparation:
         objects = await asyncio.to_thread(
             correct, made.files, work / f"leaving-{destination}", source, maker, taken
         )
+        # They are about to join the study, and are nobody's input there.
+        await self._store.record_results(job, {one.leaves_as for one in objects})
         return Prepared(objects, 0 if finished.dicom else len(objects), made.remarks)
 
     async def _make(self, job: Job, finished: Finished, source: Source, maker: Maker, folder: Path) -> Made:
