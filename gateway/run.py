@@ -61,23 +61,11 @@ from gateway.jobs.signs import Signs
 from gateway.jobs.steps import JobSteps
 from gateway.jobs.store import Store
 from gateway.jobs.vendors import Vendors
+from gateway.sections import CStoreDestination, Dimse, Hl7Destination, Listen, StowDestination
+from gateway.sections import DicomwebArchive as DicomwebSettings
+from gateway.sections import DimseArchive as DimseSettings
 from gateway.sectra.servers import SectraServers
-from gateway.settings import (
-    CStoreDestination,
-    Dimse,
-    Hl7Destination,
-    Listen,
-    Misconfigured,
-    Settings,
-    StowDestination,
-    encryption_keys,
-)
-from gateway.settings import (
-    DicomwebArchive as DicomwebSettings,
-)
-from gateway.settings import (
-    DimseArchive as DimseSettings,
-)
+from gateway.settings import Misconfigured, Settings, encryption_keys
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,8 @@ from gateway.commands.opening import FAILED, complain, go, read_settings
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
 from gateway.jobs.steps import URGENT
 from gateway.run import build
-from gateway.settings import Application, Settings
+from gateway.sections import Application
+from gateway.settings import Settings
 
 
 def explain(config: Path | None, name: str, study: str, as_json: bool) -> int:

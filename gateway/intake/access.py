@@ -10,7 +10,7 @@ from typing import Literal
 from aiohttp import web
 
 from gateway.intake.problems import Problem
-from gateway.settings import ApiToken
+from gateway.sections import ApiToken
 
 Role = Literal["viewer", "operator", "admin"]
 _RANK: dict[str, int] = {"viewer": 0, "operator": 1, "admin": 2}

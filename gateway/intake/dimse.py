@@ -18,7 +18,8 @@ from gateway.dicom.acceptor import Refusal, StorageServer
 from gateway.dicom.arrival import NOT_AUTHORISED, Arrival, Verdict
 from gateway.dicom.association import Limits
 from gateway.intake.incoming import Incoming
-from gateway.settings import DimseArchive, Misconfigured, Settings
+from gateway.sections import DimseArchive
+from gateway.settings import Misconfigured, Settings
 
 log = structlog.get_logger(__name__)
 

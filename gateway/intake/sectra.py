@@ -23,6 +23,7 @@ from gateway.jobs.callers import Callers
 from gateway.jobs.records import Job, NewJob
 from gateway.jobs.signs import Signs, place_of, queued_sign
 from gateway.jobs.store import Store, Superseded
+from gateway.sections import Application, TaggedPolygonInput
 from gateway.sectra.client import API_VERSION
 from gateway.sectra.messages import (
     Call,
@@ -39,7 +40,7 @@ from gateway.sectra.messages import (
 from gateway.sectra.results import PatchResult, StoredResult
 from gateway.sectra.servers import SectraServers
 from gateway.sectra.wire import BadMessage
-from gateway.settings import Application, Settings, TaggedPolygonInput
+from gateway.settings import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -20,8 +20,9 @@ from gateway.jobs.signs import Signs
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.jobs.vendors import Vendors
+from gateway.sections import Application
 from gateway.sectra.passage import without_identity
-from gateway.settings import Application, Settings
+from gateway.settings import Settings
 
 log = structlog.get_logger(__name__)
 

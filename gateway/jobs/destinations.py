@@ -26,7 +26,8 @@ from gateway.jobs.dispatch import Delivered
 from gateway.jobs.leaving import Preparation, Prepared, application_of
 from gateway.jobs.originals import Originals
 from gateway.jobs.records import Job
-from gateway.settings import Hl7Destination, Misconfigured, Settings
+from gateway.sections import Hl7Destination
+from gateway.settings import Misconfigured, Settings
 
 _MOST_RENAMINGS = 3
 _LARGEST_DOCUMENT = 32 * 2**20

@@ -16,7 +16,7 @@ from gateway.jobs.records import Delivery, Job
 from gateway.jobs.signs import Signs
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
-from gateway.settings import Application
+from gateway.sections import Application
 
 
 @dataclass(frozen=True, slots=True)

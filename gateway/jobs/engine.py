@@ -27,7 +27,7 @@ from gateway.jobs.presence import Presence
 from gateway.jobs.records import Job
 from gateway.jobs.states import FINAL, State
 from gateway.jobs.store import Store, Superseded
-from gateway.settings import Retry
+from gateway.sections import Retry
 
 log = structlog.get_logger(__name__)
 

@@ -16,7 +16,8 @@ from gateway.delivery.objects import NOTHING_TAKEN, Leaving, Maker, Source, corr
 from gateway.jobs.originals import Originals
 from gateway.jobs.records import Job
 from gateway.jobs.store import Store
-from gateway.settings import Application, Settings
+from gateway.sections import Application
+from gateway.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,8 @@ from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.jobs.suitability import check_slide
 from gateway.jobs.vendors import Vendors
-from gateway.settings import Application, Retry, Settings
+from gateway.sections import Application, Retry
+from gateway.settings import Settings
 
 log = structlog.get_logger(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.contract import Unsuitable
+from gateway.sections import Accept
 from gateway.sectra.messages import ImageInfo
-from gateway.settings import Accept
 
 
 def check_slide(accept: Accept, info: ImageInfo) -> None:

@@ -10,7 +10,8 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from gateway.contract import Adapter, NeedsHuman
-from gateway.settings import AdapterSettings, Misconfigured, Settings
+from gateway.sections import AdapterSettings
+from gateway.settings import Misconfigured, Settings
 
 
 class Vendors:

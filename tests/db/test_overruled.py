@@ -19,7 +19,7 @@ from gateway.jobs.outcomes import Advance
 from gateway.jobs.schema import migrate
 from gateway.jobs.states import WORKING, State
 from gateway.jobs.store import Superseded
-from gateway.settings import Retry
+from gateway.sections import Retry
 
 
 def all_rows(url):

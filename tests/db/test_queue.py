@@ -18,7 +18,7 @@ from gateway.contract import NeedsHuman, Permanent, Retryable
 from gateway.jobs.engine import Engine
 from gateway.jobs.outcomes import Advance, Wait
 from gateway.jobs.states import FINAL, WORKING, State
-from gateway.settings import Retry
+from gateway.sections import Retry
 
 
 async def test_by_priority_then_age(store):

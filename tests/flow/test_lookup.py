@@ -17,7 +17,7 @@ from gateway.archives.terms import Terms
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unsuitable
 from gateway.dicom.web import Limits
 from gateway.quantities import Hours, Rate
-from gateway.settings import Choose
+from gateway.sections import Choose
 from gateway.simulate import archive as simulated
 from gateway.simulate.archive import ArchiveState
 from gateway.simulate.serve import serve
