@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.valuerep import PersonName
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from gateway.archives.dicomweb import InstanceRef, StudyMatch
@@ -122,7 +124,9 @@ def texts_of(item: Dataset, keyword: str) -> tuple[str, ...]:
     value = item.get(keyword)
     if value in (None, ""):
         return ()
-    values = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
+    values: list[Any] = []
+    for one in value if isinstance(value, MultiValue | list) else [value]:
+        values += str(one).split("=") if isinstance(one, PersonName) else [one]  # in up to three scripts
     texts = (str(one).strip(" \0") for one in values)
     return tuple(text for text in texts if text)
 

@@ -15,9 +15,10 @@ import pytest
 
 from gateway.simulate import archive as simulated
 from gateway.simulate.archive import ArchiveState
+from gateway.simulate.milvue import Behaviour
 from gateway.simulate.serve import serve
 from tests.peers.dicom_samples import encode, make_instance
-from tests.peers.gateway import TRAUMA, Hospital, hospital
+from tests.peers.gateway import ENDED, TRAUMA, Hospital, hospital
 
 CLOSED = "trauma-by-night"
 
@@ -107,6 +108,39 @@ async def test_a_vendor_that_speaks_dicomweb_and_an_archive_that_is_closed(
             assert (status, cancelled["state"]) == (200, "cancelled")
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.timeout(180)
+async def test_a_job_that_waits_for_its_place_past_closing_time_isnt_fetched_then(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        archives = house.configuration["archives"]
+        archives["pacs"] = dict(archives["vna"])
+        house.application["archives"] = ["pacs"]
+        house.configuration["adapters"]["milvue"]["max_concurrent"] = 1
+        applications = house.configuration["departments"]["emergency"]["applications"]
+        applications["other"] = {**house.application, "archives": ["vna"]}
+        await house.start()
+        first, second, third = (house.admit(slide=False) for _ in range(3))
+        house.milvue.behaviours[first.study] = Behaviour(delay=3600)
+        ahead = await house.settled(
+            (await house.ask(study_instance_uid=first.study))["id"], "analysing", *ENDED
+        )
+        late = await house.settled(
+            (await house.ask(study_instance_uid=second.study))["id"], "submitting", *ENDED
+        )
+        await house.gateway.stop()
+
+        archives["pacs"]["hours"], opening = hours_from_now(2)
+        await house.start()
+        await house.api("POST", f"jobs/{ahead['id']}/cancel")
+        late = await wait_for_event(house, late["id"], "waiting until")
+        assert (late["state"], late["attempt"]) == ("submitting", 0)
+        assert datetime.fromisoformat(late["next_at"]) == opening
+        assert house.bytes_arrived(second) == [0, 0]
+        other = await house.ask(application="other", study_instance_uid=third.study)
+        await house.settled(other["id"], "done")  # its place at the vendor is free for others
 
 
 async def wait_for_event(house: Hospital, job_id: str, what: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -22,6 +24,8 @@ from gateway.simulate import archive as simulated
 from gateway.simulate.archive import ArchiveState
 from gateway.simulate.serve import serve
 from tests.peers.dicom_samples import encode, make_study
+from tests.peers.dimse import AET, service
+from tests.peers.orthanc import orthanc
 from tests.peers.silence import silent_port
 
 UID = "1.2.826.0.1.3680043.10.777.1"
@@ -241,3 +245,37 @@ async def test_instances_are_chosen_by_what_the_archive_tells_of_study_series_an
     nothing = await archives.lookup().find(["vna"], by_uid(choose=Choose(modalities=["MR"])))
     with pytest.raises(Unsuitable, match=r"it holds DX; left out: 8 not in choose\.modalities"):
         nothing.check()
+
+
+async def test_a_real_archive_tells_of_instances_what_rules_are_about_both_ways(
+    tmp_path: Path, archives: Archives
+) -> None:
+    """By DICOMweb and by DIMSE, of the study, the series and the instance."""
+    hand = list(make_study(3, study=UID))
+    for number, dataset in enumerate(hand):
+        dataset.SeriesDescription = "AX hand"
+        dataset.ImageType = ["ORIGINAL", "PRIMARY"] if number else ["DERIVED", "SECONDARY"]
+        (tmp_path / f"{number}.dcm").write_bytes(encode(dataset))
+    keywords = ("PatientName", "StudyID", "SeriesDescription", "Manufacturer", "ImageType", "InstanceNumber")
+    with (
+        service(tmp_path / "gateway", None, {"ORTHANC": "127.0.0.1"}) as here,
+        orthanc(tmp_path / "orthanc", modalities={"gateway": (AET, "127.0.0.1", here.port)}) as running,
+    ):
+        running.upload(tmp_path.glob("*.dcm"))
+        archives.add_at("vna", urlsplit(running.url).port or 0)
+        told = []
+        for archive in (archives.known["vna"], here.archive(running.dicom_port, "ORTHANC")):
+            listed = await archive.list_instances(UID, 3, keywords)
+            told.append({one.sop_instance_uid: one.attributes for one in listed})
+            for one in listed:
+                assert one.attributes["PatientName"][0].startswith("Sample")
+                assert one.attributes["SeriesDescription"] == ("AX hand",)
+                assert (one.attributes["Manufacturer"], one.attributes["StudyID"]) == (("Samples",), ("S1",))
+                assert one.attributes["InstanceNumber"][0] in ("1", "2", "3")
+        assert told[0] == told[1]
+        derived = str(hand[0].SOPInstanceUID)
+        assert told[0][derived]["ImageType"] == ("DERIVED", "SECONDARY")
+        wanted = by_uid(choose=Choose.model_validate({"tags": ["ImageType !~ DERIVED"]}))
+        found = await archives.lookup().find(["vna"], wanted)
+        assert derived not in {one.sop_instance_uid for one in found.instances}
+        assert len(found.instances) == 2
