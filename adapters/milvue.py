@@ -179,6 +179,7 @@ class Milvue:
             properties=properties,
             hl7=hl7,
             documents=tuple(documents),
+            version=", ".join(dict.fromkeys(one.version for one in readings.values() if one.version)),
         )
 
     async def _ask_certificate(self) -> datetime | None:

@@ -60,6 +60,7 @@ class _Report(BaseModel):
 
 
 class _Said(BaseModel):
+    version: str | Number | None = None
     flag: _Flag | None = None
     hl7: str | None = None
     findings: list[_Seen] | None = None
@@ -75,6 +76,7 @@ class Reading:
     hl7: str | None = None
     report_title: str = ""
     report: str | None = None
+    version: str = ""
 
 
 def read_findings(said: dict[str, Any], command: str, language: str) -> Reading:
@@ -108,6 +110,7 @@ def read_findings(said: dict[str, Any], command: str, language: str) -> Reading:
         hl7=told.hl7 or None,
         report_title=(told.report.title if told.report else None) or f"Milvue {command}",
         report=_write_report(told.report) if told.report else None,
+        version=str(told.version or ""),
     )
 
 

@@ -52,7 +52,7 @@ class IntoArchive:
         if not prepared.objects:
             return Delivered("there is no object to store", stored=0)
         stored = await store(self._session, self._archive.peer, prepared.files, job.study_instance_uid or "")
-        return told_of(prepared, stored.count, stored.reference, stored.remarks)
+        return told_of(prepared, stored.count, stored.reference, stored.remarks, "read back")
 
     async def _prepare(self, job: Job, finished: Finished) -> Prepared:
         taken: Counter[str] = Counter()
@@ -83,17 +83,17 @@ class IntoPeer:
             return Delivered("there is no object to store", stored=0)
         study = job.study_instance_uid or ""
         stored = await dimse.store(self._peer, prepared.files, study, self._commitments)
-        return told_of(prepared, stored.count, stored.reference, stored.remarks)
+        return told_of(prepared, stored.count, stored.reference, stored.remarks, "confirmed")
 
 
 def told_of(
-    prepared: Prepared, count: int, reference: str | None, remarks: tuple[str, ...] = ()
+    prepared: Prepared, count: int, reference: str | None, remarks: tuple[str, ...], proof: str
 ) -> Delivered:
     """Only what came from the vendor is counted against what came from the vendor."""
     made = " made of the findings" if prepared.made else ""
     remarks = (*prepared.remarks, *remarks)
     said = f"; {'; '.join(remarks)}" if remarks else ""
-    return Delivered(f"{count} objects{made} stored and read back{said}", reference, count - prepared.made)
+    return Delivered(f"{count} objects{made} stored and {proof}{said}", reference, count - prepared.made)
 
 
 class IntoRis:

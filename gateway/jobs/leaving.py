@@ -71,8 +71,7 @@ class Preparation:
 
     def _maker(self, job: Job, finished: Finished) -> Maker:
         application = application_of(self._settings, job)
-        version = str(finished.properties.get("version", ""))
-        return Maker(str(job.id), application.display_name, application.manufacturer, version)
+        return Maker(str(job.id), application.display_name, application.manufacturer, finished.version)
 
 
 def application_of(settings: Settings, job: Job) -> Application:

@@ -21,6 +21,7 @@ def to_json(finished: Finished, work: Path) -> dict[str, Any]:
     """Files by their name in the work folder and their digest."""
     return {
         "summary": finished.summary,
+        "version": finished.version,
         "empty": finished.empty,
         "dicom": [_noted(path, work) for path in finished.dicom],
         "findings": [asdict(finding) for finding in finished.findings],
@@ -38,6 +39,7 @@ def to_json(finished: Finished, work: Path) -> dict[str, Any]:
 def from_json(stored: Mapping[str, Any], work: Path) -> Finished:
     return Finished(
         summary=stored["summary"],
+        version=stored.get("version", ""),
         empty=stored["empty"],
         dicom=tuple(work / one["name"] for one in stored["dicom"]),
         findings=tuple(

@@ -89,6 +89,7 @@ async def test_findings_become_objects_that_an_archive_holds_and_no_vendor_gets(
             assert complaints(path) == set()
             assert result.PatientID == KNEE.identity.patient_id
             assert (result.Manufacturer, result.ManufacturerModelName) == ("Milvue", "Milvue trauma")
+            assert result.SoftwareVersions == milvue.VERSION
         again = await house.ask(study_instance_uid=KNEE.identity.study_instance_uid)
         await house.settled(again["id"], "done")
         assert vendor.arrivals == dict.fromkeys(images, 2), "never its own results"
