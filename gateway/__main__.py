@@ -147,6 +147,25 @@ def resume(
     raise typer.Exit(command.act(config, "resume", job, as_json, study))
 
 
+@jobs.command()
+def export(
+    config: Config = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="check all histories: 0 intact, 1 tampered")
+    ] = False,
+    state: Annotated[str | None, typer.Option()] = None,
+    department: Annotated[str | None, typer.Option()] = None,
+    application: Annotated[str | None, typer.Option()] = None,
+    study: Annotated[str | None, typer.Option()] = None,
+    as_json: Json = False,
+) -> None:
+    """Jobs with their histories, a JSON object a line."""
+    from gateway.commands import jobs as command
+
+    filters: dict[str, Any] = {"state": state, "department": department, "application": application}
+    raise typer.Exit(command.export(config, {**filters, "study_instance_uid": study}, verify, as_json))
+
+
 def main() -> None:
     app()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pwd
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,7 +16,10 @@ from rich.table import Table
 
 from gateway.commands.opening import FAILED, complain, with_store
 from gateway.intake.views import JobView, view
+from gateway.jobs.chain import verify as verify_chains
 from gateway.jobs.store import Refused, Store
+
+_PAGE = 200
 
 
 def list_jobs(config: Path | None, filters: dict[str, Any], limit: int, as_json: bool) -> int:
@@ -71,6 +76,40 @@ def act(config: Path | None, what: str, job_id: str, as_json: bool, study: str |
         return 0
 
     return with_store(config, work)
+
+
+def export(config: Path | None, filters: dict[str, Any], verify: bool, as_json: bool) -> int:
+    return with_store(config, _verify(as_json) if verify else _export(filters))
+
+
+def _export(filters: dict[str, Any]) -> Callable[[Store], Awaitable[int]]:
+    async def work(store: Store) -> int:
+        after = None
+        while page := await store.find(limit=_PAGE, after=after, **filters):
+            for job in page:
+                events = await store.events_of(job.id)
+                shown = view(job, events, await store.deliveries_of(job.id)).model_dump(mode="json")
+                for said, event in zip(shown["events"], events, strict=True):
+                    said |= {"previous_hash": event.previous_hash, "hash": event.hash}
+                print(json.dumps(shown))
+            after = (page[-1].created_at, page[-1].id)
+        return 0
+
+    return work
+
+
+def _verify(as_json: bool) -> Callable[[Store], Awaitable[int]]:
+    async def work(store: Store) -> int:
+        verdict = await verify_chains(store)
+        if as_json:
+            print(json.dumps({"intact": not verdict.breaks, **asdict(verdict)}))
+        elif verdict.breaks:
+            complain(*verdict.breaks)
+        else:
+            print(f"intact: {verdict.jobs} jobs, {verdict.events} events, {verdict.seals} seals")
+        return FAILED if verdict.breaks else 0
+
+    return work
 
 
 async def _find(store: Store, job_id: str) -> UUID | None:

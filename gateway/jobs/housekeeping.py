@@ -1,4 +1,4 @@
-"""What nobody waits for: files that jobs left behind, and data that is kept no longer."""
+"""What nobody waits for: files that jobs left behind, data that is kept no longer, seals on the histories."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class Housekeeping:
             try:
                 await self.sweep()
                 await self.purge()
+                await self.seal()
             except (SQLAlchemyError, OSError) as trouble:
                 log.warning("housekeeping is put off", error=type(trouble).__name__)
             await asyncio.sleep(_PAUSE)
@@ -52,3 +53,9 @@ class Housekeeping:
         if purged:
             log.info("data kept long enough is removed", jobs=purged)
         return purged
+
+    async def seal(self) -> None:
+        """The log, which lies elsewhere, keeps what the seal was: the whole chain can't be made anew."""
+        sealed = await self._store.seal()
+        if sealed is not None:
+            log.info("histories sealed", jobs=len(sealed.heads), seal=sealed.hash)

@@ -145,6 +145,21 @@ class Event:
         return _digest([str(job_id), moment, self.state, self.what, self.detail, self.previous_hash])
 
 
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """The heads of the chains that had grown since the seal before, in a chain of their own."""
+
+    at: datetime
+    last_event_id: int
+    heads: Mapping[str, str]
+    previous_hash: str
+    hash: str = ""
+
+    def seal(self) -> str:
+        moment = self.at.astimezone(UTC).isoformat(timespec="microseconds")
+        return _digest([moment, self.last_event_id, dict(self.heads), self.previous_hash])
+
+
 def storable(value: Any) -> Any:
     """As PostgreSQL gives it back, so that a hash made before is the hash made after: no NUL, no half of a
     surrogate pair, whole numbers without a fraction, none that JSON doesn't know."""

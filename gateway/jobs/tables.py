@@ -127,6 +127,17 @@ job_events = Table(
     Index("job_events_by_job", "job_id", "id"),
 )
 
+seals = Table(
+    "seals",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", _moment, nullable=False),
+    Column("last_event_id", BigInteger, nullable=False),
+    Column("heads", JSONB, nullable=False),  # job id: hash of its last event
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
 deliveries = Table(
     "deliveries",
     metadata,

@@ -160,6 +160,19 @@ def upgrade() -> None:
     )
     op.execute(
         """
+        CREATE TABLE seals (
+            id BIGINT GENERATED ALWAYS AS IDENTITY,
+            at TIMESTAMP WITH TIME ZONE NOT NULL,
+            last_event_id BIGINT NOT NULL,
+            heads JSONB NOT NULL,
+            previous_hash TEXT NOT NULL,
+            hash TEXT NOT NULL,
+            PRIMARY KEY (id)
+        )
+        """
+    )
+    op.execute(
+        """
         CREATE TABLE deliveries (
             job_id UUID NOT NULL,
             destination TEXT NOT NULL,

@@ -6,6 +6,7 @@ wishes      what people and other systems ask for: create, join, cancel, resume,
 ledger      the proof of a job: instances and deliveries
 callbacks   the passes of vendors that call back, and what they did with them
 slides      which of our results stands on which slide
+seals       the heads of all histories, in a chain of their own
 reading     lists, events and counts, for those who look
 upkeep      what becomes of jobs that ended long ago
 """
@@ -17,6 +18,7 @@ from gateway.jobs.store.database import CHANNEL, PRESENCE, Refused, Superseded
 from gateway.jobs.store.ledger import Ledger
 from gateway.jobs.store.queue import Queue
 from gateway.jobs.store.reading import Reading
+from gateway.jobs.store.seals import Seals
 from gateway.jobs.store.slides import Slides
 from gateway.jobs.store.upkeep import Upkeep
 from gateway.jobs.store.wishes import Wishes
@@ -24,5 +26,5 @@ from gateway.jobs.store.wishes import Wishes
 __all__ = ["CHANNEL", "PRESENCE", "Refused", "Store", "Superseded"]
 
 
-class Store(Queue, Wishes, Ledger, Slides, Callbacks, Reading, Upkeep):
+class Store(Queue, Wishes, Ledger, Slides, Callbacks, Seals, Reading, Upkeep):
     """The jobs in PostgreSQL."""

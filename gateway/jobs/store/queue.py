@@ -189,8 +189,8 @@ class Queue(Database):
             values["at_vendor"] = False
         async with self._transaction() as connection:
             moved = await self._fenced(connection, job, values)
-            if what is not None:
-                await self._append(connection, moved, what, detail or {})
+            if what is not None or moved.state != job.state:
+                await self._append(connection, moved, what or moved.state.value, detail or {})
             due_now = at is None and after is not None and after <= 0
             place_is_free = job.at_vendor and not moved.at_vendor
             if due_now or place_is_free:
