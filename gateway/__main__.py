@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.jobs.states import State
+
 app = typer.Typer(
     help="The imaging AI gateway.", no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False
 )
@@ -96,7 +98,7 @@ def simulate(peer: Peer, port: Annotated[int, typer.Option(help="0 takes a free 
 @jobs.command("list")
 def list_jobs(
     config: Config = None,
-    state: Annotated[str | None, typer.Option()] = None,
+    state: Annotated[State | None, typer.Option()] = None,
     department: Annotated[str | None, typer.Option()] = None,
     application: Annotated[str | None, typer.Option()] = None,
     study: Annotated[str | None, typer.Option()] = None,
@@ -153,7 +155,7 @@ def export(
     verify: Annotated[
         bool, typer.Option("--verify", help="check all histories: 0 intact, 1 tampered")
     ] = False,
-    state: Annotated[str | None, typer.Option()] = None,
+    state: Annotated[State | None, typer.Option()] = None,
     department: Annotated[str | None, typer.Option()] = None,
     application: Annotated[str | None, typer.Option()] = None,
     study: Annotated[str | None, typer.Option()] = None,

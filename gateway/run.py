@@ -171,7 +171,7 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
             one.manufacturer for part in settings.departments.values() for one in part.applications.values()
         }
         lookup = Lookup({**archives, **{one.name: one for one in arrived}}, terms, makers)
-        vendors = Vendors(settings.adapters, session)
+        vendors = Vendors(settings, session)
         vendors.check(settings)
         writer = SlideWriter(store)
         signs = Signs(writer, servers)
@@ -229,6 +229,7 @@ async def listening(doors: web.Application, listen: Listen) -> AsyncIterator[int
 
 async def run(settings: Settings, only: Part | None = None) -> None:
     """The daemon: until SIGTERM or SIGINT."""
+    await asyncio.to_thread(Spool(settings.data_dir).open)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(database(settings, join=only is not None))
         await prepare(settings, url)

@@ -7,14 +7,25 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
+from gateway.contract import NeedsHuman
+
 
 class Spool:
     def __init__(self, data_dir: Path) -> None:
         self._root = data_dir / "spool"
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._root.chmod(0o700)
+
+    def open(self) -> None:
+        """Fails at the start rather than in the middle of the first job."""
+        try:
+            self._make()
+        except OSError as error:
+            raise NeedsHuman(
+                f"The folder for files of jobs, {self._root}, can't be used: {error.strerror}.",
+                "Give data_dir a folder that the gateway's user may write to.",
+            ) from None
 
     def folder(self, job_id: UUID) -> Path:
+        self._make()
         folder = self._root / str(job_id)
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
@@ -29,8 +40,14 @@ class Spool:
 
     def jobs(self) -> list[UUID]:
         """Whose files lie here."""
-        found = []
+        found: list[UUID] = []
+        if not self._root.exists():
+            return found
         for entry in self._root.iterdir():
             with suppress(ValueError):  # not ours
                 found.append(UUID(entry.name))
         return found
+
+    def _make(self) -> None:
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._root.chmod(0o700)

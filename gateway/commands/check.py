@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 from sqlalchemy.exc import OperationalError
 
-from gateway.commands.opening import FAILED, complain, go, read_settings
+from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings
 from gateway.contract import Health
 from gateway.jobs.destinations import check_reports
 from gateway.jobs.schema import newest, revision_of
@@ -29,7 +29,7 @@ def check(config: Path | None, offline: bool, as_json: bool) -> int:
 
 async def _offline(settings: Settings, as_json: bool) -> int:
     async with aiohttp.ClientSession() as session:
-        Vendors(settings.adapters, session).check(settings)
+        Vendors(settings, session).check(settings)
     check_reports(settings)
     if as_json:
         print(json.dumps({"ok": True, "peers": {}}))
@@ -40,7 +40,7 @@ async def _offline(settings: Settings, as_json: bool) -> int:
 
 async def _online(settings: Settings, as_json: bool) -> int:
     # The parts need no database to be built, only to be used.
-    async with build(settings, settings.database_url or "postgresql://") as house:
+    async with build(only_looking(settings), settings.database_url or "postgresql://") as house:
         peers = {f"archives.{name}": archive.check() for name, archive in house.archives.items()}
         for name, report in house.reports.items():
             peers[f"destinations.{name}"] = report.check()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from sqlalchemy.exc import OperationalError
-
 from gateway import run as house
 from gateway.commands.opening import FAILED, complain, go, read_settings
 from gateway.jobs import schema
@@ -19,9 +17,6 @@ def run(config: Path | None, only: Part | None) -> int:
     async def serve() -> int:
         try:
             await house.run(settings, only)
-        except OperationalError:
-            complain("the database doesn't answer; check database_url and that the server runs")
-            return FAILED
         except OSError as error:
             complain(f"{settings.listen.host}:{settings.listen.port}: {error.strerror}; see listen")
             return FAILED
@@ -35,11 +30,7 @@ def migrate(config: Path | None) -> int:
 
     async def upgrade() -> int:
         async with house.database(settings) as url:
-            try:
-                before, now = await asyncio.to_thread(schema.migrate, url)
-            except OperationalError:
-                complain("the database doesn't answer; check database_url and that the server runs")
-                return FAILED
+            before, now = await asyncio.to_thread(schema.migrate, url)
         print(
             f"the database is at {now}" if before == now else f"migrated from {before or 'nothing'} to {now}"
         )

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import secrets
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +23,7 @@ from rich.table import Table
 
 from gateway import embedded, journal
 from gateway.commands.opening import FAILED, complain, go
+from gateway.intake.incoming import gathering
 from gateway.run import build, listening, prepare, working
 from gateway.settings import Settings, load
 from gateway.simulate import archive, milvue, samples, sectra
@@ -32,6 +34,7 @@ from gateway.simulate.sectra_state import SectraState
 from gateway.simulate.serve import serve as open_peer
 
 _PATIENCE = 60.0
+_STOPPED = 130  # as shells say it of Ctrl-C
 _APPLICATION = "milvue-trauma"
 _PATHOLOGY = "milvue-slides"
 
@@ -106,12 +109,18 @@ class Followed:
 
 
 def demo(stays: bool) -> int:
-    return go(_demo(stays))
+    try:
+        return go(_demo(stays))
+    except asyncio.CancelledError:
+        return _STOPPED
 
 
 async def _demo(stays: bool) -> int:
-    journal.begin(logging.WARNING)
-    console = Console()
+    journal.begin(logging.ERROR)
+    console = Console(soft_wrap=True)
+    me = asyncio.current_task()
+    assert me is not None
+    _on_signals(me.cancel)  # whatever ends it, no process and no folder stays behind
     home = Path(tempfile.mkdtemp(prefix="gateway-demo-"))
     try:
         async with _hospital(home, console) as hospital:
@@ -121,10 +130,17 @@ async def _demo(stays: bool) -> int:
                     f"\nIt goes on: Sectra at {hospital.sectra.front.url}/ , gateway at {hospital.url}"
                 )
                 console.print(f"API token: {hospital.token}   (stop with Ctrl-C)")
-                await asyncio.Event().wait()
+                stopped = asyncio.Event()
+                _on_signals(stopped.set)
+                await stopped.wait()
             return 0 if ok else FAILED
     finally:
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _on_signals(act: Callable[[], object]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, act)
 
 
 @asynccontextmanager
@@ -143,6 +159,7 @@ async def _hospital(home: Path, console: Console) -> AsyncIterator[Hospital]:
         await prepare(settings, url)
         house = await stack.enter_async_context(build(settings, url))
         await stack.enter_async_context(working(house.engine))
+        await stack.enter_async_context(gathering(house.incoming))
         port = await stack.enter_async_context(listening(house.doors, settings.listen))
         console.print(
             f"gateway    http://127.0.0.1:{port}  (configured by {home}/gateway.yaml)\n", highlight=False

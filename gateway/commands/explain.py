@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway import embedded
 from gateway.archives.lookup import Found, NotYet, Wanted
-from gateway.commands.opening import FAILED, complain, go, read_settings
+from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
 from gateway.jobs.steps import URGENT
 from gateway.run import build
@@ -42,7 +42,7 @@ async def _explain(
         "priority": application.priority,
     }
     url = settings.database_url or embedded.running_url(settings.data_dir) or "postgresql://"
-    async with build(settings, url) as house:
+    async with build(only_looking(settings), url) as house:
 
         async def known(uids: Collection[str]) -> Collection[str]:
             try:

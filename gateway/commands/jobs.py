@@ -7,6 +7,7 @@ import os
 import pwd
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -35,8 +36,9 @@ def list_jobs(config: Path | None, filters: dict[str, Any], limit: int, as_json:
             table.add_column(title, no_wrap=title != "what is wrong")
         for job in found:
             wrong = job.error.message if job.error else ""
-            created = job.created_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-            table.add_row(created, str(job.id), job.application, job.state, str(job.attempt), wrong)
+            table.add_row(
+                _here(job.created_at), str(job.id), job.application, job.state, str(job.attempt), wrong
+            )
         Console(width=None if os.isatty(1) else 200).print(table)
         return 0
 
@@ -55,7 +57,7 @@ def show(config: Path | None, job_id: str, as_json: bool) -> int:
 
 
 def act(config: Path | None, what: str, job_id: str, as_json: bool, study: str | None = None) -> int:
-    who = f"command line ({pwd.getpwuid(os.getuid()).pw_name})"
+    who = f"command line ({_user()})"
 
     async def work(store: Store) -> int:
         known = await _find(store, job_id)
@@ -135,15 +137,32 @@ def _describe(job: JobView) -> str:
     lines = [
         f"job {job.id}",
         f"  {job.application} ({job.department}), adapter {job.adapter}, priority {job.priority}",
-        f"  {job.state}, try {job.attempt}" + (f", next at {job.next_at:%F %T}" if job.next_at else ""),
-        f"  instances promised {proof.promised}, sent {proof.sent}, acknowledged {proof.acknowledged};"
-        f" results received {proof.received}, stored {proof.stored}",
+        f"  {job.state}, try {job.attempt}" + (f", next at {_here(job.next_at)}" if job.next_at else ""),
+        f"  instances promised {_count(proof.promised)}, sent {_count(proof.sent)},"
+        f" acknowledged {_count(proof.acknowledged)};"
+        f" results received {_count(proof.received)}, stored {_count(proof.stored)}",
     ]
     if job.error:
         lines += [f"  {job.error.kind}: {job.error.message}", f"  what to do: {job.error.advice}"]
     for delivery in job.deliveries or []:
-        lines.append(f"  to {delivery.destination}: {delivery.state}, {delivery.attempts} tries")
+        lines.append(f"  to {delivery.destination}: {delivery.state}, attempts {delivery.attempts}")
     for event in job.events or []:
         detail = f"  {json.dumps(event.detail)}" if event.detail else ""
-        lines.append(f"  {event.at:%F %T}  {event.state:<11} {event.what}{detail}")
+        lines.append(f"  {_here(event.at)}  {event.state:<11} {event.what}{detail}")
     return "\n".join(lines)
+
+
+def _here(moment: datetime) -> str:
+    return f"{moment.astimezone():%F %T}"
+
+
+def _count(known: int | None) -> str:
+    return "–" if known is None else str(known)
+
+
+def _user() -> str:
+    """Containers run under numbers that no name belongs to."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())

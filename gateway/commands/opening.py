@@ -10,6 +10,9 @@ from typing import Any
 
 import typer
 import uvloop
+from cryptography.fernet import Fernet
+from pydantic import SecretStr
+from sqlalchemy.exc import OperationalError
 
 from gateway import journal
 from gateway.contract import Failure
@@ -45,8 +48,18 @@ def go(main: Coroutine[Any, Any, int]) -> int:
     except Failure as failure:
         complain(failure.message, failure.advice)
         return FAILED
+    except OperationalError:
+        complain("the database doesn't answer; check database_url and that the server runs")
+        return FAILED
     except KeyboardInterrupt:
         return 130
+
+
+def only_looking(settings: Settings) -> Settings:
+    """For commands that need no stored secret: run by root, they would else make a key that is root's."""
+    if settings.secret_keys:
+        return settings
+    return settings.model_copy(update={"secret_keys": [SecretStr(Fernet.generate_key().decode())]})
 
 
 @asynccontextmanager

@@ -42,7 +42,6 @@ class Incoming:
         self._store = store
         self._clean_every = clean_every
         self._root = incoming_root(settings.data_dir)
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._last: dict[Path, float] = {}
         self._jobs: dict[Path, UUID] = {}
         self._lock = threading.Lock()
@@ -52,6 +51,7 @@ class Incoming:
         folder = self._root / application / header.study_instance_uid
         with self._lock:
             if not folder.is_dir():
+                self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 for one in (self._root, folder.parent):
                     _sync(one)

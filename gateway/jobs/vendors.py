@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -10,37 +9,37 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from gateway.contract import Adapter, NeedsHuman
-from gateway.sections import AdapterSettings
 from gateway.settings import Misconfigured, Settings
 
 
 class Vendors:
     """Raises Misconfigured for an adapter that isn't installed and options it doesn't know."""
 
-    def __init__(self, configured: Mapping[str, AdapterSettings], session: aiohttp.ClientSession) -> None:
+    def __init__(self, settings: Settings, session: aiohttp.ClientSession) -> None:
         self._session = session
         self._kinds: dict[str, type[Adapter]] = {}
         self._options: dict[str, BaseModel] = {}
         installed = {point.name: point for point in entry_points(group="gateway.adapters")}
         problems: list[str] = []
-        for name, settings in configured.items():
-            if settings.kind not in installed:
+        for name, one in settings.adapters.items():
+            if one.kind not in installed:
                 allowed = ", ".join(sorted(installed)) or "none is installed"
-                problems.append(f"adapters.{name}.kind: no adapter {settings.kind}; allowed: {allowed}")
+                unknown = f"is {one.kind}, which isn't installed; allowed: {allowed}"
+                problems.append(settings.told(("adapters", name, "kind"), unknown))
                 continue
-            kind: type[Adapter] = installed[settings.kind].load()
+            kind: type[Adapter] = installed[one.kind].load()
             try:
-                self._options[name] = kind.Options.model_validate(settings.options)
+                self._options[name] = kind.Options.model_validate(one.options)
             except ValidationError as error:
-                problems += _sentences(name, kind.Options, error)
+                problems += _sentences(settings, name, kind.Options, error)
             self._kinds[name] = kind
         if problems:
             raise Misconfigured(problems)
-        self.rates = {name: settings.rate for name, settings in configured.items()}
+        self.rates = {name: one.rate for name, one in settings.adapters.items()}
         self.limits = {
-            name: settings.max_concurrent
-            for name, settings in configured.items()
-            if settings.max_concurrent is not None
+            name: one.max_concurrent
+            for name, one in settings.adapters.items()
+            if one.max_concurrent is not None
         }
 
     @property
@@ -75,15 +74,16 @@ class Vendors:
             raise Misconfigured(problems)
 
 
-def _sentences(name: str, options: type[BaseModel], error: ValidationError) -> list[str]:
+def _sentences(settings: Settings, name: str, options: type[BaseModel], error: ValidationError) -> list[str]:
     sentences = []
     for problem in error.errors(include_input=False):
-        place = ".".join(("adapters", name, *map(str, problem["loc"])))
+        place = ("adapters", name, *problem["loc"])
         if problem["type"] == "extra_forbidden":
             allowed = ", ".join(sorted({"kind", "max_concurrent", "rate", *options.model_fields}))
-            sentences.append(f"{place} is not a key here; allowed: {allowed}")
+            sentences.append(settings.told(place, f"is not a key here; allowed: {allowed}"))
         elif problem["type"] == "missing":
-            sentences.append(f"{place} is missing")
+            sentences.append(settings.told(place, "is missing"))
         else:
-            sentences.append(f"{place}: {problem['msg'].removeprefix('Value error, ')}")
+            reason = problem["msg"].removeprefix("Value error, ")
+            sentences.append(settings.told(place, f"can't be used: {reason}"))
     return sentences
