@@ -10,7 +10,9 @@
     jobs.destinations       archives (objects put right by .leaving), the RIS
     jobs.steps, .engine     what is done in each state; who does it, and when
     jobs.housekeeping       files that jobs left behind, data kept long enough
-    intake                  the doors: sectra (/ia), vendors (/adapters), rest (/api/v1), health
+    intake                  the doors: sectra (/ia), vendors (/adapters), stow (/dicomweb), rest (/api/v1),
+                            health
+    intake.incoming         studies that were sent to us, once they are quiet
     intake.dimse            the storage service, beside the workers: archives send it what they ask for
 
 A job comes in through a door, is committed by the store, and claimed by the engine, which takes it from step
@@ -47,7 +49,8 @@ from gateway.dicom.association import Peer
 from gateway.intake import health, problems, rest, sectra
 from gateway.intake.access import Access
 from gateway.intake.dimse import DimseDoor, storing
-from gateway.intake.incoming import Incoming
+from gateway.intake.incoming import Incoming, gathering
+from gateway.intake.stow import StowDoor
 from gateway.intake.vendors import VendorDoor
 from gateway.jobs.cipher import Cipher
 from gateway.jobs.destinations import IntoArchive, IntoPeer, IntoRis
@@ -163,8 +166,7 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         arrived = [
             ArrivedStudies(name, settings.data_dir)
             for part in settings.departments.values()
-            for name, one in part.applications.items()
-            if one.ae_title is not None
+            for name in part.applications
         ]
         terms = {name: Terms(one.only_online, one.hours, one.rate) for name, one in settings.archives.items()}
         makers = {
@@ -198,7 +200,11 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         )
         doors.add_routes(sectra_door.routes())
         doors.add_routes(vendor_door.routes())
-        doors.add_routes(rest.RestDoor(settings, store, Access(settings.api_tokens)).routes())
+        access = Access(settings.api_tokens)
+        stow_door = StowDoor(settings, access, staging, incoming)
+        doors.add_routes(stow_door.routes())
+        doors.on_startup.append(stow_door.prepare)
+        doors.add_routes(rest.RestDoor(settings, store, access).routes())
         doors.add_routes(health.HealthDoor(store, url).routes())
         yield House(
             store,
@@ -237,12 +243,13 @@ async def run(settings: Settings, only: Part | None = None) -> None:
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        await stack.enter_async_context(gathering(house.incoming))
         if only != "intake":
             await stack.enter_async_context(working(house.engine))
             await stack.enter_async_context(tidying(house.housekeeping))
             if settings.dimse is not None:
                 where = settings.dimse.host, settings.dimse.port
-                await stack.enter_async_context(storing(house.storage, house.incoming, *where))
+                await stack.enter_async_context(storing(house.storage, *where))
         if only != "workers":
             port = await stack.enter_async_context(listening(house.doors, settings.listen))
             log.info("listening", host=settings.listen.host, port=port, version=__version__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 from collections.abc import Sequence
@@ -20,12 +21,21 @@ class Access:
     def __init__(self, tokens: Sequence[ApiToken]) -> None:
         self._tokens = tokens
 
-    def require(self, request: web.Request, role: Role) -> str:
-        """The caller's name, if the token's role reaches so far."""
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise Problem(401, "a token is needed: Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
-        digest = hashlib.sha256(token.strip().encode()).hexdigest()
+    def require(self, request: web.Request, role: Role, *, basic: bool = False) -> str:
+        """The caller's name, if the token's role reaches so far. `basic`: also as the password of Basic, for
+        callers that know nothing else; whoever opens that to browsers lets other sites call with it."""
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        token = given.strip() if scheme.lower() == "bearer" else ""
+        if basic and scheme.lower() == "basic":
+            token = _password_of(given)
+        if not token:
+            needed = "a token is needed: Authorization: Bearer …"
+            schemes = "Bearer"
+            if basic:
+                needed += " (or Basic with the token as the password)"
+                schemes += ', Basic realm="gateway"'
+            raise Problem(401, needed, {"WWW-Authenticate": schemes})
+        digest = hashlib.sha256(token.encode()).hexdigest()
         for known in self._tokens:
             if hmac.compare_digest(known.sha256.lower(), digest):
                 if _RANK[known.role] < _RANK[role]:
@@ -34,3 +44,10 @@ class Access:
         raise Problem(
             401, "this token isn't among api_tokens", {"WWW-Authenticate": 'Bearer error="invalid_token"'}
         )
+
+
+def _password_of(given: str) -> str:
+    try:
+        return base64.b64decode(given, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""

@@ -102,7 +102,7 @@ class DimseDoor:
         application = self._applications.get(called.strip())
         header = arrival.finish()
         if application is not None:
-            self._incoming.keep(application, header, arrival.path)
+            self._incoming.keep(application, [(header, arrival.path)])
             return Verdict()
         if self._landing.place(arrival, header):
             return Verdict()
@@ -111,18 +111,15 @@ class DimseDoor:
 
 
 @asynccontextmanager
-async def storing(door: DimseDoor, incoming: Incoming, host: str, port: int) -> AsyncIterator[int]:
+async def storing(door: DimseDoor, host: str, port: int) -> AsyncIterator[int]:
     """The storage service at work; yields its port."""
     try:
         port = await asyncio.to_thread(door.start, host, port)
     except OSError as error:
         raise Misconfigured([f"dimse: can't listen on {host}, port {port}: {error.strerror}"]) from None
-    task = asyncio.create_task(incoming.run())
     try:
         yield port
     finally:
-        task.cancel()
-        await asyncio.wait([task])
         await asyncio.to_thread(door.stop)
 
 

@@ -12,6 +12,8 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -46,26 +48,35 @@ class Incoming:
         self._jobs: dict[Path, UUID] = {}
         self._lock = threading.Lock()
 
-    def keep(self, application: str, header: Header, path: Path) -> None:
-        """Called from the threads of associations; afterwards the instance survives a power cut."""
-        folder = self._root / application / header.study_instance_uid
-        with self._lock:
-            if not folder.is_dir():
-                self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                for one in (self._root, folder.parent):
-                    _sync(one)
-            place = place_of(folder, header.sop_instance_uid)
-            path.replace(place)
-            self._last[folder] = time.monotonic()
-            kept, held = os.open(place, os.O_RDONLY), os.open(folder, os.O_RDONLY)
-        # The name first: most file systems then write both in one go. Outside of the lock, others go on.
+    def keep(self, application: str, arrived: Sequence[tuple[Header, Path]]) -> None:
+        """Called from other threads; afterwards the instances survive a power cut."""
+        opened: list[int] = []
         try:
-            os.fsync(kept)
-            os.fsync(held)
+            for _, path in arrived:
+                opened.append(os.open(path, os.O_RDONLY))
+            folders = set()
+            with self._lock:
+                for header, path in arrived:
+                    folder = self._root / application / header.study_instance_uid
+                    self._place(path, place_of(folder, header.sop_instance_uid))
+                    folders.add(folder)
+                opened += [os.open(folder, os.O_RDONLY) for folder in folders]
+            # The names first: most file systems then write both in one go. Outside of the lock, others go on.
+            for one in opened:
+                os.fsync(one)
         finally:
-            os.close(kept)
-            os.close(held)
+            for one in opened:
+                os.close(one)
+
+    def _place(self, path: Path, place: Path) -> None:
+        folder = place.parent
+        if not folder.is_dir():
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for one in (self._root, folder.parent):
+                _sync(one)
+        path.replace(place)
+        self._last[folder] = time.monotonic()
 
     def folder_of(self, job: Job) -> Path | None:
         """Where the study lies that the job came with."""
@@ -96,7 +107,7 @@ class Incoming:
         """What was here before we started has been quiet since its youngest instance came."""
         now, wall = time.monotonic(), time.time()
         for folder in self._root.glob("*/*"):
-            if "@" not in folder.name:
+            if "@" not in folder.name and folder.is_dir():  # what lies in .arriving is nobody's yet
                 youngest = max((one.stat().st_mtime for one in folder.iterdir()), default=0.0)
                 with self._lock:
                     self._last.setdefault(folder, now - max(0.0, wall - youngest))
@@ -108,7 +119,10 @@ class Incoming:
                 found = self._settings.application(folder.parent.name)
                 if found is None or time.monotonic() - last < found[1].settle:
                     continue
-                folder.rename(folder.with_name(f"{folder.name}@{uuid4()}"))
+                with suppress(FileNotFoundError):  # another process with this data_dir has closed it
+                    if 0 <= time.time() - folder.stat().st_mtime < found[1].settle:
+                        continue  # or is writing to it
+                    folder.rename(folder.with_name(f"{folder.name}@{uuid4()}"))
                 del self._last[folder]
         return sorted(self._root.glob("*/*@*"))
 
@@ -157,6 +171,17 @@ class Incoming:
                 continue
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             del self._jobs[folder]
+
+
+@asynccontextmanager
+async def gathering(incoming: Incoming) -> AsyncIterator[None]:
+    """What is sent to us becomes jobs."""
+    task = asyncio.create_task(incoming.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def _is_over(job: Job) -> bool:

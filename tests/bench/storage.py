@@ -35,7 +35,7 @@ def serve(folder: Path, durable: bool) -> None:
     def take(arrival: Arrival, called: str) -> Verdict:
         header = arrival.finish()
         if durable:
-            incoming.keep("ct", header, arrival.path)
+            incoming.keep("ct", [(header, arrival.path)])
             return Verdict()
         arrival.path.replace(place_of(folder, header.sop_instance_uid))
         return Verdict()
