@@ -23,6 +23,7 @@ from rich.table import Table
 
 from gateway import embedded, journal
 from gateway.commands.opening import FAILED, complain, go
+from gateway.intake.incoming import gathering
 from gateway.run import build, listening, prepare, working
 from gateway.settings import Settings, load
 from gateway.simulate import archive, milvue, samples, sectra
@@ -158,6 +159,7 @@ async def _hospital(home: Path, console: Console) -> AsyncIterator[Hospital]:
         await prepare(settings, url)
         house = await stack.enter_async_context(build(settings, url))
         await stack.enter_async_context(working(house.engine))
+        await stack.enter_async_context(gathering(house.incoming))
         port = await stack.enter_async_context(listening(house.doors, settings.listen))
         console.print(
             f"gateway    http://127.0.0.1:{port}  (configured by {home}/gateway.yaml)\n", highlight=False
