@@ -29,6 +29,7 @@ from gateway.intake.views import JobList, JobView, view
 from gateway.jobs.records import Job, NewJob
 from gateway.jobs.states import State
 from gateway.jobs.store import Refused, Store
+from gateway.jobs.store.reading import Place
 from gateway.settings import Settings
 
 
@@ -178,7 +179,7 @@ class RestDoor:
         self._access.require(request, "viewer")
         last = _last_event(request.headers.get("Last-Event-ID", ""))
         if last is None:
-            last = await self._store.last_event_id()
+            last = await self._store.last_place()
         response = web.StreamResponse(headers={"Cache-Control": "no-cache"})
         response.content_type = "text/event-stream"
         with suppress(ConnectionResetError):  # whoever listened has gone
@@ -186,11 +187,11 @@ class RestDoor:
             await self._tell_events(response, last)
         return response
 
-    async def _tell_events(self, response: web.StreamResponse, last: int) -> NoReturn:
+    async def _tell_events(self, response: web.StreamResponse, last: Place) -> NoReturn:
         await response.write(b": listening\n\n")
         while True:
-            for event_id, job_id, event in await self._store.events_since(last):
-                last = event_id
+            for place, job_id, event in await self._store.events_since(last):
+                last = place
                 data = json.dumps(
                     {
                         "job_id": str(job_id),
@@ -200,7 +201,7 @@ class RestDoor:
                         "detail": event.detail,
                     }
                 )
-                await response.write(f"id: {event_id}\nevent: job\ndata: {data}\n\n".encode())
+                await response.write(f"id: {place[0]}-{place[1]}\nevent: job\ndata: {data}\n\n".encode())
             await asyncio.sleep(_EVENTS_PAUSE)
             await response.write(b": \n\n")
 
@@ -240,9 +241,10 @@ def _limit(text: str) -> int:
     return int(text)
 
 
-def _last_event(text: str) -> int | None:
+def _last_event(text: str) -> Place | None:
     """Nonsense is as good as nothing: the listener then hears what comes from now on."""
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+    found = re.fullmatch(r"([0-9]{1,18})-([0-9]{1,18})", text)
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 def _moment(text: str | None) -> datetime | None:

@@ -124,7 +124,11 @@ job_events = Table(
     Column("detail", JSONB, nullable=False),
     Column("previous_hash", Text, nullable=False),
     Column("hash", Text, nullable=False),
+    Column(
+        "transaction", BigInteger, nullable=False, server_default=text("pg_current_xact_id()::text::bigint")
+    ),
     Index("job_events_by_job", "job_id", "id"),
+    Index("job_events_followed", "transaction", "id"),
 )
 
 seals = Table(

@@ -226,9 +226,15 @@ def upgrade() -> None:
             detail JSONB NOT NULL,
             previous_hash TEXT NOT NULL,
             hash TEXT NOT NULL,
+            transaction BIGINT DEFAULT pg_current_xact_id()::text::bigint NOT NULL,
             PRIMARY KEY (id),
             FOREIGN KEY(job_id) REFERENCES jobs (id)
         )
+        """
+    )
+    op.execute(
+        """
+        CREATE INDEX job_events_followed ON job_events (transaction, id)
         """
     )
     op.execute(

@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from crew import BRISK, Script, ask_for, at_work, bring, reaches
 from cryptography.fernet import Fernet
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, update
 
 from gateway.jobs import schema
 from gateway.jobs.chain import find_break
@@ -20,7 +20,7 @@ from gateway.jobs.cipher import Cipher
 from gateway.jobs.engine import Engine
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
-from gateway.jobs.tables import metadata
+from gateway.jobs.tables import jobs, metadata
 
 
 def rows(url, statement):
@@ -165,12 +165,28 @@ async def test_appends_at_once_keep_the_chain_whole(open_store, database_url):
 async def test_who_follows_the_events_misses_none_that_is_committed_late(store, database_url):
     job, _ = await store.create(ask_for())
     other, _ = await store.create(ask_for())
-    last = await store.last_event_id()
+    last = await store.last_place()
     async with store._transaction() as slow:
         await store._append(slow, await store._locked(slow, job.id), "slow", {})
         await store.cancel(other.id, "me")
         assert await store.events_since(last) == []
     assert [event.what for _, _, event in await store.events_since(last)] == ["slow", "cancelled"]
+
+
+async def test_nor_one_of_a_transaction_that_began_before_and_wrote_after(store):
+    """Numbers and transactions may come in opposite orders: either alone would pass one over."""
+    job, _ = await store.create(ask_for())
+    other, _ = await store.create(ask_for())
+    last = await store.last_place()
+    async with store._transaction() as late:
+        async with store._transaction() as early:
+            await early.execute(update(jobs).where(jobs.c.id == job.id).values(priority=1))
+            await store._append(late, await store._locked(late, other.id), "began later, wrote first", {})
+            await store._append(early, await store._locked(early, job.id), "began first, wrote later", {})
+        heard = await store.events_since(last)
+        assert [event.what for _, _, event in heard] == ["began first, wrote later"]
+    heard = await store.events_since(heard[-1][0])
+    assert [event.what for _, _, event in heard] == ["began later, wrote first"]
 
 
 # -- a full table -----------------------------------------------------------------------------------------

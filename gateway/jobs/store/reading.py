@@ -12,9 +12,11 @@ from gateway.jobs.records import Event, Job
 from gateway.jobs.store.database import Database
 from gateway.jobs.tables import ALIVE, job_events, jobs
 
-# Numbers are given before the commit, so that a lower one may appear after a higher one. Whoever follows the
-# events by number sees none before all transactions older than its own have ended.
-_SETTLED = text("age(job_events.xmin) > age(pg_snapshot_xmin(pg_current_snapshot())::xid)")
+# An event is seen when its transaction has committed, and transactions don't commit in the order of their
+# numbers. Whoever follows the events goes by transaction, and hears of none before all older ones have ended.
+_HORIZON = text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+
+Place = tuple[int, int]  # the transaction of an event, and its number
 
 
 class Reading(Database):
@@ -49,24 +51,33 @@ class Reading(Database):
         async with self._engine.connect() as connection:
             return [Event(**row) for row in (await connection.execute(statement)).mappings()]
 
-    async def events_since(self, last_id: int, limit: int = 500) -> list[tuple[int, UUID, Event]]:
+    async def events_since(self, last: Place, limit: int = 500) -> list[tuple[Place, UUID, Event]]:
         columns = [job_events.c[f.name] for f in fields(Event)]
         statement = (
-            select(job_events.c.id, job_events.c.job_id, *columns)
-            .where(job_events.c.id > last_id, _SETTLED)
-            .order_by(job_events.c.id)
+            select(job_events.c.transaction, job_events.c.id, job_events.c.job_id, *columns)
+            .where(
+                tuple_(job_events.c.transaction, job_events.c.id) > last,
+                job_events.c.transaction < _HORIZON,
+            )
+            .order_by(job_events.c.transaction, job_events.c.id)
             .limit(limit)
         )
         async with self._engine.connect() as connection:
             rows = (await connection.execute(statement)).mappings()
             return [
-                (row["id"], row["job_id"], Event(**{f.name: row[f.name] for f in fields(Event)}))
+                (
+                    (row["transaction"], row["id"]),
+                    row["job_id"],
+                    Event(**{f.name: row[f.name] for f in fields(Event)}),
+                )
                 for row in rows
             ]
 
-    async def last_event_id(self) -> int:
+    async def last_place(self) -> Place:
+        """Where one begins who wants to hear of all that is yet to come."""
         async with self._engine.connect() as connection:
-            return int(await connection.scalar(select(func.coalesce(func.max(job_events.c.id), 0))) or 0)
+            horizon = await connection.scalar(select(_HORIZON))
+            return int(horizon or 0), 0
 
     async def count_by_state(self) -> dict[tuple[str, str], int]:
         """The living jobs by application and state."""
