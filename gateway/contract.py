@@ -304,9 +304,8 @@ class Adapter(Protocol):
 
     Options: ClassVar[type[BaseModel]]
     interactive: ClassVar[bool]  # False: the engine answers a `modify` itself, from the stored result
-    needs_study: ClassVar[
-        bool
-    ]  # False: it works on the slide; no archive is asked, `submit` gets no instances
+    # False: it works on the slide; no archive is asked, `submit` gets no instances
+    needs_study: ClassVar[bool]
 
     def __init__(self, options: Any, session: aiohttp.ClientSession, work: Path) -> None: ...
 

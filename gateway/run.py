@@ -106,10 +106,15 @@ async def database(settings: Settings, *, join: bool = True) -> AsyncIterator[st
 
 
 async def prepare(settings: Settings, url: str) -> None:
-    """Migrate, or refuse to start on tables of another release."""
     if settings.migrate_on_start:
         await asyncio.to_thread(migrate, url)
-    elif await asyncio.to_thread(revision_of, url) != newest():
+    else:
+        await require_tables(url)
+
+
+async def require_tables(url: str) -> None:
+    """Refuse to work on tables of another release."""
+    if await asyncio.to_thread(revision_of, url) != newest():
         raise Misconfigured(["the database isn't migrated to this release: run gateway migrate first"])
 
 

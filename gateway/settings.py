@@ -181,7 +181,10 @@ def _sentence(tree: ConfigurationTree, problem: Any) -> str:
         return f"{tree.place(loc[:-1])}: {tree.dotted(loc)} is missing"
     if kind == "union_tag_not_found":
         return f"{tree.place(loc)}: {tree.dotted(loc)}.kind is missing"
-    message = message.removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind == "union_tag_invalid":
+        named, allowed = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
+        return f"{tree.place((*loc, 'kind'))}: {tree.dotted(loc)}.kind: no kind {named}; allowed: {allowed}"
+    message = message.removeprefix("Value error, ").replace("Input should be", "should be", 1)
     return f"{tree.place(loc)}: {tree.dotted(loc) or 'configuration'}: {message}"
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from gateway import journal
 from gateway.contract import Failure
 from gateway.jobs.store import Store
-from gateway.run import database, open_store, prepare
+from gateway.run import database, open_store, require_tables
 from gateway.settings import Misconfigured, Settings, config_path, load, process_environment
 
 FAILED = 1
@@ -65,7 +65,7 @@ def only_looking(settings: Settings) -> Settings:
 @asynccontextmanager
 async def store_of(settings: Settings) -> AsyncIterator[Store]:
     async with database(settings) as url:
-        await prepare(settings, url)
+        await require_tables(url)  # whoever only looks must not change them under those who work
         async with open_store(settings, url) as store:
             yield store
 

@@ -6,6 +6,7 @@ import asyncio
 import signal
 
 from gateway.commands.opening import FAILED, complain, go
+from gateway.simulate.milvue import TOKEN
 from gateway.simulate.serve import KINDS, Kind, serve
 
 
@@ -17,6 +18,8 @@ def simulate(peer: Kind, port: int) -> int:
             complain(f"port {port}: {error.strerror}")
             return FAILED
         print(f"{peer} at http://127.0.0.1:{taken}", flush=True)
+        if peer == "milvue":
+            print(f"it takes the token {TOKEN}", flush=True)
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)

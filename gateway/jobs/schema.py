@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, func, select
 
 import migrations
+from gateway.contract import NeedsHuman
 
 _LOCK = 0x6D696772
 
@@ -22,6 +23,11 @@ def migrate(url: str) -> tuple[str | None, str]:
         with engine.begin() as connection:
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
             before = _revision(connection)
+            if before is not None and before not in _known():
+                raise NeedsHuman(
+                    f"The database is at {before}, which this release doesn't know.",
+                    "A newer release has migrated it: run that one, or restore the backup from before.",
+                )
             config = _config()
             config.attributes["connection"] = connection
             alembic.command.upgrade(config, "head")
@@ -43,6 +49,10 @@ def newest() -> str:
     head = ScriptDirectory.from_config(_config()).get_current_head()
     assert head is not None
     return head
+
+
+def _known() -> set[str]:
+    return {one.revision for one in ScriptDirectory.from_config(_config()).walk_revisions()}
 
 
 def _revision(connection: Connection) -> str | None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import aiohttp
+import psycopg
 import pytest
 
 from gateway.jobs.vendors import Vendors
@@ -59,6 +60,25 @@ async def test_a_database_that_is_away_is_said_in_one_sentence(tmp_path: Path) -
     code, said, complained = await gateway("jobs", "list", "--config", str(config))
     assert (code, said) == (1, "")
     assert complained == "the database doesn't answer; check database_url and that the server runs\n"
+
+
+async def test_looking_changes_no_table(tmp_path: Path, empty_database_url: str) -> None:
+    """A newer release looks on while older replicas run."""
+    config = write(tmp_path, UNREACHABLE + f'database_url: "{empty_database_url}"\nsecret_keys: [{KEY}]\n')
+    code, said, complained = await gateway("jobs", "list", "--config", str(config))
+    assert (code, said) == (1, "")
+    assert complained == "the database isn't migrated to this release: run gateway migrate first\n"
+
+
+async def test_an_older_release_says_that_the_tables_are_newer(tmp_path: Path, database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    config = write(tmp_path, UNREACHABLE + f'database_url: "{database_url}"\nsecret_keys: [{KEY}]\n')
+    for command in ("run", "migrate"):
+        code, said, complained = await gateway(command, "--config", str(config))
+        assert (code, said) == (1, "")
+        assert complained.startswith("The database is at 9999, which this release doesn't know.")
+        assert "Traceback" not in complained
 
 
 async def test_a_state_that_is_none_is_wrong_use() -> None:

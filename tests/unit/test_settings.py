@@ -113,6 +113,21 @@ def test_no_secret_is_shown(write):
             "${NO_SUCH}",
             "gateway.yaml line 15: archives.vna.password: the environment variable NO_SUCH isn't set",
         ),
+        (
+            "port: 8080}",
+            "port: http}",
+            "gateway.yaml line 2: listen.port: should be a valid integer",
+        ),
+        (
+            "acknowledge: stored",
+            "acknowledge: never",
+            "gateway.yaml line 8: sectra.acknowledge: should be 'stored' or 'temporary'",
+        ),
+        (
+            "kind: dicomweb",
+            "kind: dicom",
+            "gateway.yaml line 15: archives.vna.kind: no kind dicom; allowed: 'dicomweb', 'dimse'",
+        ),
         ("port: 8080}", "port: 8080", "gateway.yaml line 3: isn't YAML"),
         ("listen:", "public_url:", "gateway.yaml line 2: public_url stands twice"),
     ],

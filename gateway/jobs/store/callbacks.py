@@ -218,16 +218,6 @@ class Callbacks(Database):
             if job is not None and known is not None:
                 await self._note_tiles(connection, job, known)
 
-    async def calls_of(self, job_id: UUID) -> list[tuple[str, int | None, str | None]]:
-        """Each call: what, bytes, outcome."""
-        statement = (
-            select(vendor_calls.c.what, vendor_calls.c.bytes, vendor_calls.c.outcome)
-            .where(vendor_calls.c.job_id == job_id)
-            .order_by(vendor_calls.c.id)
-        )
-        async with self._engine.connect() as connection:
-            return [(row.what, row.bytes, row.outcome) for row in await connection.execute(statement)]
-
     # -- results --------------------------------------------------------------------------------------
 
     async def remember_result(self, job_id: UUID, result_id: int, version: str, shown: object) -> None:
