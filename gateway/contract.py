@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import aiohttp
 from aiohttp import web
@@ -297,6 +297,25 @@ class Route:
     method: str
     path: str
     handle: Handler
+
+
+INBOX = "inbox"  # below the work folder, when `poll` is called
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who stores a vendor's results with us by C-STORE."""
+
+    ae_title: str
+    host: str
+
+
+@runtime_checkable
+class Returning(Protocol):
+    """What an adapter has besides, if its vendor brings the results to us. Those that belong to the job lie
+    in the inbox; whether they are of its study, and complete, is the adapter's to judge."""
+
+    def senders(self) -> Iterable[Sender]: ...
 
 
 class Adapter(Protocol):

@@ -50,6 +50,7 @@ from gateway.intake import health, problems, rest, sectra
 from gateway.intake.access import Access
 from gateway.intake.dimse import DimseDoor, storing
 from gateway.intake.incoming import Incoming, gathering
+from gateway.intake.returned import Returned
 from gateway.intake.stow import StowDoor
 from gateway.intake.vendors import VendorDoor
 from gateway.jobs.cipher import Cipher
@@ -221,7 +222,7 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
             reports,
             lookup,
             incoming,
-            DimseDoor(settings, landing, incoming, commitments),
+            DimseDoor(settings, landing, incoming, commitments, Returned(store, vendors.senders, spool)),
             doors,
         )
 

@@ -1,18 +1,24 @@
-"""Where files of a job lie while it runs: data_dir/spool/<job>, unreadable to other users."""
+"""Where files of a job lie while it runs, unreadable to other users:
+
+    spool/<job>/    what a step makes; gone with it
+    inbox/<job>/    what the vendor stored with us for it; there until the job ends
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
-from gateway.contract import NeedsHuman
+from gateway.contract import INBOX, NeedsHuman
 
 
 class Spool:
     def __init__(self, data_dir: Path) -> None:
         self._root = data_dir / "spool"
+        self._inboxes = data_dir / "inbox"
 
     def open(self) -> None:
         """Fails at the start rather than in the middle of the first job."""
@@ -31,23 +37,53 @@ class Spool:
         return folder
 
     def empty(self, job_id: UUID) -> Path:
-        """A folder with nothing in it: what a broken-off try has left there is void."""
+        """A folder with nothing in it but the inbox: what a broken-off try has left there is void."""
         self.remove(job_id)
-        return self.folder(job_id)
+        folder = self.folder(job_id)
+        inbox = self._inboxes / str(job_id)
+        if inbox.is_dir():
+            (folder / INBOX).mkdir(mode=0o700)
+            for path in inbox.glob("*.dcm"):
+                os.link(path, folder / INBOX / path.name)
+        return folder
 
     def remove(self, job_id: UUID) -> None:
         shutil.rmtree(self._root / str(job_id), ignore_errors=True)
 
+    def receive(self, job_id: UUID, sop_instance_uid: str, path: Path) -> None:
+        """Called from other threads; afterwards the result survives a power cut. One that comes again
+        replaces the first."""
+        folder = self._inboxes / str(job_id)
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for one in (self._inboxes.parent, self._inboxes):
+                _sync(one)
+        _sync(path)
+        path.replace(folder / f"{sop_instance_uid}.dcm")
+        _sync(folder)
+
+    def forget(self, job_id: UUID) -> None:
+        """The job has ended."""
+        self.remove(job_id)
+        shutil.rmtree(self._inboxes / str(job_id), ignore_errors=True)
+
     def jobs(self) -> list[UUID]:
         """Whose files lie here."""
         found: list[UUID] = []
-        if not self._root.exists():
-            return found
-        for entry in self._root.iterdir():
-            with suppress(ValueError):  # not ours
-                found.append(UUID(entry.name))
+        for root in (self._root, self._inboxes):
+            for entry in root.iterdir() if root.exists() else ():
+                with suppress(ValueError):  # not ours
+                    found.append(UUID(entry.name))
         return found
 
     def _make(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root.chmod(0o700)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -39,7 +39,7 @@ class Refusal(IntEnum):
 
 
 Admit = Callable[[str, str, str], Refusal | None]  # calling and called AE title, address
-TakeFor = Callable[[Arrival, str], Verdict]  # with the called AE title
+TakeFor = Callable[[Arrival, str, str], Verdict]  # with the calling and the called AE title
 Report = Callable[[Dataset], bool]  # whether somebody waits for it
 
 
@@ -104,7 +104,8 @@ class _Handler(RequestHandler):
         association.acse = _Doorkeeper(association, self.server.admit)
 
         def take(arrival: Arrival) -> Verdict:
-            return self.server.take(arrival, cast(Any, association.requestor.primitive).called_ae_title)
+            asked = cast(Any, association.requestor.primitive)
+            return self.server.take(arrival, asked.calling_ae_title, asked.called_ae_title)
 
         provider = SpoolingProvider(association, staging=self.server.staging, take=take)
         association.dimse = provider

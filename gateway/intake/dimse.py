@@ -18,6 +18,7 @@ from gateway.dicom.acceptor import Refusal, StorageServer
 from gateway.dicom.arrival import NOT_AUTHORISED, Arrival, Verdict
 from gateway.dicom.association import Limits
 from gateway.intake.incoming import Incoming
+from gateway.intake.returned import Returned
 from gateway.sections import DimseArchive
 from gateway.settings import Misconfigured, Settings
 
@@ -35,12 +36,14 @@ class DimseDoor:
         landing: Landing,
         incoming: Incoming,
         commitments: Commitments,
+        returned: Returned | None = None,
         *,
         limits: Limits = Limits(),  # noqa: B008
         most_associations: int = 50,
     ) -> None:
         self._landing = landing
         self._incoming = incoming
+        self._returned = returned
         self._applications = {
             application.ae_title: name
             for department in settings.departments.values()
@@ -54,6 +57,8 @@ class DimseDoor:
                 self._hosts[archive.ae_title].append(archive.host)
         for peer in settings.dimse.peers if settings.dimse else ():
             self._hosts[peer.ae_title].append(peer.host)
+        for sender in returned.senders if returned else ():
+            self._hosts[sender.ae_title].append(sender.host)
         self._addresses: dict[str, tuple[float, frozenset[str]]] = {}
         self._server = StorageServer(
             landing.ae_title,
@@ -98,7 +103,7 @@ class DimseDoor:
         self._addresses[host] = time.monotonic() + _NAMES_HOLD, known
         return known
 
-    def _take(self, arrival: Arrival, called: str) -> Verdict:
+    def _take(self, arrival: Arrival, calling: str, called: str) -> Verdict:
         application = self._applications.get(called.strip())
         header = arrival.finish()
         if application is not None:
@@ -106,6 +111,8 @@ class DimseDoor:
             return Verdict()
         if self._landing.place(arrival, header):
             return Verdict()
+        if self._returned is not None and self._returned.is_from(calling.strip()):
+            return self._returned.take(calling.strip(), header, arrival.path)
         log.warning("refused an instance that nobody waits for")
         return Verdict(NOT_AUTHORISED, "nobody here waits for this study")
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -50,6 +52,8 @@ _PIECE = 2**20
 _FIRST_LOOK = 2**16
 _MOST_INSTANCES = 100_000
 _SILENCE = 60.0
+_SUFFIX = ".stow"  # the storage service sweeps its own after an hour; an upload may take longer
+_VOID_AFTER = 24 * 3600.0
 _TAKEN = "multipart/related; type=application/dicom, or application/dicom"
 
 
@@ -76,8 +80,15 @@ class StowDoor:
         return [web.post(below, self._store), web.post(f"{below}/{{study}}", self._store)]
 
     async def prepare(self, _: web.Application) -> None:
-        """Once the doors open; an upload of hours would take a later call for what a dead process left."""
-        await asyncio.to_thread(self._staging.prepare)
+        """Once the doors open: what a dead process has left is void."""
+        await asyncio.to_thread(self._sweep)
+
+    def _sweep(self) -> None:
+        self._staging.prepare()
+        for left in self._staging.path.glob(f"*{_SUFFIX}"):
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _VOID_AFTER:  # others may be writing here too
+                    left.unlink()
 
     async def _store(self, request: web.Request) -> web.Response:
         caller = self._access.require(request, "operator", basic=True)
@@ -197,7 +208,7 @@ class Upload:
         if self.count >= _MOST_INSTANCES:
             raise Malformed(f"an upload holds {_MOST_INSTANCES} instances at the most")
         self._staging.require_room()
-        path = self._staging.path / f"{_PREFIX}-stow-{next(_NUMBERS)}.part"
+        path = self._staging.path / f"{_PREFIX}-{next(_NUMBERS)}{_SUFFIX}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._part = _Part(path, descriptor, event.headers.get("content-length"))
 

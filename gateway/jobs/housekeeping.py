@@ -43,7 +43,7 @@ class Housekeeping:
         lying = await asyncio.to_thread(self._spool.jobs)
         ended = await self._store.ended_of(lying) if lying else []
         for job_id in ended:
-            await asyncio.to_thread(self._spool.remove, job_id)
+            await asyncio.to_thread(self._spool.forget, job_id)
         if ended:
             log.info("files left behind are removed", jobs=len(ended))
         return len(ended)

@@ -310,7 +310,7 @@ class JobSteps:
             return Wait(after=finished.after, what="collecting the results again")
         outcome = await self._dispatch.run(job, application, finished)
         if isinstance(outcome, Advance):
-            self._spool.remove(job.id)
+            self._spool.forget(job.id)
         return outcome
 
     async def _finished(self, job: Job) -> Finished | Pending:
@@ -343,7 +343,7 @@ class JobSteps:
                     job, "the vendor couldn't be told of the cancel", {"message": failure.message}
                 )
         if job.state != State.HELD:
-            self._spool.remove(job.id)
+            self._spool.forget(job.id)
         if job.slide_id is None or job.error_kind == IGNORED or await self._result_stands(job):
             return Rest()
         await self._signs.show_end(job)

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
-from gateway.contract import Adapter, NeedsHuman
+from gateway.contract import Adapter, NeedsHuman, Returning, Sender
 from gateway.settings import Misconfigured, Settings
 
 
@@ -48,6 +48,12 @@ class Vendors:
 
     def make(self, name: str, work: Path) -> Adapter:
         return self.kind(name)(self._options[name], self._session, work)
+
+    @property
+    def senders(self) -> dict[str, list[Sender]]:
+        """By adapter, who stores its results with us."""
+        made = {name: self.make(name, Path()) for name in self.names}
+        return {name: list(one.senders()) for name, one in made.items() if isinstance(one, Returning)}
 
     def kind(self, name: str) -> type[Adapter]:
         if name not in self._kinds:

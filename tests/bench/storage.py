@@ -32,7 +32,7 @@ def serve(folder: Path, durable: bool) -> None:
     from gateway.intake.incoming import Incoming
     from gateway.settings import Settings
 
-    def take(arrival: Arrival, called: str) -> Verdict:
+    def take(arrival: Arrival, calling: str, called: str) -> Verdict:
         header = arrival.finish()
         if durable:
             incoming.keep("ct", [(header, arrival.path)])

@@ -12,8 +12,9 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from gateway.jobs.records import Delivery, InstanceRecord, Job, storable
+from gateway.jobs.states import State
 from gateway.jobs.store.database import Database, soon
-from gateway.jobs.tables import delivered, deliveries, instances
+from gateway.jobs.tables import ALIVE, delivered, deliveries, instances, jobs
 
 _UNSET: Any = object()
 _TOUCH = {"updated_at": func.now()}
@@ -21,6 +22,29 @@ _AT_ONCE = 1000  # rows in one statement
 
 
 class Ledger(Database):
+    async def awaiting(
+        self, adapters: Collection[str], study_instance_uids: Collection[str], references: Collection[str]
+    ) -> UUID | None:
+        """The job that a vendor's result belongs to: of these adapters, at the vendor, of one of the studies
+        or with one of the instances that the result refers to. Of several, the oldest that waits."""
+        place = func.coalesce(jobs.c.held_in, jobs.c.state)
+        refers = select(instances.c.job_id).where(instances.c.sop_instance_uid.in_(references))
+        statement = (
+            select(jobs.c.id)
+            .where(
+                ALIVE,
+                jobs.c.adapter.in_(adapters),
+                jobs.c.submit_began,
+                place.in_((State.SUBMITTING, State.ANALYSING)),
+                jobs.c.study_instance_uid.in_(study_instance_uids) | jobs.c.id.in_(refers),
+            )
+            .order_by(place, jobs.c.created_at, jobs.c.id)  # in the alphabet, who waits comes first
+            .limit(1)
+        )
+        async with self._engine.connect() as connection:
+            found: UUID | None = await connection.scalar(statement)
+            return found
+
     # -- instances ------------------------------------------------------------------------------------
 
     async def promise(self, job: Job, found: Sequence[InstanceRecord]) -> None:

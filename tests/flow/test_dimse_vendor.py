@@ -1,0 +1,134 @@
+"""A vendor that takes studies by C-STORE and stores its results with us, dcmtk's programs on its side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest_asyncio
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
+
+from tests.peers import dcmtk
+from tests.peers.dicom_samples import encode, make_instance
+from tests.peers.dimse import AET
+from tests.peers.gateway import Hospital, Patient, hospital
+
+VENDOR = "STORESCP"
+
+
+@dataclass
+class Site:
+    house: Hospital
+    port: int
+    vendor: Path
+
+    async def result(self, study: str, *, refers_to: str | None = None, calling: str = VENDOR) -> str:
+        """What the vendor stores with us; all that storescu says of it."""
+        made = make_instance(study, generate_uid())
+        made.PatientID = self.patient_id
+        made.Modality = "OT"
+        if refers_to is not None:
+            reference = Dataset()
+            reference.ReferencedSOPClassUID = made.SOPClassUID
+            reference.ReferencedSOPInstanceUID = refers_to
+            made.ReferencedImageSequence = [reference]
+        else:
+            del made.ReferencedImageSequence
+        path = self.house.folder / f"{made.SOPInstanceUID}.dcm"
+        path.write_bytes(encode(made))
+        sent = await asyncio.to_thread(
+            dcmtk.send, self.port, [path], calling=calling, called=AET, options=["-d"]
+        )
+        return sent.stdout + sent.stderr
+
+    def admit(self) -> Patient:
+        patient = self.house.admit(3, slide=False)
+        self.patient_id = str(
+            next(
+                one.header.PatientID
+                for one in self.house.archive.instances.values()
+                if str(one.header.StudyInstanceUID) == patient.study
+            )
+        )
+        return patient
+
+
+@pytest_asyncio.fixture
+async def site(tmp_path: Path, database_url: str) -> AsyncIterator[Site]:
+    port = dcmtk.free_port()
+    vendor = tmp_path / "vendor"
+    with dcmtk.receiver(vendor, VENDOR) as vendor_port:
+        async with hospital(tmp_path, database_url) as house:
+            house.configuration["dimse"] = {"ae_title": AET, "host": "127.0.0.1", "port": port}
+            house.configuration["adapters"]["node"] = {
+                "kind": "dimse",
+                "host": "127.0.0.1",
+                "port": vendor_port,
+                "ae_title": VENDOR,
+                "quiet": "1s",
+                "first_poll": "100ms",
+                "slowest_poll": "300ms",
+            }
+            house.application.update(adapter="node")
+            yield Site(house, port, vendor)
+
+
+def stored_at(folder: Path) -> set[str]:
+    return {str(dcmread(path, stop_before_pixels=True).SOPInstanceUID) for path in folder.iterdir()}
+
+
+async def test_the_whole_way_also_through_a_kill(site):
+    house = site.house
+    patient = site.admit()
+    gateway = await house.start()
+    asked = await house.ask(study_instance_uid=patient.study)
+    await house.settled(asked["id"], "analysing")
+    assert stored_at(site.vendor) == set(patient.instances)
+    assert "0x0124" in await site.result(generate_uid())
+    assert "Calling AE Title Not Recognized" in await site.result(patient.study, calling="STRANGER")
+    for _ in range(2):
+        assert "0x0000" in await site.result(patient.study)
+    await gateway.kill()
+    await house.start()
+    job = await house.settled(asked["id"])
+    assert job["state"] == "done", job
+    proof = job["proof"]
+    assert (proof["promised"], proof["sent"], proof["acknowledged"]) == (3, 3, 3)
+    assert proof["received"] == proof["stored"] == len(house.stored_of(patient.study)) == 2
+    assert not list((house.folder / "data" / "inbox").iterdir())
+    assert "no job here waits" in await site.result(patient.study)
+
+
+async def test_a_result_that_only_refers_to_the_study_is_held(site):
+    house = site.house
+    patient = site.admit()
+    await house.start()
+    asked = await house.ask(study_instance_uid=patient.study)
+    await house.settled(asked["id"], "analysing")
+    assert "0x0000" in await site.result(generate_uid(), refers_to=patient.instances[1])
+    job = await house.settled(asked["id"], "held")
+    assert "another study" in job["error"]["message"]
+    assert house.stored_of(patient.study) == []
+
+
+async def test_of_two_jobs_on_one_study_the_older_gets_its_results_first(site):
+    house = site.house
+    patient = site.admit()
+    await house.start()
+    jobs: list[Any] = []
+    for _ in range(2):
+        jobs.append(await house.ask(study_instance_uid=patient.study))
+        await house.settled(jobs[-1]["id"], "analysing")
+    assert jobs[0]["id"] != jobs[1]["id"]
+    await site.result(patient.study)
+    older = await house.settled(jobs[0]["id"])
+    assert (older["state"], older["proof"]["received"]) == ("done", 1), older
+    assert (await house.settled(jobs[1]["id"], "analysing"))["proof"]["received"] is None
+    await site.result(patient.study)
+    younger = await house.settled(jobs[1]["id"])
+    assert (younger["state"], younger["proof"]["received"]) == ("done", 1), younger
