@@ -1,7 +1,7 @@
 """Where files of a job lie while it runs, unreadable to other users:
 
-    spool/<job>/    what a step makes; gone with it
-    inbox/<job>/    what the vendor stored with us for it; there until the job ends
+spool/<job>/    what a step makes; gone with it
+inbox/<job>/    what the vendor stored with us for it; there until the job ends
 """
 
 from __future__ import annotations
