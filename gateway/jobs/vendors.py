@@ -76,6 +76,10 @@ class Vendors:
             if list(self.make(name, settings.data_dir).routes()) and settings.public_url is None:
                 needs = f"is missing: the vendor of adapters.{name} calls us there"
                 problems.append(settings.told(("public_url",), needs))
+        for name, senders in self.senders.items():
+            if senders and settings.dimse is None:
+                needs = f"is missing: the vendor of adapters.{name} stores its results with us there"
+                problems.append(settings.told(("dimse",), needs))
         if problems:
             raise Misconfigured(problems)
 

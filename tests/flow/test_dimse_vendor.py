@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -102,6 +103,14 @@ async def test_the_whole_way_also_through_a_kill(site):
     assert proof["received"] == proof["stored"] == len(house.stored_of(patient.study)) == 2
     assert not list((house.folder / "data" / "inbox").iterdir())
     assert "no job here waits" in await site.result(patient.study)
+
+
+async def test_without_a_storage_service_nothing_starts(site):
+    del site.house.configuration["dimse"]
+    with pytest.raises(
+        RuntimeError, match=r"dimse is missing: the vendor of adapters\.node stores its results"
+    ):
+        await site.house.start()
 
 
 async def test_a_result_that_only_refers_to_the_study_is_held(site):
