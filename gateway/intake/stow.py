@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -153,7 +154,7 @@ class _Part:
 
 
 class Upload:
-    """The instances of one request. Called from one thread at a time."""
+    """The instances of one request. When that is cancelled, its thread goes on: clearing waits for it."""
 
     def __init__(self, staging: Staging, study: str | None) -> None:
         self.whole: dict[str, tuple[Header, Path]] = {}
@@ -161,26 +162,33 @@ class Upload:
         self._staging = staging
         self._study = study
         self._part: _Part | None = None
+        self._lock = threading.Lock()
+        self._cleared = False
 
     @property
     def count(self) -> int:
         return len(self.whole) + len(self.failed)
 
     def take(self, events: Iterator[Event]) -> None:
-        for event in events:
-            if isinstance(event, PartBegin):
-                self._begin(event)
-            elif isinstance(event, Data):
-                self._write(event.data)
-            else:
-                self._end()
+        with self._lock:
+            if self._cleared:
+                return
+            for event in events:
+                if isinstance(event, PartBegin):
+                    self._begin(event)
+                elif isinstance(event, Data):
+                    self._write(event.data)
+                else:
+                    self._end()
 
     def clear(self) -> None:
-        if self._part is not None:
-            os.close(self._part.descriptor)
-            self._part.path.unlink(missing_ok=True)
-        for _, path in self.whole.values():
-            path.unlink(missing_ok=True)  # what was kept is no longer there
+        with self._lock:
+            self._cleared = True
+            if self._part is not None:
+                os.close(self._part.descriptor)
+                self._part.path.unlink(missing_ok=True)
+            for _, path in self.whole.values():
+                path.unlink(missing_ok=True)  # what was kept is no longer there
 
     def answer(self) -> web.Response:
         told: dict[str, Any] = {}

@@ -1,6 +1,6 @@
 """The adapter for IA-API apps: what every adapter must do, how it calls, and when it takes a vendor for done.
 
-The passage of the vendor's own calls is held to a real gateway in tests/flow/test_sectra_ia.py.
+The passage of the vendor's own calls is held to a real gateway in tests/flow/test_gateway_sectra_ia.py.
 """
 
 import asyncio

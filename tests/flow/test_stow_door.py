@@ -25,10 +25,11 @@ from pydicom.uid import generate_uid
 from requests.auth import HTTPBasicAuth
 
 from gateway.dicom.arrival import Staging
+from gateway.dicom.multipart import Data, PartBegin, PartEnd
 from gateway.intake import problems
 from gateway.intake.access import Access
 from gateway.intake.incoming import Incoming
-from gateway.intake.stow import StowDoor
+from gateway.intake.stow import StowDoor, Upload
 from gateway.settings import Settings
 from tests.peers import dcmtk
 from tests.peers.dicom_samples import encode, make_instance, make_study
@@ -212,6 +213,17 @@ async def test_nothing_stays_of_an_upload_that_broke_off(door, cut, chunked):
     # An end that HTTP takes for a whole one, without the closing boundary:
     assert (await door.post(body))[0] == 400
     assert door.kept == {} and door.aside == []
+
+
+def test_bytes_that_were_on_their_way_to_the_disk_leave_nothing_behind(tmp_path):
+    """Threads go on when their request is cancelled."""
+    staging = Staging(tmp_path / ".arriving", 0)
+    staging.prepare()
+    upload = Upload(staging, None)
+    upload.take(iter([PartBegin({}), Data(b"abc")]))
+    upload.clear()
+    upload.take(iter([Data(b"def"), PartEnd(), PartBegin({}), Data(b"ghi")]))
+    assert list(staging.path.iterdir()) == []
 
 
 async def test_an_upload_that_stands_still_is_let_go(tmp_path, stack):
