@@ -7,17 +7,13 @@ nothing more has come for a while. Nothing can be cancelled there, and nothing b
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
-import ssl
 import time
 from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import urlsplit
 
 import aiohttp
 from pydantic import BaseModel
@@ -38,6 +34,7 @@ from gateway.contract import (
     Study,
     Ticket,
 )
+from gateway.dicom.certificate import certificate_expiry
 from gateway.dicom.web import require_uid
 
 
@@ -107,7 +104,7 @@ class Dicomweb:
         try:
             for peer in dict.fromkeys((wire.front, wire.back)):
                 await wire.greet(peer)
-                expires.append(await self._ask_certificate(peer.url))
+                expires.append(await certificate_expiry(peer.url, self._options.connect_timeout))
         except Failure as failure:
             return Health(ok=False, sentence=f"{failure.message} {failure.advice}".strip())
         known = [moment for moment in expires if moment is not None]
@@ -142,22 +139,6 @@ class Dicomweb:
         state["polls"] = polls + 1
         renewed = Ticket(ticket.reference, ticket.acknowledged, state)
         return Pending(pause if after is None else max(after, 0.05), note, ticket=renewed)
-
-    async def _ask_certificate(self, address: str) -> datetime | None:
-        """When it expires, from a handshake of its own: the session doesn't show its connections."""
-        url = urlsplit(address)
-        if url.scheme != "https" or url.hostname is None:
-            return None
-        context = await asyncio.to_thread(ssl.create_default_context)
-        try:
-            async with asyncio.timeout(self._options.connect_timeout):
-                _, writer = await asyncio.open_connection(url.hostname, url.port or 443, ssl=context)
-            certificate: dict[str, Any] = writer.get_extra_info("peercert") or {}
-            writer.transport.abort()
-        except OSError:
-            return None  # the call before has told what is wrong
-        expires = certificate.get("notAfter")
-        return datetime.fromtimestamp(ssl.cert_time_to_seconds(expires), UTC) if expires else None
 
 
 def _ticket(uid: str, acknowledged: tuple[str, ...], before: list[str]) -> Ticket:

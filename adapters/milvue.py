@@ -6,17 +6,13 @@ forbidden. Nothing can be cancelled there, and nothing be changed: it is no inte
 
 from __future__ import annotations
 
-import asyncio
 import re
-import ssl
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 import aiohttp
 from pydantic import BaseModel
-from yarl import URL
 
 from adapters.milvue_findings import ROUTES, Reading, read_findings
 from adapters.milvue_results import Shelf, check_study, collect, interpret
@@ -38,6 +34,7 @@ from gateway.contract import (
     Study,
     Ticket,
 )
+from gateway.dicom.certificate import certificate_expiry
 
 _NO_STUDY = "2.25.1"  # asked for by `check`: a valid UID that nobody's study has
 
@@ -106,7 +103,7 @@ class Milvue:
 
     async def check(self) -> Health:
         try:
-            expires = await self._ask_certificate()
+            expires = await certificate_expiry(self._options.url, self._options.connect_timeout)
             await self._wire.ask("the status", f"/v3/studies/{_NO_STUDY}/status")
         except Failure as failure:
             return Health(ok=False, sentence=f"{failure.message} {failure.advice}".strip())
@@ -181,25 +178,6 @@ class Milvue:
             documents=tuple(documents),
             version=", ".join(dict.fromkeys(one.version for one in readings.values() if one.version)),
         )
-
-    async def _ask_certificate(self) -> datetime | None:
-        """When it expires, from a handshake of its own: the session doesn't show its connections."""
-        url = URL(self._options.url)
-        if url.scheme != "https" or url.host is None:
-            return None
-        context = await asyncio.to_thread(ssl.create_default_context)
-        limit = self._options.connect_timeout
-        try:
-            async with asyncio.timeout(2 * limit):
-                _, writer = await asyncio.open_connection(
-                    url.host, url.port, ssl=context, ssl_handshake_timeout=limit
-                )
-            certificate: dict[str, Any] = writer.get_extra_info("peercert") or {}
-            writer.transport.abort()
-        except OSError:
-            return None  # the call that follows tells what is wrong
-        expires = certificate.get("notAfter")
-        return datetime.fromtimestamp(ssl.cert_time_to_seconds(expires), UTC) if expires else None
 
 
 def _ticket(uid: str, acknowledged: tuple[str, ...] | None = None) -> Ticket:

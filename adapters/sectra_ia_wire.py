@@ -6,14 +6,12 @@ name.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import re
-import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 import aiohttp
@@ -21,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 from yarl import URL
 
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway.dicom.certificate import certificate_expiry
 from gateway.sectra.client import API_VERSION
 from gateway.sectra.failures import retry_after
 
@@ -114,23 +113,7 @@ class Wire:
         return {"status": status, "answer": words[:500]}
 
     async def ask_certificate(self) -> datetime | None:
-        """When it expires, from a handshake of its own: the session doesn't show its connections."""
-        url = URL(self._options.url)
-        if url.scheme != "https" or url.host is None:
-            return None
-        context = await asyncio.to_thread(ssl.create_default_context)
-        limit = self._options.connect_timeout
-        try:
-            async with asyncio.timeout(2 * limit):
-                _, writer = await asyncio.open_connection(
-                    url.host, url.port, ssl=context, ssl_handshake_timeout=limit
-                )
-            certificate: dict[str, Any] = writer.get_extra_info("peercert") or {}
-            writer.transport.abort()
-        except OSError:
-            return None  # the call that follows tells what is wrong
-        expires = certificate.get("notAfter")
-        return datetime.fromtimestamp(ssl.cert_time_to_seconds(expires), UTC) if expires else None
+        return await certificate_expiry(self._options.url, self._options.connect_timeout)
 
 
 async def _read(response: aiohttp.ClientResponse, what: str) -> bytes:

@@ -7,6 +7,7 @@ then the file, then the defaults here. Every problem names its place: the line o
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -145,17 +146,24 @@ def encryption_keys(settings: Settings) -> list[str]:
     path = settings.data_dir / "secret.key"
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        with open(path, "x", encoding="ascii", opener=_private) as file:
-            file.write(Fernet.generate_key().decode())
-    except FileExistsError:
-        pass
+        if not path.exists():
+            _write_once(path, Fernet.generate_key())
     except OSError as error:
         raise Misconfigured([f"{path}: can't be written: {error.strerror}; see data_dir"]) from None
     return [path.read_text(encoding="ascii")]
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, mode=0o600)
+def _write_once(path: Path, content: bytes) -> None:
+    """Whole or not at all, and by one only: another process may be starting at this moment."""
+    handle, beside = tempfile.mkstemp(dir=path.parent)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+    try:
+        Path(beside).hardlink_to(path) if False else os.link(beside, path)
+    except FileExistsError:
+        pass
+    finally:
+        Path(beside).unlink()
 
 
 def process_environment() -> dict[str, str]:

@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import aiohttp
 from pydicom.datadict import tag_for_keyword
 
-from gateway.archives.certificate import certificate_expiry
 from gateway.contract import Failure, Health, Instance, NeedsHuman, Permanent
 from gateway.dicom import web
+from gateway.dicom.certificate import certificate_expiry
 from gateway.dicom.stream import StreamedInstance, instances_of
 
 _STUDY_FIELDS = "00080050,00080054,00080056,00080061,00100020,0020000D,00200010,00201206,00201208"

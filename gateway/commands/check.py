@@ -24,6 +24,9 @@ _LIMIT = 30.0
 
 def check(config: Path | None, offline: bool, as_json: bool) -> int:
     settings = read_settings(config)
+    if not any(department.applications for department in settings.departments.values()):
+        complain("no application is configured; --config or GATEWAY_CONFIG names the file")
+        return FAILED
     return go(_offline(settings, as_json) if offline else _online(settings, as_json))
 
 

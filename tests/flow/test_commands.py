@@ -126,3 +126,9 @@ async def test_a_served_demo_ends_without_a_trace(tmp_path: Path, number: signal
     assert process.returncode == 0, rest.decode()
     assert b"Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_configuration_of_nothing_is_not_good() -> None:
+    code, said, complained = await gateway("check", "--offline", GATEWAY_CONFIG="")
+    assert (code, said) == (1, "")
+    assert complained == "no application is configured; --config or GATEWAY_CONFIG names the file\n"
