@@ -25,7 +25,9 @@ def read_duration(value: Any) -> float:
 
 
 def read_size(value: Any) -> int:
-    """`2GB` in bytes."""
+    """`2GB` in bytes; a plain number is bytes already."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?i?B)\s*", value) if isinstance(value, str) else None
     if found is None or found[2] not in _BYTES:
         raise ValueError("a size is written like 500MB, 2GB or 1TiB")

@@ -139,10 +139,10 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
                 read_bufsize=2**20,
             )
         )
-        spool = Spool(settings.data_dir)
+        spool = Spool(settings.data_dir, settings.least_free)
         servers = SectraServers(settings.sectra, session)
         dimse = settings.dimse or Dimse()
-        staging = Staging(incoming_root(settings.data_dir) / ".arriving")
+        staging = Staging(incoming_root(settings.data_dir) / ".arriving", settings.least_free)
         landing = Landing(dimse.ae_title, staging)
         commitments = Commitments()
         webs = {

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.configuration import ConfigurationTree, Unreadable, read_tree
+from gateway.quantities import Size
 from gateway.sections import (
     AdapterSettings,
     ApiToken,
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     database_url: str | None = None
     migrate_on_start: bool = True
     data_dir: Path = Path("/var/lib/gateway")
+    least_free: Size = 10**9  # of data_dir's disk: below it no new work begins
     secret_keys: list[SecretStr] = []
     api_tokens: list[ApiToken] = []
     sectra: Sectra = Sectra()

@@ -16,9 +16,10 @@ from gateway.contract import INBOX, NeedsHuman
 
 
 class Spool:
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, least_free: int = 0) -> None:
         self._root = data_dir / "spool"
         self._inboxes = data_dir / "inbox"
+        self._least_free = least_free
 
     def open(self) -> None:
         """Fails at the start rather than in the middle of the first job."""
@@ -29,6 +30,13 @@ class Spool:
                 f"The folder for files of jobs, {self._root}, can't be used: {error.strerror}.",
                 "Give data_dir a folder that the gateway's user may write to.",
             ) from None
+
+    @property
+    def is_full(self) -> bool:
+        """No new work then: what is under way may still need the rest."""
+        self._make()
+        disk = os.statvfs(self._root)
+        return disk.f_bavail * disk.f_frsize < self._least_free
 
     def folder(self, job_id: UUID) -> Path:
         self._make()

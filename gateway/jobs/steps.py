@@ -20,6 +20,7 @@ from gateway.contract import (
     Order,
     Pending,
     Permanent,
+    Retryable,
     Ticket,
     Unsuitable,
 )
@@ -42,6 +43,9 @@ log = structlog.get_logger(__name__)
 
 URGENT = 9  # doesn't wait for an archive's hours
 SENT = "dimse"  # the study came with the job
+_DISK_PAUSE = 30.0
+_DISK_FULL = "waiting: the disk of data_dir is nearly full"
+_MAKE_ROOM = "Make room there; the job then goes on by itself."
 IGNORED = "ignored"  # a notification outside of what the application accepts
 
 
@@ -195,6 +199,13 @@ class JobSteps:
 
     async def _submit(self, job: Job) -> Outcome:
         application = self._application(job)
+        if self._spool.is_full and not job.submit_began:
+            log.error("no new work begins: the disk of data_dir is nearly full", job=str(job.id))
+            said = job.error_message == _DISK_FULL
+            full = {"error_kind": Retryable.kind, "error_message": _DISK_FULL, "error_advice": _MAKE_ROOM}
+            return Wait(
+                after=_DISK_PAUSE, what=None if said else _DISK_FULL, values={**full, "at_vendor": False}
+            )
         adapter = self._adapter(job)
         if self._calls_back(job):
             return await self.callers.submit(job, application, adapter)
