@@ -1,5 +1,5 @@
 """Any vendor that speaks DICOMweb: takes a study by STOW-RS, and shows its results in the same study
-(QIDO-RS, WADO-RS), there or on another server.
+(QIDO-RS, WADO-RS), there or on another server; or stores them with us by STOW-RS.
 
 It says nothing of its progress: results are what is new in the study and looks like one, complete once
 nothing more has come for a while. Nothing can be cancelled there, and nothing be changed.
@@ -7,6 +7,7 @@ nothing more has come for a while. Nothing can be cancelled there, and nothing b
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
@@ -35,6 +36,7 @@ from gateway.contract import (
     Ticket,
 )
 from gateway.dicom.certificate import certificate_expiry
+from gateway.dicom.inbox import look_into
 from gateway.dicom.web import require_uid
 
 
@@ -70,15 +72,14 @@ class Dicomweb:
     async def poll(self, ticket: Ticket) -> Pending | Finished:
         state = dict(ticket.state)
         uid = _checked(str(state.get("study", ticket.reference)))
+        if self._options.push_token is not None:
+            return await self._look_into_inbox(ticket, state, uid)
         listed = await self._wire.list_study(self._wire.back, uid)
         inputs = {*(ticket.acknowledged or ()), *state.get("before", ())}
         results = choose_results(listed, inputs, self._options.results)
         now = time.time()
         if not results:
-            waited = now - state.setdefault("since", now)
-            if self._options.empty_after is not None and waited >= self._options.empty_after:
-                return Finished(f"The vendor returned nothing within {waited:.0f} s.", empty=True)
-            return self._pending(ticket, state, "The vendor is analysing.")
+            return self._nothing_yet(ticket, state)
         seen = hashlib.sha256("\n".join(sorted(one.sop_instance_uid for one in results)).encode()).hexdigest()
         if state.get("seen") != seen:
             state |= {"seen": seen, "seen_at": now}
@@ -112,6 +113,26 @@ class Dicomweb:
 
     def routes(self) -> Iterable[Route]:
         return ()
+
+    def push_token(self) -> str | None:
+        token = self._options.push_token
+        return None if token is None else token.get_secret_value()
+
+    async def _look_into_inbox(self, ticket: Ticket, state: dict[str, Any], uid: str) -> Pending | Finished:
+        inbox = look_into(self._work)
+        if not inbox.files:
+            return self._nothing_yet(ticket, state)
+        if inbox.still < self._options.quiet:
+            note = f"{len(inbox.files)} results came; waiting for more."
+            return self._pending(ticket, state, note, self._options.quiet - inbox.still)
+        said = await asyncio.to_thread(inbox.describe, uid)
+        return Finished(f"The vendor returned {said}.", dicom=inbox.files)
+
+    def _nothing_yet(self, ticket: Ticket, state: dict[str, Any]) -> Pending | Finished:
+        waited = time.time() - state.setdefault("since", time.time())
+        if self._options.empty_after is not None and waited >= self._options.empty_after:
+            return Finished(f"The vendor returned nothing within {waited:.0f} s.", empty=True)
+        return self._pending(ticket, state, "The vendor is analysing.")
 
     def _note(self, study: str, before: Iterable[str]) -> None:
         """What was there before the first try of this job: a later one also meets what came of the first."""

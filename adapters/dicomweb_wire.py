@@ -61,6 +61,7 @@ class Options(BaseModel):
     token: SecretStr | None = None
     headers: dict[str, SecretStr] = {}
     results: Results = Results()
+    push_token: SecretStr | None = None  # the vendor stores its results with us, at /adapters/NAME/studies
     quiet: _Span = 10.0  # the results are complete once nothing new came for so long
     empty_after: Seconds | None = None  # a vendor that finds nothing returns nothing: by then it has
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,23 +19,19 @@ from pydantic import BaseModel
 from adapters.dimse_wire import Options as DimseOptions
 from adapters.dimse_wire import Wire
 from gateway.contract import (
-    INBOX,
     Failure,
     Finished,
-    Header,
     Health,
     Modification,
-    NeedsHuman,
     Order,
     Pending,
     Permanent,
-    Retryable,
     Route,
     Sender,
     Study,
     Ticket,
 )
-from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
+from gateway.dicom.inbox import look_into
 
 
 class Dimse:
@@ -61,26 +56,17 @@ class Dimse:
     async def poll(self, ticket: Ticket) -> Pending | Finished:
         state = dict(ticket.state)
         study = str(state.get("study", ticket.reference))
-        results = sorted((self._work / INBOX).glob("*.dcm"))
-        now = time.time()
-        if not results:
-            waited = now - state.setdefault("since", now)
+        inbox = look_into(self._work)
+        if not inbox.files:
+            waited = time.time() - state.setdefault("since", time.time())
             if self._options.empty_after is not None and waited >= self._options.empty_after:
                 return Finished(f"The vendor returned nothing within {waited:.0f} s.", empty=True)
             return self._pending(ticket, state, "The vendor is analysing.")
-        still = now - max(path.stat().st_mtime for path in results)
-        if 0 <= still < self._options.quiet:
-            note = f"{len(results)} results came; waiting for more."
-            return self._pending(ticket, state, note, self._options.quiet - still)
-        headers = await asyncio.to_thread(lambda: [_look_into(path) for path in results])
-        if any(one.study_instance_uid != study for one in headers):
-            raise NeedsHuman(
-                "The vendor returned a result for another study.",
-                "It isn't delivered. Find out at the vendor whose it is, then cancel or retry the job.",
-            )
-        kinds = Counter(one.modality or "unknown" for one in headers)
-        said = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        return Finished(f"The vendor returned {said}.", dicom=tuple(results))
+        if inbox.still < self._options.quiet:
+            note = f"{len(inbox.files)} results came; waiting for more."
+            return self._pending(ticket, state, note, self._options.quiet - inbox.still)
+        said = await asyncio.to_thread(inbox.describe, study)
+        return Finished(f"The vendor returned {said}.", dicom=inbox.files)
 
     async def modify(self, order: Order, change: Modification) -> Pending | Finished:  # noqa: ARG002
         raise Permanent("The vendor's results can't be changed there.")
@@ -115,15 +101,3 @@ class Dimse:
 
 def _ticket(study: str, acknowledged: tuple[str, ...]) -> Ticket:
     return Ticket(study, acknowledged, {"study": study, "since": time.time(), "polls": 0})
-
-
-def _look_into(path: Path) -> Header:
-    header = None
-    try:
-        with path.open("rb") as file:
-            header = read_header(file.read(MAX_HEADER))
-    except (OSError, NotDicom):
-        header = None
-    if header is None:
-        raise Retryable("A result of the vendor can't be read.", "Have the vendor send it again.")
-    return header

@@ -311,6 +311,16 @@ class Sender:
 
 
 @runtime_checkable
+class Pushing(Protocol):
+    """An adapter whose vendor stores its results with us by STOW-RS, at /adapters/{name}/studies. Like
+    those of `Returning`, they lie in the inbox below the work folder."""
+
+    def push_token(self) -> str | None:
+        """What the vendor shows there; None where it doesn't."""
+        ...
+
+
+@runtime_checkable
 class Returning(Protocol):
     """What an adapter has besides, if its vendor brings the results to us. Those that belong to the job lie
     in the inbox; whether they are of its study, and complete, is the adapter's to judge."""

@@ -207,7 +207,8 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         doors.add_routes(sectra_door.routes())
         doors.add_routes(vendor_door.routes())
         access = Access(settings.api_tokens)
-        stow_door = StowDoor(settings, access, staging, incoming)
+        returned = Returned(store, vendors.senders, spool)
+        stow_door = StowDoor(settings, access, staging, incoming, returned, vendors.push_tokens)
         doors.add_routes(stow_door.routes())
         doors.on_startup.append(stow_door.prepare)
         doors.add_routes(rest.RestDoor(settings, store, access).routes())
@@ -222,7 +223,7 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
             reports,
             lookup,
             incoming,
-            DimseDoor(settings, landing, incoming, commitments, Returned(store, vendors.senders, spool)),
+            DimseDoor(settings, landing, incoming, commitments, returned),
             doors,
         )
 

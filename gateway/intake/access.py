@@ -24,10 +24,7 @@ class Access:
     def require(self, request: web.Request, role: Role, *, basic: bool = False) -> str:
         """The caller's name, if the token's role reaches so far. `basic`: also as the password of Basic, for
         callers that know nothing else; whoever opens that to browsers lets other sites call with it."""
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        token = given.strip() if scheme.lower() == "bearer" else ""
-        if basic and scheme.lower() == "basic":
-            token = _password_of(given)
+        token = _given(request, basic=basic)
         if not token:
             needed = "a token is needed: Authorization: Bearer …"
             schemes = "Bearer"
@@ -44,6 +41,18 @@ class Access:
         raise Problem(
             401, "this token isn't among api_tokens", {"WWW-Authenticate": 'Bearer error="invalid_token"'}
         )
+
+
+def shows(request: web.Request, token: str) -> bool:
+    """Whether the caller has this one token, as Bearer or as the password of Basic."""
+    return hmac.compare_digest(_given(request, basic=True).encode(), token.encode())
+
+
+def _given(request: web.Request, *, basic: bool) -> str:
+    scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+    if basic and scheme.lower() == "basic":
+        return _password_of(given)
+    return given.strip() if scheme.lower() == "bearer" else ""
 
 
 def _password_of(given: str) -> str:

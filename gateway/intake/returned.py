@@ -58,7 +58,9 @@ class Returned:
         return calling in self._adapters
 
     def take(self, calling: str, header: Header, path: Path) -> Verdict:
-        adapters = self._adapters[calling]
+        return self.keep(self._adapters[calling], header, path)
+
+    def keep(self, adapters: list[str], header: Header, path: Path) -> Verdict:
         try:
             job = self._find(adapters, [header.study_instance_uid], [])
             if job is None:

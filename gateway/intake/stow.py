@@ -13,9 +13,10 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,10 @@ from gateway.dicom.multipart import (
 )
 from gateway.dicom.part10 import NotDicom, read_header
 from gateway.dicom.web import require_uid
-from gateway.intake.access import Access
+from gateway.intake.access import Access, shows
 from gateway.intake.incoming import Incoming
 from gateway.intake.problems import Problem
+from gateway.intake.returned import Returned
 from gateway.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -67,6 +69,8 @@ class StowDoor:
         access: Access,
         staging: Staging,
         incoming: Incoming,
+        returned: Returned | None = None,
+        push_tokens: Mapping[str, str] | None = None,
         *,
         longest_silence: float = _SILENCE,
     ) -> None:
@@ -74,11 +78,17 @@ class StowDoor:
         self._access = access
         self._staging = staging
         self._incoming = incoming
+        self._returned = returned
+        self._push_tokens = push_tokens or {}
         self._silence = longest_silence
 
     def routes(self) -> list[web.RouteDef]:
         below = "/dicomweb/{application}/studies"
-        return [web.post(below, self._store), web.post(f"{below}/{{study}}", self._store)]
+        routes = [web.post(below, self._store), web.post(f"{below}/{{study}}", self._store)]
+        for name in self._push_tokens:
+            below, serve = f"/adapters/{name}/studies", partial(self._take_back, name)
+            routes += [web.post(below, serve), web.post(f"{below}/{{study}}", serve)]
+        return routes
 
     async def prepare(self, _: web.Application) -> None:
         """Once the doors open: what a dead process has left is void."""
@@ -96,14 +106,40 @@ class StowDoor:
         application = request.match_info["application"]
         if self._settings.application(application) is None:
             raise Problem(404, "no application of this name is configured")
-        study = request.match_info.get("study")
+
+        def keep(upload: Upload) -> None:
+            self._incoming.keep(application, list(upload.whole.values()))
+
+        return await self._receive(request, keep, application=application, caller=caller)
+
+    async def _take_back(self, name: str, request: web.Request) -> web.Response:
+        """A vendor's results, each to the job that it belongs to."""
+        if not shows(request, self._push_tokens[name]):
+            raise Problem(401, "this takes the push_token of the adapter", {"WWW-Authenticate": "Bearer"})
+
+        returned = self._returned
+        assert returned is not None
+
+        def keep(upload: Upload) -> None:
+            for uid, (header, path) in list(upload.whole.items()):
+                verdict = returned.keep([name], header, path)
+                if verdict.status:
+                    del upload.whole[uid]
+                    path.unlink(missing_ok=True)
+                    upload.failed.append((header, verdict.status))
+
+        return await self._receive(request, keep, adapter=name)
+
+    async def _receive(
+        self, request: web.Request, keep: Callable[[Upload], None], **said: str
+    ) -> web.Response:
         parser = _parser_for(request.headers.get("Content-Type", ""))
-        upload = Upload(self._staging, study)
+        upload = Upload(self._staging, request.match_info.get("study"))
         try:
             await self._read(request, parser, upload)
             if upload.count == 0:
                 raise Problem(400, "the body has no instance in it")
-            await asyncio.to_thread(self._incoming.keep, application, list(upload.whole.values()))
+            await asyncio.to_thread(keep, upload)
         except OSError as error:
             log.error("an upload can't be kept", error=error.strerror)
             why = "the disk is full or broken; nothing was kept: send it again later"
@@ -112,8 +148,7 @@ class StowDoor:
             await asyncio.to_thread(upload.clear)
         log.info(
             "an upload was kept",
-            application=application,
-            caller=caller,
+            **said,
             instances=len(upload.whole),
             refused=len(upload.failed),
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
-from gateway.contract import Adapter, NeedsHuman, Returning, Sender
+from gateway.contract import Adapter, NeedsHuman, Pushing, Returning, Sender
 from gateway.settings import Misconfigured, Settings
 
 
@@ -54,6 +54,13 @@ class Vendors:
         """By adapter, who stores its results with us."""
         made = {name: self.make(name, Path()) for name in self.names}
         return {name: list(one.senders()) for name, one in made.items() if isinstance(one, Returning)}
+
+    @property
+    def push_tokens(self) -> dict[str, str]:
+        """By adapter, what a vendor shows who stores its results with us by STOW-RS."""
+        made = {name: self.make(name, Path()) for name in self.names}
+        tokens = {name: one.push_token() for name, one in made.items() if isinstance(one, Pushing)}
+        return {name: token for name, token in tokens.items() if token}
 
     def kind(self, name: str) -> type[Adapter]:
         if name not in self._kinds:

@@ -1,0 +1,78 @@
+"""A vendor that takes a study by STOW-RS and stores its results with us the same way."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from uuid import uuid4
+
+import pydicom
+from pydicom.uid import generate_uid
+
+from gateway.simulate import archive as simulated
+from gateway.simulate.archive import ArchiveState
+from gateway.simulate.serve import serve
+from tests.peers.gateway import Hospital, hospital
+
+TOKEN = "the-vendors-own-word"
+
+
+def make_result(house: Hospital, uid: str, **changed: str) -> bytes:
+    """A picture of the study's first instance, as a vendor would make it."""
+    dataset = pydicom.dcmread(BytesIO(house.archive.instances[uid].data))
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    dataset.SeriesInstanceUID = generate_uid()
+    for name, value in changed.items():
+        setattr(dataset, name, value)
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+async def push(house: Hospital, *files: bytes, token: str = TOKEN) -> int:
+    boundary = uuid4().hex
+    begin = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    body = b"".join(begin + file + b"\r\n" for file in files) + f"--{boundary}--".encode()
+    headers = {
+        "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+        "Authorization": f"Bearer {token}",
+    }
+    url = f"{house.gateway.url}/adapters/pushing/studies"
+    async with house.http.post(url, data=body, headers=headers) as answer:
+        return answer.status
+
+
+async def test_what_a_vendor_stores_with_us_is_its_jobs_result(tmp_path: Path) -> None:
+    vendor = ArchiveState()
+    runner, port = await serve(simulated.make_app(vendor, files=[]))
+    try:
+        async with hospital(tmp_path) as house:
+            house.configuration["adapters"]["pushing"] = {
+                "kind": "dicomweb",
+                "url": f"http://127.0.0.1:{port}/dicom-web",
+                "push_token": TOKEN,
+                "quiet": "1s",
+                "first_poll": "200ms",
+            }
+            house.application["adapter"] = "pushing"
+            await house.start()
+            patient, stranger = house.admit(), house.admit()
+            await house.fire(patient.slide)
+            job = await house.job_on(patient.slide, "analysing")
+            assert sorted(vendor.stored) == sorted(patient.instances)
+
+            result = make_result(house, patient.instances[0])
+            foreign = make_result(house, stranger.instances[0])
+            assert await push(house, result, token="another word") == 401
+            assert await push(house, foreign) == 409, "no job waits for a result of that study"
+            assert await push(house, result, foreign) == 202
+            assert await push(house, result) == 200, "one that comes again is the same one"
+
+            job = await house.settled(job["id"])
+            assert (job["state"], job["proof"]["received"], job["proof"]["stored"]) == ("done", 1, 1)
+            assert len(house.stored_of(patient.study)) == 1 and house.stored_of(stranger.study) == []
+            assert await push(house, result) == 409, "the job has its results"
+            assert TOKEN not in house.gateway.log
+    finally:
+        await runner.cleanup()
