@@ -16,7 +16,7 @@ from gateway.jobs.destinations import check_reports
 from gateway.jobs.schema import newest, revision_of
 from gateway.jobs.vendors import Vendors
 from gateway.run import build
-from gateway.settings import Settings
+from gateway.settings import Misconfigured, Settings
 
 _SOON = timedelta(days=30)
 _LIMIT = 30.0
@@ -24,9 +24,6 @@ _LIMIT = 30.0
 
 def check(config: Path | None, offline: bool, as_json: bool) -> int:
     settings = read_settings(config)
-    if not any(department.applications for department in settings.departments.values()):
-        complain("no application is configured; --config or GATEWAY_CONFIG names the file")
-        return FAILED
     return go(_offline(settings, as_json) if offline else _online(settings, as_json))
 
 
@@ -34,6 +31,7 @@ async def _offline(settings: Settings, as_json: bool) -> int:
     async with aiohttp.ClientSession() as session:
         Vendors(settings, session).check(settings)
     check_reports(settings)
+    _require_applications(settings)
     if as_json:
         print(json.dumps({"ok": True, "peers": {}}))
     else:
@@ -44,6 +42,7 @@ async def _offline(settings: Settings, as_json: bool) -> int:
 async def _online(settings: Settings, as_json: bool) -> int:
     # The parts need no database to be built, only to be used.
     async with build(only_looking(settings), settings.database_url or "postgresql://") as house:
+        _require_applications(settings)
         peers = {f"archives.{name}": archive.check() for name, archive in house.archives.items()}
         for name, report in house.reports.items():
             peers[f"destinations.{name}"] = report.check()
@@ -64,6 +63,11 @@ async def _online(settings: Settings, as_json: bool) -> int:
             line = f"{'good' if health.ok else 'BAD '}  {name}: {health.sentence}{_expiry(health)}"
             print(line) if health.ok else complain(line)
     return 0 if ok else FAILED
+
+
+def _require_applications(settings: Settings) -> None:
+    if not any(department.applications for department in settings.departments.values()):
+        raise Misconfigured(["no application is configured; --config or GATEWAY_CONFIG names the file"])
 
 
 async def _database(url: str) -> Health:
