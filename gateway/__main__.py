@@ -28,7 +28,7 @@ class Only(StrEnum):
     WORKERS = "workers"
 
 
-class Peer(StrEnum):
+class Simulated(StrEnum):
     SECTRA = "sectra"
     ARCHIVE = "archive"
     MILVUE = "milvue"
@@ -88,7 +88,7 @@ def demo(
 
 
 @app.command()
-def simulate(peer: Peer, port: Annotated[int, typer.Option(help="0 takes a free one")] = 0) -> None:
+def simulate(peer: Simulated, port: Annotated[int, typer.Option(help="0 takes a free one")] = 0) -> None:
     """A simulated Sectra, archive or Milvue on loopback."""
     from gateway.commands import simulate as command
 

@@ -6,7 +6,7 @@
     sectra.servers          the Sectra servers that we may call back
     archives.lookup         where a study is
     jobs.vendors            the adapters, one for each configured vendor
-    jobs.signs, .dispatch   what the slide shows; the results to each destination
+    jobs.status, .dispatch   what the slide shows; the results to each destination
     jobs.destinations       archives (objects put right by .leaving), the RIS
     jobs.steps, .engine     what is done in each state; who does it, and when
     jobs.housekeeping       files that jobs left behind, data kept long enough
@@ -36,16 +36,21 @@ from aiohttp import web
 from gateway import __version__, embedded
 from gateway.archives.archive import Archive
 from gateway.archives.arrived import ArrivedStudies, incoming_root
+from gateway.archives.awaited import Awaited
 from gateway.archives.dicomweb import DicomwebArchive
 from gateway.archives.dimse import DimseArchive
-from gateway.archives.landing import Landing
 from gateway.archives.lookup import Lookup
 from gateway.archives.spool import Spool
 from gateway.archives.terms import Terms
 from gateway.delivery.commitment import Commitments
+from gateway.delivery.destinations import IntoArchive, IntoPeer, IntoRis
+from gateway.delivery.dispatch import Destination, Dispatch, OnTheSlide
+from gateway.delivery.originals import Originals
+from gateway.delivery.result_objects import ResultObjects
 from gateway.delivery.slide import SlideWriter
+from gateway.delivery.slide_status import SlideStatus
 from gateway.dicom.arrival import Staging
-from gateway.dicom.association import Peer
+from gateway.dicom.association import DimsePeer
 from gateway.intake import health, problems, rest, sectra
 from gateway.intake.access import Access
 from gateway.intake.dimse import DimseDoor, storing
@@ -54,22 +59,26 @@ from gateway.intake.returned import Returned
 from gateway.intake.stow import StowDoor
 from gateway.intake.vendors import VendorDoor
 from gateway.jobs.cipher import Cipher
-from gateway.jobs.destinations import IntoArchive, IntoPeer, IntoRis
-from gateway.jobs.dispatch import Destination, Dispatch, OnTheSlide
 from gateway.jobs.engine import Engine, Pace
-from gateway.jobs.housekeeping import Housekeeping
-from gateway.jobs.leaving import Preparation
-from gateway.jobs.originals import Originals
 from gateway.jobs.schema import migrate, newest, revision_of
-from gateway.jobs.signs import Signs
-from gateway.jobs.steps import JobSteps
 from gateway.jobs.store import Store
-from gateway.jobs.vendors import Vendors
-from gateway.sections import CStoreDestination, Dimse, Hl7Destination, Listen, StowDestination
-from gateway.sections import DicomwebArchive as DicomwebSettings
-from gateway.sections import DimseArchive as DimseSettings
 from gateway.sectra.servers import SectraServers
-from gateway.settings import Misconfigured, Settings, encryption_keys
+from gateway.settings.load import encryption_keys
+from gateway.settings.sections import (
+    CStoreDestination,
+    Dimse,
+    Hl7Destination,
+    Listen,
+    Settings,
+    StowDestination,
+)
+from gateway.settings.sections import DicomwebArchive as DicomwebSettings
+from gateway.settings.sections import DimseArchive as DimseSettings
+from gateway.settings.tree import Misconfigured
+from gateway.watch.metrics import JobMetrics
+from gateway.work.housekeeping import Housekeeping
+from gateway.work.steps import JobSteps
+from gateway.work.vendors import Vendors
 
 log = structlog.get_logger(__name__)
 
@@ -143,7 +152,7 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         servers = SectraServers(settings.sectra, session)
         dimse = settings.dimse or Dimse()
         staging = Staging(incoming_root(settings.data_dir) / ".arriving", settings.least_free)
-        landing = Landing(dimse.ae_title, staging)
+        awaited = Awaited(dimse.ae_title, staging)
         commitments = Commitments()
         webs = {
             name: DicomwebArchive(
@@ -160,9 +169,9 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         peers = {
             name: DimseArchive(
                 name,
-                Peer(f"archive {name}", one.host, one.port, one.ae_title, dimse.ae_title),
+                DimsePeer(f"archive {name}", one.host, one.port, one.ae_title, dimse.ae_title),
                 staging,
-                landing if settings.dimse else None,
+                awaited if settings.dimse else None,
                 one.retrieve,
             )
             for name, one in settings.archives.items()
@@ -182,23 +191,23 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
         vendors = Vendors(settings, session)
         vendors.check(settings)
         writer = SlideWriter(store)
-        signs = Signs(writer, servers)
+        status = SlideStatus(writer, servers)
         originals = Originals(store, lookup)
-        preparation = Preparation(settings, store, originals, spool)
+        result_objects = ResultObjects(settings, store, originals, spool)
         reports: dict[str, IntoRis] = {}
-        destinations: dict[str, Destination] = {"sectra": OnTheSlide(signs, store)}
+        destinations: dict[str, Destination] = {"sectra": OnTheSlide(status, store)}
         for name, place in settings.destinations.items():
             if isinstance(place, StowDestination):
-                destinations[name] = IntoArchive(name, webs[place.archive], session, preparation)
+                destinations[name] = IntoArchive(name, webs[place.archive], session, result_objects)
             elif isinstance(place, CStoreDestination):
-                destinations[name] = IntoPeer(name, peers[place.archive].peer, commitments, preparation)
+                destinations[name] = IntoPeer(name, peers[place.archive].peer, commitments, result_objects)
             elif isinstance(place, Hl7Destination):
                 destinations[name] = reports[name] = IntoRis(name, place, settings, originals, spool)
-        steps = JobSteps(settings, store, lookup, vendors, signs, Dispatch(store, destinations), spool)
-        engine = Engine(store, url, steps, vendors.limits, pace)
-        sectra_door = sectra.SectraDoor(settings, store, servers, signs, writer, steps.callers)
+        steps = JobSteps(settings, store, lookup, vendors, status, Dispatch(store, destinations), spool)
+        engine = Engine(store, url, steps, vendors.capacities, pace, JobMetrics())
+        sectra_door = sectra.SectraDoor(settings, store, servers, status, writer, steps.slide_way)
         stack.push_async_callback(sectra_door.close)
-        vendor_door = VendorDoor(settings, store, vendors, signs, writer)
+        vendor_door = VendorDoor(settings, store, vendors, status, writer)
         stack.push_async_callback(vendor_door.close)
         incoming = Incoming(settings, store)
         doors = web.Application(
@@ -223,7 +232,7 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
             reports,
             lookup,
             incoming,
-            DimseDoor(settings, landing, incoming, commitments, returned),
+            DimseDoor(settings, awaited, incoming, commitments, returned),
             doors,
         )
 

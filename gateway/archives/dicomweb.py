@@ -92,7 +92,7 @@ class DicomwebArchive:
         limits: web.Limits = web.Limits(),  # noqa: B008
     ) -> None:
         self.name = name
-        self.peer = web.Peer(f"archive {name}", url, username, password, token, limits)
+        self.peer = web.WebPeer(f"archive {name}", url, username, password, token, limits)
         self._session = session
 
     async def find_studies(

@@ -22,13 +22,13 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,
 )
 
+from gateway.archives.awaited import Awaited, Expectation, file_of
 from gateway.archives.dicomweb import InstanceRef, Retrieval, StudyMatch
 from gateway.archives.files import FileInstance, open_instance
-from gateway.archives.landing import Expectation, Landing, place_of
 from gateway.archives.queries import FINDING, LISTING, STUDY_KEYS, find, identifier, list_study, match_of
 from gateway.contract import Failure, Health, NeedsHuman, Permanent, Retryable
-from gateway.dicom.arrival import MISMATCH, Arrival, Staging, Verdict, Watch
-from gateway.dicom.association import PENDING, Peer, associated, context, echo, exchange, failure_of
+from gateway.dicom.arrival import MISMATCH, Arrival, Reply, Staging, Watch
+from gateway.dicom.association import PENDING, DimsePeer, associated, context, echo, exchange, failure_of
 from gateway.dicom.web import require_uid
 
 T = TypeVar("T")
@@ -80,23 +80,23 @@ class Tally:
 
 
 class DimseArchive:
-    """`landing`: where a C-MOVE lands; without one, instances come by C-GET."""
+    """`awaited`: where a C-MOVE lands; without one, instances come by C-GET."""
 
     def __init__(
         self,
         name: str,
-        peer: Peer,
+        peer: DimsePeer,
         staging: Staging,
-        landing: Landing | None = None,
+        awaited: Awaited | None = None,
         retrieve: Literal["move", "get"] | None = None,
     ) -> None:
         self.name = name
         self.peer = peer
         self._staging = staging
-        self._landing = landing if retrieve != "get" else None
+        self._awaited = awaited if retrieve != "get" else None
         self._queries = asyncio.Semaphore(_MOST_QUERIES)
         self._transfers = asyncio.Semaphore(_MOST_TRANSFERS)
-        if retrieve == "move" and landing is None:
+        if retrieve == "move" and awaited is None:
             raise ValueError("a C-MOVE needs a storage service of our own")
 
     async def find_studies(
@@ -179,7 +179,7 @@ class DimseArchive:
             await self._complete(study, listed, wanted, folder)
         uids = list(expected) if expected is not None else sorted(await asyncio.to_thread(_whole, folder))
         for uid in uids:
-            path = place_of(folder, uid)
+            path = file_of(folder, uid)
             if not path.exists():
                 continue  # the archive has it no more; who asked for it counts
             instance = await open_instance(path)
@@ -223,23 +223,23 @@ class DimseArchive:
         folder: Path,
         watch: Watch,
     ) -> Tally:
-        if self._landing is None:
+        if self._awaited is None:
             return self._get(study, requests, missing, folder, watch)
         wanted = frozenset(one.sop_instance_uid for one in missing)
-        with self._landing.expect(study, folder, wanted, watch) as expectation:
+        with self._awaited.expect(study, folder, wanted, watch) as expectation:
             tally = self._move(requests, expectation, watch)
             if tally.refusal is None and not tally.failed:
                 _await_stragglers(expectation, watch)
         return tally
 
     def _move(self, requests: Sequence[Dataset], expectation: Expectation, watch: Watch) -> Tally:
-        assert self._landing is not None
+        assert self._awaited is not None
         tally = Tally()
         model = StudyRootQueryRetrieveInformationModelMove
         with associated(self.peer, [context(model)], _FETCH, watch) as association:
             for request in requests:
                 answers = association.send_c_move(
-                    request, self._landing.ae_title, model, msg_id=expectation.message_id
+                    request, self._awaited.ae_title, model, msg_id=expectation.message_id
                 )
                 if not _count(answers, self.peer, tally):
                     break
@@ -256,12 +256,12 @@ class DimseArchive:
         self._staging.prepare()
         taking = Expectation(study, folder, frozenset(one.sop_instance_uid for one in missing), watch)
 
-        def take(arrival: Arrival) -> Verdict:
+        def take(arrival: Arrival) -> Reply:
             header = arrival.finish()
             if header.study_instance_uid != study:
-                return Verdict(MISMATCH, "the instance is of another study")
+                return Reply(MISMATCH, "the instance is of another study")
             taking.take(header, arrival.path)
-            return Verdict()
+            return Reply()
 
         tally = Tally()
         model = StudyRootQueryRetrieveInformationModelGet
@@ -294,7 +294,7 @@ def _requests(study: str, listed: Sequence[InstanceRef], missing: Sequence[Insta
     return requests
 
 
-def _count(answers: Any, peer: Peer, tally: Tally) -> bool:
+def _count(answers: Any, peer: DimsePeer, tally: Tally) -> bool:
     """Follow one retrieval to its end; whether to go on with the next."""
     for status, _ in answers:
         code = status.get("Status")

@@ -12,7 +12,7 @@ from gateway.archives.choice import attributes_for, choose_instances, made_by
 from gateway.archives.dicomweb import InstanceRef, StudyMatch
 from gateway.archives.terms import Pulls, Terms
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unsuitable
-from gateway.sections import Choose
+from gateway.settings.sections import Choose
 
 # Which of these SOP instance UIDs are results that went through us before.
 Known = Callable[[Collection[str]], Awaitable[Collection[str]]]

@@ -13,7 +13,7 @@ from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # t
 
 from gateway.archives.dicomweb import InstanceRef, StudyMatch
 from gateway.contract import Permanent, Retryable
-from gateway.dicom.association import PENDING, Peer, failure_of
+from gateway.dicom.association import PENDING, DimsePeer, failure_of
 
 FINDING: Final = "looking for a study"
 LISTING: Final = "listing the instances of a study"
@@ -46,7 +46,7 @@ def identifier(level: str, **keys: Any) -> Dataset:
 
 
 def find(
-    association: Any, peer: Peer, keys: Dataset, doing: str, asked: dict[str, str] | None = None
+    association: Any, peer: DimsePeer, keys: Dataset, doing: str, asked: dict[str, str] | None = None
 ) -> list[Dataset]:
     """An archive that doesn't know a key passes over it, and reads a * as anything: then others come."""
     found = []
@@ -64,7 +64,9 @@ def find(
     return found
 
 
-def list_study(association: Any, peer: Peer, study: str, keywords: Collection[str] = ()) -> list[InstanceRef]:
+def list_study(
+    association: Any, peer: DimsePeer, study: str, keywords: Collection[str] = ()
+) -> list[InstanceRef]:
     """`keywords`: attributes that are wanted of each instance as well, of whatever level they are."""
     asked = {"StudyInstanceUID": study}
     wanted = dict.fromkeys(keywords, "")
@@ -98,7 +100,7 @@ def _told(item: Dataset, keywords: Collection[str]) -> dict[str, tuple[str, ...]
     return {keyword: texts for keyword, texts in told.items() if texts}
 
 
-def match_of(archive: str, peer: Peer, item: Dataset) -> StudyMatch:
+def match_of(archive: str, peer: DimsePeer, item: Dataset) -> StudyMatch:
     uid = text_of(item, "StudyInstanceUID")
     if uid is None:
         raise Retryable(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from gateway.quantities import Hours, Rate
+from gateway.settings.quantities import Hours, Rate
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import aiohttp
-from sqlalchemy.exc import OperationalError
 
 from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings
 from gateway.contract import Health
-from gateway.jobs.destinations import check_reports
+from gateway.delivery.destinations import check_reports
 from gateway.jobs.schema import newest, revision_of
-from gateway.jobs.vendors import Vendors
+from gateway.jobs.store import DatabaseLost
 from gateway.run import build
-from gateway.settings import Misconfigured, Settings
+from gateway.settings.sections import Settings
+from gateway.settings.tree import Misconfigured
+from gateway.work.vendors import Vendors
 
 _SOON = timedelta(days=30)
 _LIMIT = 30.0
@@ -73,7 +74,7 @@ def _require_applications(settings: Settings) -> None:
 async def _database(url: str) -> Health:
     try:
         revision = await asyncio.to_thread(revision_of, url)
-    except OperationalError:
+    except DatabaseLost:
         return Health(False, "doesn't answer; check that the server runs and lets us in")
     if revision != newest():
         return Health(True, f"reachable; it is at {revision}, this release needs {newest()}: migrate first")

@@ -21,11 +21,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gateway import embedded, journal
+from gateway import embedded
+from gateway import logs as journal
 from gateway.commands.opening import FAILED, complain, go
 from gateway.intake.incoming import gathering
 from gateway.run import build, listening, prepare, working
-from gateway.settings import Settings, load
+from gateway.settings.load import load
+from gateway.settings.sections import Settings
 from gateway.simulate import archive, milvue, samples, sectra
 from gateway.simulate.archive import ArchiveState
 from gateway.simulate.firing import Fire, fire

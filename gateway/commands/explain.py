@@ -8,16 +8,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from gateway import embedded
 from gateway.archives.lookup import Found, NotYet, Wanted
 from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
-from gateway.jobs.steps import URGENT
+from gateway.jobs.store import DatabaseError
 from gateway.run import build
-from gateway.sections import Application
-from gateway.settings import Settings
+from gateway.settings.sections import Application, Settings
+from gateway.work.steps import URGENT
 
 
 def explain(config: Path | None, name: str, study: str, as_json: bool) -> int:
@@ -47,7 +45,7 @@ async def _explain(
         async def known(uids: Collection[str]) -> Collection[str]:
             try:
                 return await house.store.results_among(uids)
-            except SQLAlchemyError:
+            except DatabaseError:
                 told["unknown"] = "the database can't be asked for results that were delivered before"
                 return ()
 

@@ -102,14 +102,14 @@ def _export(filters: dict[str, Any]) -> Callable[[Store], Awaitable[int]]:
 
 def _verify(as_json: bool) -> Callable[[Store], Awaitable[int]]:
     async def work(store: Store) -> int:
-        verdict = await verify_chains(store)
+        inspection = await verify_chains(store)
         if as_json:
-            print(json.dumps({"intact": not verdict.breaks, **asdict(verdict)}))
-        elif verdict.breaks:
-            complain(*verdict.breaks)
+            print(json.dumps({"intact": not inspection.breaks, **asdict(inspection)}))
+        elif inspection.breaks:
+            complain(*inspection.breaks)
         else:
-            print(f"intact: {verdict.jobs} jobs, {verdict.events} events, {verdict.seals} seals")
-        return FAILED if verdict.breaks else 0
+            print(f"intact: {inspection.jobs} jobs, {inspection.events} events, {inspection.seals} seals")
+        return FAILED if inspection.breaks else 0
 
     return work
 

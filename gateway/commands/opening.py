@@ -12,13 +12,14 @@ import typer
 import uvloop
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
-from sqlalchemy.exc import OperationalError
 
-from gateway import journal
+from gateway import logs as journal
 from gateway.contract import Failure
-from gateway.jobs.store import Store
+from gateway.jobs.store import DatabaseLost, Store
 from gateway.run import database, open_store, require_tables
-from gateway.settings import Misconfigured, Settings, config_path, load, process_environment
+from gateway.settings.load import config_path, load, process_environment
+from gateway.settings.sections import Settings
+from gateway.settings.tree import Misconfigured
 
 FAILED = 1
 
@@ -48,7 +49,7 @@ def go(main: Coroutine[Any, Any, int]) -> int:
     except Failure as failure:
         complain(failure.message, failure.advice)
         return FAILED
-    except OperationalError:
+    except DatabaseLost:
         complain("the database doesn't answer; check database_url and that the server runs")
         return FAILED
     except KeyboardInterrupt:

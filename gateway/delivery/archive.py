@@ -13,7 +13,7 @@ from pathlib import Path
 import aiohttp
 
 from gateway.contract import Failure, Header, NeedsHuman, Retryable
-from gateway.delivery.readback import Verdict, read_back
+from gateway.delivery.readback import Standing, read_back
 from gateway.dicom import web
 from gateway.dicom.multipart import Writer
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
@@ -68,21 +68,21 @@ def describe(reason: int) -> str:
 
 
 async def store(
-    session: aiohttp.ClientSession, peer: web.Peer, files: Sequence[Path], study_instance_uid: str
+    session: aiohttp.ClientSession, peer: web.WebPeer, files: Sequence[Path], study_instance_uid: str
 ) -> Stored:
     """Store the files and read them back; what isn't there afterwards as it was sent is a failure."""
     outcome = await stow(session, peer, files, study_instance_uid)
     refused = {uid: reason for uid, reason in outcome.failed.items() if reason != _DUPLICATE}
     if refused:
         raise _failure_of(peer, refused, len(files))
-    verdicts = await read_back(session, peer, files)
-    lacking = [uid for uid, verdict in verdicts.items() if verdict is Verdict.MISSING]
+    standings = await read_back(session, peer, files)
+    lacking = [uid for uid, standing in standings.items() if standing is Standing.MISSING]
     if lacking:
         raise Retryable(
             f"the {peer.name} took {len(files)} results and doesn't have {len(lacking)} of them",
             "It may still be taking them in; if this goes on, look into its log.",
         )
-    others = [uid for uid, verdict in verdicts.items() if verdict is Verdict.OTHER]
+    others = [uid for uid, standing in standings.items() if standing is Standing.OTHER]
     if others:
         raise NeedsHuman(
             f"the {peer.name} holds something else under the UIDs of {len(others)} of {len(files)} results",
@@ -92,14 +92,14 @@ async def store(
     remarks = [f"{uid}: {describe(reason)}" for uid, reason in outcome.warned.items()]
     remarks += [
         f"{uid}: the archive keeps it with changed attributes"
-        for uid, verdict in verdicts.items()
-        if verdict is Verdict.COERCED and uid not in outcome.warned
+        for uid, standing in standings.items()
+        if standing is Standing.COERCED and uid not in outcome.warned
     ]
-    return Stored(len(verdicts), outcome.reference, tuple(remarks))
+    return Stored(len(standings), outcome.reference, tuple(remarks))
 
 
 async def stow(
-    session: aiohttp.ClientSession, peer: web.Peer, files: Sequence[Path], study_instance_uid: str
+    session: aiohttp.ClientSession, peer: web.WebPeer, files: Sequence[Path], study_instance_uid: str
 ) -> StowOutcome:
     """Send the files, and read what the archive says of each; it isn't asked whether that is true."""
     if not files:
@@ -163,7 +163,7 @@ async def _stream(files: Sequence[Path], frame: Sequence[bytes], end: bytes) -> 
     yield end
 
 
-async def _read_answer(answer: aiohttp.ClientResponse, peer: web.Peer) -> web.Item:
+async def _read_answer(answer: aiohttp.ClientResponse, peer: web.WebPeer) -> web.Item:
     """A success without a word is possible; the reading back will tell."""
     if answer.status in (204, 409) and "json" not in answer.headers.get("Content-Type", ""):
         return {}
@@ -197,7 +197,7 @@ def _outcome_of(item: web.Item, sent: set[str]) -> StowOutcome:
     )
 
 
-def _failure_of(peer: web.Peer, refused: Mapping[str, int], count: int) -> Failure:
+def _failure_of(peer: web.WebPeer, refused: Mapping[str, int], count: int) -> Failure:
     reasons = "; ".join(sorted({describe(reason) for reason in refused.values()}))
     message = f"the {peer.name} refused {len(refused)} of {count} results: {reasons}"
     if all(reason in _PASSING or reason & 0xFF00 == 0xA700 for reason in refused.values()):

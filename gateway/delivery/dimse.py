@@ -25,7 +25,7 @@ from gateway.contract import Failure, Header, NeedsHuman, Retryable
 from gateway.delivery.archive import Stored, describe
 from gateway.delivery.commitment import Commitments, Report, Transaction
 from gateway.dicom.arrival import Watch
-from gateway.dicom.association import PENDING, Peer, associated, context, exchange, failure_of
+from gateway.dicom.association import PENDING, DimsePeer, associated, context, exchange, failure_of
 from gateway.dicom.part10 import IMPLICIT, MAX_HEADER, NotDicom, read_header
 
 _STORING, _COMMITTING, _LISTING = "storing results", "committing to results", "listing stored results"
@@ -37,7 +37,7 @@ Result = tuple[Path, Header]
 
 
 async def store(
-    peer: Peer,
+    peer: DimsePeer,
     files: Sequence[Path],
     study_instance_uid: str,
     commitments: Commitments,
@@ -92,7 +92,7 @@ def _read_headers(files: Sequence[Path], study_instance_uid: str) -> list[Result
     return results
 
 
-def _send(peer: Peer, results: Sequence[Result], watch: Watch) -> dict[str, int]:
+def _send(peer: DimsePeer, results: Sequence[Result], watch: Watch) -> dict[str, int]:
     """By SOP instance UID, the status that the archive gives."""
     wanted = {(header.sop_class_uid, header.transfer_syntax_uid) for _, header in results}
     wanted |= {(sop_class, IMPLICIT) for sop_class, syntax in wanted if syntax == _EXPLICIT}
@@ -117,7 +117,7 @@ def _send(peer: Peer, results: Sequence[Result], watch: Watch) -> dict[str, int]
     return statuses
 
 
-def _as_taken(peer: Peer, file: Path, header: Header, offered: set[tuple[str, str]]) -> Path | Dataset:
+def _as_taken(peer: DimsePeer, file: Path, header: Header, offered: set[tuple[str, str]]) -> Path | Dataset:
     """The file as it is; where the archive knows uncompressed results in implicit VR alone, those anew."""
     if (header.sop_class_uid, header.transfer_syntax_uid) in offered:
         return file
@@ -134,7 +134,7 @@ def _taken(code: int) -> bool:
     return code in (0x0000, _DUPLICATE) or code & 0xF000 == 0xB000
 
 
-def _failure_of(peer: Peer, refused: Mapping[str, int], count: int) -> Failure:
+def _failure_of(peer: DimsePeer, refused: Mapping[str, int], count: int) -> Failure:
     reasons = "; ".join(sorted({describe(code) for code in refused.values()}))
     message = f"the {peer.name} refused {len(refused)} of {count} results: {reasons}"
     if all(code == 0x0110 or code == 0x0213 or code & 0xFF00 == 0xA700 for code in refused.values()):
@@ -147,7 +147,7 @@ def _failure_of(peer: Peer, refused: Mapping[str, int], count: int) -> Failure:
 
 
 def _commit(
-    peer: Peer,
+    peer: DimsePeer,
     results: Sequence[Result],
     commitments: Commitments,
     same_association: float,
@@ -172,7 +172,7 @@ def _commit(
 
 
 def _ask(
-    peer: Peer,
+    peer: DimsePeer,
     request: Dataset,
     transaction: Transaction,
     heard: Callable[[Any], tuple[int, None]],
@@ -202,7 +202,7 @@ def _reference(header: Header) -> Dataset:
     return reference
 
 
-def _require_listed(peer: Peer, results: Sequence[Result], watch: Watch) -> None:
+def _require_listed(peer: DimsePeer, results: Sequence[Result], watch: Watch) -> None:
     lacking = []
     with associated(
         peer, [context(StudyRootQueryRetrieveInformationModelFind)], _LISTING, watch
@@ -217,7 +217,7 @@ def _require_listed(peer: Peer, results: Sequence[Result], watch: Watch) -> None
         )
 
 
-def _listed(association: Any, peer: Peer, header: Header) -> bool:
+def _listed(association: Any, peer: DimsePeer, header: Header) -> bool:
     keys = Dataset()
     keys.QueryRetrieveLevel = "IMAGE"
     keys.StudyInstanceUID = header.study_instance_uid

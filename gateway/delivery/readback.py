@@ -27,7 +27,7 @@ _REPORT_CONTENT = range(0x0040A000, 0x0040B000)
 _ADMINISTRATION = frozenset((0x0032, 0x0038, 0x0040, 0x0088, 0x0100, 0x0400, 0x4008, 0xFFFA, 0xFFFC))
 
 
-class Verdict(Enum):
+class Standing(Enum):
     SAME = "same"
     COERCED = "coerced"  # same content, other patient's or order's attributes
     OTHER = "other"
@@ -35,21 +35,21 @@ class Verdict(Enum):
 
 
 async def read_back(
-    session: aiohttp.ClientSession, peer: web.Peer, files: Sequence[Path]
-) -> dict[str, Verdict]:
+    session: aiohttp.ClientSession, peer: web.WebPeer, files: Sequence[Path]
+) -> dict[str, Standing]:
     """By SOP instance UID, what the archive returns for each of these files."""
-    verdicts: dict[str, Verdict] = {}
+    standings: dict[str, Standing] = {}
     for file in files:
         header = await asyncio.to_thread(_read_header, file)
         returned = file.with_name(f".{file.name}.returned")
         try:
             if await _fetch(session, peer, header, returned):
-                verdicts[header.sop_instance_uid] = await asyncio.to_thread(_compare, file, returned)
+                standings[header.sop_instance_uid] = await asyncio.to_thread(_compare, file, returned)
             else:
-                verdicts[header.sop_instance_uid] = Verdict.MISSING
+                standings[header.sop_instance_uid] = Standing.MISSING
         finally:
             returned.unlink(missing_ok=True)
-    return verdicts
+    return standings
 
 
 def _read_header(file: Path) -> Header:
@@ -60,7 +60,7 @@ def _read_header(file: Path) -> Header:
     return header
 
 
-async def _fetch(session: aiohttp.ClientSession, peer: web.Peer, wanted: Header, into: Path) -> bool:
+async def _fetch(session: aiohttp.ClientSession, peer: web.WebPeer, wanted: Header, into: Path) -> bool:
     uids = (wanted.study_instance_uid, wanted.series_instance_uid, wanted.sop_instance_uid)
     study, series, sop = map(web.require_uid, uids)
     with web.translated(peer.name, _DOING):
@@ -87,12 +87,12 @@ async def _fetch(session: aiohttp.ClientSession, peer: web.Peer, wanted: Header,
             return found
 
 
-def _compare(sent: Path, returned: Path) -> Verdict:
+def _compare(sent: Path, returned: Path) -> Standing:
     if _dataset_digest(sent) == _dataset_digest(returned):
-        return Verdict.SAME
+        return Standing.SAME
     ours, theirs = pydicom.dcmread(sent), pydicom.dcmread(returned)
     same = _content_of(ours) == _content_of(theirs) and ours.SOPClassUID == theirs.SOPClassUID
-    return Verdict.COERCED if same else Verdict.OTHER
+    return Standing.COERCED if same else Standing.OTHER
 
 
 def _dataset_digest(file: Path) -> bytes:

@@ -18,6 +18,7 @@ import aiohttp
 
 from gateway import __version__
 from gateway.contract import Failure, Retryable, SlideResult
+from gateway.jobs.records import SlideRecord
 from gateway.sectra.client import SectraClient
 from gateway.sectra.failures import NotThere, VersionConflict
 from gateway.sectra.results import NewResult, StoredResult
@@ -30,22 +31,6 @@ _TRIES = 12
 _CREATING = 15.0
 _PATIENCE = 20  # seconds to wait for whoever creates it, or died in the middle of that
 _REPLACED = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Remembered:
-    """What we last stored for an application on a slide, and for which job and step.
-
-    `taken`: a vendor that writes on the slide itself has put its own result there. `replaced`: the versions
-    that writes of ours have replaced since then: who holds one of them has seen all that others wrote."""
-
-    result_id: int | None
-    version_id: str | None
-    job_id: UUID | None
-    job_created_at: datetime | None
-    rank: int | None
-    taken: bool = False
-    replaced: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +50,16 @@ class Author:
     rank: int
     last: bool = False
 
-    def comes_before(self, other: Remembered) -> bool:
+    def comes_before(self, other: SlideRecord) -> bool:
         if other.job_created_at is None or other.rank is None:
             return False
         if other.taken and other.job_id == self.job_id and not self.last:
             return True
         return (self.created_at, self.rank) < (other.job_created_at, other.rank)
 
-    def of(self, stored: StoredResult, known: Remembered | None, replaced: Sequence[str]) -> Remembered:
+    def of(self, stored: StoredResult, known: SlideRecord | None, replaced: Sequence[str]) -> SlideRecord:
         taken = known is not None and known.taken and known.job_id == self.job_id
-        return Remembered(
+        return SlideRecord(
             stored.id, stored.version_id, self.job_id, self.created_at, self.rank, taken, list(replaced)
         )
 
@@ -82,7 +67,7 @@ class Author:
 class Memory(Protocol):
     """Where results and their versions are remembered, so that one call is the rule."""
 
-    async def slide_result(self, server: str, application: str, slide_id: str) -> Remembered | None: ...
+    async def slide_result(self, server: str, application: str, slide_id: str) -> SlideRecord | None: ...
 
     async def begin_slide_result(
         self, server: str, application: str, slide_id: str, seconds: float
@@ -91,7 +76,7 @@ class Memory(Protocol):
     async def give_up_slide_result(self, server: str, application: str, slide_id: str) -> None: ...
 
     async def remember_slide_result(
-        self, server: str, application: str, slide_id: str, record: Remembered
+        self, server: str, application: str, slide_id: str, record: SlideRecord
     ) -> None: ...
 
     async def forget_slide_result(self, server: str, application: str, slide_id: str) -> None: ...
@@ -185,7 +170,7 @@ class SlideWriter:
             await self._memory.forget_slide_result(place.server, place.application, place.slide_id)
 
     async def _store(
-        self, client: SectraClient, place: Place, known: Remembered | None, result: SlideResult
+        self, client: SectraClient, place: Place, known: SlideRecord | None, result: SlideResult
     ) -> tuple[StoredResult, Sequence[str]]:
         """And the versions that it replaces."""
         if known is not None and known.result_id is not None and known.version_id is not None:
@@ -217,14 +202,14 @@ class SlideWriter:
         )
         return stored, [last.version_id]
 
-    async def _look_again(self, client: SectraClient, place: Place, known: Remembered | None) -> None:
+    async def _look_again(self, client: SectraClient, place: Place, known: SlideRecord | None) -> None:
         if known is None or known.result_id is None:
             return
         current = await client.read_result(place.application, known.result_id)
         # Somebody else wrote: who holds a version from before that has missed it.
         await self._remember(place, replace(known, version_id=current.version_id, replaced=[]))
 
-    async def _remember(self, place: Place, record: Remembered) -> None:
+    async def _remember(self, place: Place, record: SlideRecord) -> None:
         await self._memory.remember_slide_result(place.server, place.application, place.slide_id, record)
 
 
@@ -240,7 +225,7 @@ async def _last_of(client: SectraClient, place: Place) -> StoredResult | None:
     )
 
 
-def _stands(known: Remembered, author: Author) -> bool:
+def _stands(known: SlideRecord, author: Author) -> bool:
     if known.job_created_at is None:
         return False
     return known.job_id == author.job_id or known.job_created_at > author.created_at

@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.contract import Retryable
-from gateway.delivery.slide import Author, Memory, Place, Remembered, SlideWriter
+from gateway.delivery.slide import Author, Memory, Place, SlideWriter
+from gateway.jobs.records import SlideRecord
 from gateway.sectra.calls import segment
 from gateway.sectra.passage import Answer, Passage
 
@@ -71,7 +72,7 @@ class VendorResults:
                 ):
                     answer = await self._store_new(passage, place, body, headers)
                     if answer.good:
-                        first = Remembered(
+                        first = SlideRecord(
                             _id_of(answer), _version_of(answer), author.job_id, author.created_at, author.rank
                         )
                         await self._remember(place, replace(first, taken=True))
@@ -118,7 +119,7 @@ class VendorResults:
         self,
         passage: Passage,
         place: Place,
-        known: Remembered,
+        known: SlideRecord,
         body: Mapping[str, Any],
         headers: Mapping[str, str],
     ) -> Answer | None:
@@ -142,7 +143,7 @@ class VendorResults:
         await self._settle(place, known, answer)
         return replace(answer, status=201) if answer.good else answer
 
-    async def _settle(self, place: Place, known: Remembered, answer: Answer) -> None:
+    async def _settle(self, place: Place, known: SlideRecord, answer: Answer) -> None:
         if answer.good:
             await self._remember(
                 place, replace(known, version_id=_version_of(answer), taken=True, replaced=[])
@@ -179,10 +180,10 @@ class VendorResults:
         doing = "reading a vendor's result"
         return await passage.results("GET", place.application, f"/{result_id}", doing, headers=headers)
 
-    async def _known(self, place: Place) -> Remembered | None:
+    async def _known(self, place: Place) -> SlideRecord | None:
         return await self._memory.slide_result(place.server, place.application, place.slide_id)
 
-    async def _remember(self, place: Place, record: Remembered) -> None:
+    async def _remember(self, place: Place, record: SlideRecord) -> None:
         await self._memory.remember_slide_result(place.server, place.application, place.slide_id, record)
 
     async def _forget(self, place: Place) -> None:
@@ -193,11 +194,11 @@ def _is_on(result: object, place: Place) -> bool:
     return isinstance(result, dict) and result.get("slideId") == place.slide_id
 
 
-def _is_sign(result: Mapping[str, Any], known: Remembered | None) -> bool:
+def _is_sign(result: Mapping[str, Any], known: SlideRecord | None) -> bool:
     return known is not None and not known.taken and result.get("id") == known.result_id
 
 
-def _current(body: Mapping[str, Any], known: Remembered) -> dict[str, Any]:
+def _current(body: Mapping[str, Any], known: SlideRecord) -> dict[str, Any]:
     """With the version that stands there, if all that came after the vendor's was ours."""
     sent = body.get("versionId")
     return {**body, "versionId": known.version_id if sent in known.replaced else sent}

@@ -23,7 +23,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from gateway.dicom.arrival import Arrival, SpoolingProvider, Staging, Verdict
+from gateway.dicom.arrival import Arrival, Reply, SpoolingProvider, Staging
 from gateway.dicom.association import LARGEST_PDU, Limits
 
 _LARGEST_MESSAGE = 4 * LARGEST_PDU  # an association's request has its own size
@@ -39,7 +39,7 @@ class Refusal(IntEnum):
 
 
 Admit = Callable[[str, str, str], Refusal | None]  # calling and called AE title, address
-TakeFor = Callable[[Arrival, str, str], Verdict]  # with the calling and the called AE title
+TakeFor = Callable[[Arrival, str, str], Reply]  # with the calling and the called AE title
 Report = Callable[[Dataset], bool]  # whether somebody waits for it
 
 
@@ -103,7 +103,7 @@ class _Handler(RequestHandler):
         layer._run_loop_delay = 0.0  # the socket is what it waits for
         association.acse = _Doorkeeper(association, self.server.admit)
 
-        def take(arrival: Arrival) -> Verdict:
+        def take(arrival: Arrival) -> Reply:
             asked = cast(Any, association.requestor.primitive)
             return self.server.take(arrival, asked.calling_ae_title, asked.called_ae_title)
 

@@ -46,7 +46,7 @@ _VOID_AFTER = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Reply:
     """The status that the sender is told, and why (no patient's data in it)."""
 
     status: int = SUCCESS
@@ -64,9 +64,9 @@ class Origin:
 class Refused(Exception):
     """An instance that isn't taken."""
 
-    def __init__(self, verdict: Verdict) -> None:
-        super().__init__(verdict.comment)
-        self.verdict = verdict
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.comment)
+        self.reply = reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,15 +132,15 @@ class Arrival:
             self._descriptor = None
         if self.trouble is not None:
             log.error("an instance can't be written to the spool", error=self.trouble.strerror)
-            raise Refused(Verdict(OUT_OF_RESOURCES, "the disk is full or broken"))
+            raise Refused(Reply(OUT_OF_RESOURCES, "the disk is full or broken"))
         try:
             header = self._read_header()
             require_uid(header.study_instance_uid)
             require_uid(header.sop_instance_uid)
         except (NotDicom, Permanent) as error:
-            raise Refused(Verdict(NOT_UNDERSTOOD, "the instance doesn't say what it is")) from error
+            raise Refused(Reply(NOT_UNDERSTOOD, "the instance doesn't say what it is")) from error
         if header.sop_instance_uid != self.sop_instance_uid:
-            raise Refused(Verdict(MISMATCH, "the instance is another than announced"))
+            raise Refused(Reply(MISMATCH, "the instance is another than announced"))
         return header
 
     def _read_header(self) -> Header:
@@ -169,7 +169,7 @@ class Arrival:
         self.abandon()
 
 
-Take = Callable[[Arrival], Verdict]
+Take = Callable[[Arrival], Reply]
 
 
 class Watch:
@@ -267,19 +267,19 @@ class SpoolingProvider(DIMSEServiceProvider):
         command: Any = self.message.command_set
         self.message = None
         try:
-            verdict = self._take(arrival)
+            reply = self._take(arrival)
         except Refused as refused:
-            verdict = refused.verdict
+            reply = refused.reply
         except OSError as error:
             log.error("an instance can't be given its place", error=error.strerror)
-            verdict = Verdict(OUT_OF_RESOURCES, "the disk is full or broken")
+            reply = Reply(OUT_OF_RESOURCES, "the disk is full or broken")
         except Exception:  # a bug of ours; the association needn't die of it
             log.exception("an instance could not be given its place")
-            verdict = Verdict(PROCESSING_FAILURE, "an error in the gateway itself")
+            reply = Reply(PROCESSING_FAILURE, "an error in the gateway itself")
         finally:
             arrival.abandon()  # nothing, if it was given a place
         answer = P_DATA()
-        answer.presentation_data_value_list.append((context_id, b"\3" + _answer(command, verdict)))
+        answer.presentation_data_value_list.append((context_id, b"\3" + _answer(command, reply)))
         self.dul.send_pdu(answer)
 
 
@@ -315,7 +315,7 @@ def file_head(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: st
     return bytes(128) + b"DICM" + pack("<HH2sHL", 2, 0, b"UL", 4, len(meta)) + meta
 
 
-def _answer(command: Any, verdict: Verdict) -> bytes:
+def _answer(command: Any, reply: Reply) -> bytes:
     """A C-STORE-RSP, written by hand: pydicom takes a millisecond for it."""
     sop_class, sop_instance = str(command.AffectedSOPClassUID), str(command.AffectedSOPInstanceUID)
     elements = [
@@ -323,10 +323,10 @@ def _answer(command: Any, verdict: Verdict) -> bytes:
         (0x0100, pack("<H", 0x8001), b""),
         (0x0120, pack("<H", command.MessageID), b""),
         (0x0800, pack("<H", _NO_DATASET), b""),
-        (0x0900, pack("<H", verdict.status), b""),
+        (0x0900, pack("<H", reply.status), b""),
     ]
-    if verdict.comment:
-        elements.append((0x0902, verdict.comment.encode("ascii", "replace")[:64], b" "))
+    if reply.comment:
+        elements.append((0x0902, reply.comment.encode("ascii", "replace")[:64], b" "))
     elements.append((0x1000, sop_instance.encode("ascii"), b"\0"))
     body = b""
     for number, value, filler in elements:

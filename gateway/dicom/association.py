@@ -50,7 +50,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class DimsePeer:
     """A DIMSE peer as the configuration names it: `name` is "archive pacs". `calling` is our own AE title."""
 
     name: str
@@ -93,7 +93,7 @@ async def exchange(work: Callable[[Watch], T], total: float) -> T:
 
 @contextmanager
 def associated(
-    peer: Peer,
+    peer: DimsePeer,
     contexts: Sequence[PresentationContext],
     doing: str,
     watch: Watch,
@@ -136,7 +136,7 @@ def associated(
         provider.abandon()
 
 
-def echo(peer: Peer, watch: Watch) -> None:
+def echo(peer: DimsePeer, watch: Watch) -> None:
     doing = "checking it"
     with associated(peer, [context(Verification)], doing, watch) as association:
         status = association.send_c_echo()
@@ -154,14 +154,14 @@ def context(
     return built
 
 
-def unreachable(peer: Peer, doing: str) -> Unreachable:
+def unreachable(peer: DimsePeer, doing: str) -> Unreachable:
     return Unreachable(
         f"the {peer.name} can't be reached while {doing}",
         "Check that it runs, and its host, port and the firewall between it and this machine.",
     )
 
 
-def failure_of(peer: Peer, doing: str, status: Dataset) -> Failure:
+def failure_of(peer: DimsePeer, doing: str, status: Dataset) -> Failure:
     """What an unwelcome status of a query or retrieval means."""
     code = status.get("Status")
     if code is None:
@@ -192,7 +192,7 @@ def _on_connected(event: Any, seconds: float, connected: threading.Event) -> Non
     connected.set()
 
 
-def _refusal(peer: Peer, doing: str, association: Any, connected: bool) -> Failure:
+def _refusal(peer: DimsePeer, doing: str, association: Any, connected: bool) -> Failure:
     answer = association.acceptor.primitive
     if answer is None:
         if not connected:

@@ -55,7 +55,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
+class WebPeer:
     """A DICOMweb server as the configuration names it: `name` is "archive vna"."""
 
     name: str
@@ -66,7 +66,7 @@ class Peer:
     limits: Limits = Limits()
 
     def __repr__(self) -> str:
-        return f"Peer({self.name})"
+        return f"WebPeer({self.name})"
 
     def address(self, path: str) -> str:
         return f"{self.url.rstrip('/')}/{path}"

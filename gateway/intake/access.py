@@ -11,7 +11,7 @@ from typing import Literal
 from aiohttp import web
 
 from gateway.intake.problems import Problem
-from gateway.sections import ApiToken
+from gateway.settings.sections import ApiToken
 
 Role = Literal["viewer", "operator", "admin"]
 _RANK: dict[str, int] = {"viewer": 0, "operator": 1, "admin": 2}

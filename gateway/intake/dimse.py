@@ -12,15 +12,15 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from gateway.archives.landing import Landing
+from gateway.archives.awaited import Awaited
 from gateway.delivery.commitment import Commitments
 from gateway.dicom.acceptor import Refusal, StorageServer
-from gateway.dicom.arrival import NOT_AUTHORISED, Arrival, Verdict
+from gateway.dicom.arrival import NOT_AUTHORISED, Arrival, Reply
 from gateway.dicom.association import Limits
 from gateway.intake.incoming import Incoming
 from gateway.intake.returned import Returned
-from gateway.sections import DimseArchive
-from gateway.settings import Misconfigured, Settings
+from gateway.settings.sections import DimseArchive, Settings
+from gateway.settings.tree import Misconfigured
 
 log = structlog.get_logger(__name__)
 
@@ -28,12 +28,12 @@ _NAMES_HOLD = 60.0
 
 
 class DimseDoor:
-    """`landing.staging` must lie on the file system of data_dir."""
+    """`awaited.staging` must lie on the file system of data_dir."""
 
     def __init__(
         self,
         settings: Settings,
-        landing: Landing,
+        awaited: Awaited,
         incoming: Incoming,
         commitments: Commitments,
         returned: Returned | None = None,
@@ -41,7 +41,7 @@ class DimseDoor:
         limits: Limits = Limits(),  # noqa: B008
         most_associations: int = 50,
     ) -> None:
-        self._landing = landing
+        self._awaited = awaited
         self._incoming = incoming
         self._returned = returned
         self._applications = {
@@ -51,7 +51,7 @@ class DimseDoor:
             if application.ae_title is not None
         }
         self._hosts: dict[str, list[str]] = defaultdict(list)
-        _require_distinct(settings, landing.ae_title)
+        _require_distinct(settings, awaited.ae_title)
         for archive in settings.archives.values():
             if isinstance(archive, DimseArchive):
                 self._hosts[archive.ae_title].append(archive.host)
@@ -61,8 +61,8 @@ class DimseDoor:
             self._hosts[sender.ae_title].append(sender.host)
         self._addresses: dict[str, tuple[float, frozenset[str]]] = {}
         self._server = StorageServer(
-            landing.ae_title,
-            landing.staging,
+            awaited.ae_title,
+            awaited.staging,
             self._admit,
             self._take,
             commitments.report,
@@ -72,7 +72,7 @@ class DimseDoor:
 
     def start(self, host: str, port: int) -> int:
         port = self._server.start(host, port)
-        log.info("storage service listens", ae_title=self._landing.ae_title, host=host, port=port)
+        log.info("storage service listens", ae_title=self._awaited.ae_title, host=host, port=port)
         return port
 
     def stop(self) -> None:
@@ -80,7 +80,7 @@ class DimseDoor:
 
     def _admit(self, calling: str, called: str, address: str) -> Refusal | None:
         calling, called = calling.strip(), called.strip()
-        if called != self._landing.ae_title and called not in self._applications:
+        if called != self._awaited.ae_title and called not in self._applications:
             log.warning(
                 "refused an association: no AE title of ours is called", called=called, address=address
             )
@@ -103,18 +103,18 @@ class DimseDoor:
         self._addresses[host] = time.monotonic() + _NAMES_HOLD, known
         return known
 
-    def _take(self, arrival: Arrival, calling: str, called: str) -> Verdict:
+    def _take(self, arrival: Arrival, calling: str, called: str) -> Reply:
         application = self._applications.get(called.strip())
         header = arrival.finish()
         if application is not None:
             self._incoming.keep(application, [(header, arrival.path)])
-            return Verdict()
-        if self._landing.place(arrival, header):
-            return Verdict()
+            return Reply()
+        if self._awaited.place(arrival, header):
+            return Reply()
         if self._returned is not None and self._returned.is_from(calling.strip()):
             return self._returned.take(calling.strip(), header, arrival.path)
         log.warning("refused an instance that nobody waits for")
-        return Verdict(NOT_AUTHORISED, "nobody here waits for this study")
+        return Reply(NOT_AUTHORISED, "nobody here waits for this study")
 
 
 @asynccontextmanager

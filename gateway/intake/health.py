@@ -6,12 +6,11 @@ import asyncio
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.intake.problems import Problem
-from gateway.jobs import observations
 from gateway.jobs.schema import newest, revision_of
-from gateway.jobs.store import Store
+from gateway.jobs.store import DatabaseError, Store
+from gateway.watch import metrics
 
 
 class HealthDoor:
@@ -35,14 +34,14 @@ class HealthDoor:
             await asyncio.wait_for(self._store.ping(), 5)
             if not self._migrated:
                 self._migrated = await asyncio.to_thread(revision_of, self._url) == newest()
-        except (SQLAlchemyError, OSError, TimeoutError):
+        except (DatabaseError, OSError, TimeoutError):
             raise Problem(503, "the database doesn't answer; check that it runs and can be reached") from None
         if not self._migrated:
             raise Problem(503, "the database isn't migrated to this release: run gateway migrate")
         return web.json_response({"status": "ready"})
 
     async def _metrics(self, request: web.Request) -> web.Response:  # noqa: ARG002
-        observations.living.clear()
+        metrics.living.clear()
         for (application, state), count in (await self._store.count_by_state()).items():
-            observations.living.labels(application, state).set(count)
+            metrics.living.labels(application, state).set(count)
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

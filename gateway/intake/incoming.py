@@ -19,19 +19,18 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.archives.arrived import incoming_root
-from gateway.archives.landing import place_of
+from gateway.archives.awaited import file_of
 from gateway.contract import Header
-from gateway.jobs.records import Job, NewJob
+from gateway.jobs.records import Job, NewJob, Origin
 from gateway.jobs.states import ALIVE, State
-from gateway.jobs.store import Store
-from gateway.settings import Settings
+from gateway.jobs.store import DatabaseError, Store
+from gateway.settings.sections import Settings
 
 log = structlog.get_logger(__name__)
 
-ORIGIN = "dimse"
+_CALLER = "dimse"  # whose idempotency keys the folders are
 _FOLDER = "arrived_in"
 _LOOK = 0.25
 _REST = 5.0  # after trouble with the database
@@ -58,7 +57,7 @@ class Incoming:
             with self._lock:
                 for header, path in arrived:
                     folder = self._root / application / header.study_instance_uid
-                    self._place(path, place_of(folder, header.sop_instance_uid))
+                    self._place(path, file_of(folder, header.sop_instance_uid))
                     folders.add(folder)
                 opened += [os.open(folder, os.O_RDONLY) for folder in folders]
             # The names first: most file systems then write both in one go. Outside of the lock, others go on.
@@ -80,7 +79,7 @@ class Incoming:
 
     def folder_of(self, job: Job) -> Path | None:
         """Where the study lies that the job came with."""
-        named = (job.context or {}).get(_FOLDER) if job.origin == ORIGIN else None
+        named = (job.context or {}).get(_FOLDER) if job.origin is Origin.SENT else None
         return self._root / job.application / named if isinstance(named, str) else None
 
     async def run(self) -> None:
@@ -96,7 +95,7 @@ class Incoming:
                     await self._clean()
                     cleaned = time.monotonic()
                 await asyncio.sleep(_LOOK)
-            except (SQLAlchemyError, OSError) as trouble:
+            except (DatabaseError, OSError) as trouble:
                 log.error("studies that were sent to us wait for their jobs", error=type(trouble).__name__)
                 await asyncio.sleep(_REST)
             except Exception:  # a bug of ours; the studies lie safe
@@ -151,11 +150,11 @@ class Incoming:
             department=department,
             application=name,
             adapter=application.adapter,
-            origin=ORIGIN,
+            origin=Origin.SENT,
             priority=application.priority,
             study_instance_uid=study,
             context={_FOLDER: folder.name},
-            caller=ORIGIN,
+            caller=_CALLER,
             idempotency_key=key,
         )
         job, fresh = await self._store.create(new)

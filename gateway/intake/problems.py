@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 from aiohttp import web
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from gateway.contract import Failure, Retryable
+from gateway.jobs.store import DatabaseLost
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +65,7 @@ async def explain(
     except Failure as failure:
         status = 503 if isinstance(failure, Retryable) else 409
         return answer(status, f"{failure.message}. {failure.advice}".strip())
-    except (InterfaceError, OperationalError, PoolTimeout) as trouble:
+    except DatabaseLost as trouble:
         log.error("a request found no database", route=_route(request), error=type(trouble).__name__)
         return answer(503, "the database doesn't answer at the moment; nothing was accepted: ask again")
     except Exception:

@@ -26,11 +26,11 @@ from gateway.intake.access import Access
 from gateway.intake.openapi import describe
 from gateway.intake.problems import Problem, read_json
 from gateway.intake.views import JobList, JobView, view
-from gateway.jobs.records import Job, NewJob
+from gateway.jobs.records import Job, NewJob, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Refused, Store
 from gateway.jobs.store.reading import Place
-from gateway.settings import Settings
+from gateway.settings.sections import Settings
 
 
 def _printable(text: str) -> str:
@@ -104,7 +104,7 @@ class RestDoor:
             department=department,
             application=asked.application,
             adapter=application.adapter,
-            origin="rest",
+            origin=Origin.REST,
             priority=application.priority if asked.priority is None else asked.priority,
             study_instance_uid=asked.study_instance_uid,
             accession_number=asked.accession_number,

@@ -18,12 +18,11 @@ from uuid import UUID
 import pydicom
 import structlog
 from pydicom.dataset import Dataset
-from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.archives.spool import Spool
 from gateway.contract import Header, Sender
-from gateway.dicom.arrival import NOT_AUTHORISED, NOT_UNDERSTOOD, OUT_OF_RESOURCES, Verdict
-from gateway.jobs.store import Store
+from gateway.dicom.arrival import NOT_AUTHORISED, NOT_UNDERSTOOD, OUT_OF_RESOURCES, Reply
+from gateway.jobs.store import DatabaseError, Store
 
 log = structlog.get_logger(__name__)
 
@@ -57,25 +56,25 @@ class Returned:
     def is_from(self, calling: str) -> bool:
         return calling in self._adapters
 
-    def take(self, calling: str, header: Header, path: Path) -> Verdict:
+    def take(self, calling: str, header: Header, path: Path) -> Reply:
         return self.keep(self._adapters[calling], header, path)
 
-    def keep(self, adapters: list[str], header: Header, path: Path) -> Verdict:
+    def keep(self, adapters: list[str], header: Header, path: Path) -> Reply:
         try:
             job = self._find(adapters, [header.study_instance_uid], [])
             if job is None:
                 studies, instances = _references_of(path)
                 job = self._find(adapters, studies, instances) if studies or instances else None
-        except (SQLAlchemyError, Waited) as trouble:
+        except (DatabaseError, Waited) as trouble:
             log.error("a vendor's result can't be kept now", adapters=adapters, error=type(trouble).__name__)
-            return Verdict(OUT_OF_RESOURCES, "the database doesn't answer: send it again")
+            return Reply(OUT_OF_RESOURCES, "the database doesn't answer: send it again")
         except _UNREADABLE:
-            return Verdict(NOT_UNDERSTOOD, "the instance can't be read")
+            return Reply(NOT_UNDERSTOOD, "the instance can't be read")
         if job is None:
             log.warning("refused a vendor's result: no job waits for it", adapters=adapters)
-            return Verdict(NOT_AUTHORISED, "no job here waits for a result of this study")
+            return Reply(NOT_AUTHORISED, "no job here waits for a result of this study")
         self._spool.receive(job, header.sop_instance_uid, path)
-        return Verdict()
+        return Reply()
 
     def _find(self, adapters: list[str], studies: Sequence[str], instances: Sequence[str]) -> UUID | None:
         asked = asyncio.run_coroutine_threadsafe(

@@ -18,12 +18,10 @@ from aiohttp import web
 from gateway import __version__
 from gateway.contract import Failure, Modification
 from gateway.delivery.slide import Place, SlideWriter, temporary
+from gateway.delivery.slide_status import SlideStatus, place_of, queued_sign
 from gateway.intake.problems import Problem, read_json
-from gateway.jobs.callers import Callers
-from gateway.jobs.records import Job, NewJob
-from gateway.jobs.signs import Signs, place_of, queued_sign
+from gateway.jobs.records import Job, NewJob, Origin
 from gateway.jobs.store import Store, Superseded
-from gateway.sections import Application, TaggedPolygonInput
 from gateway.sectra.client import API_VERSION
 from gateway.sectra.messages import (
     Call,
@@ -40,7 +38,8 @@ from gateway.sectra.messages import (
 from gateway.sectra.results import PatchResult, StoredResult
 from gateway.sectra.servers import SectraServers
 from gateway.sectra.wire import BadMessage
-from gateway.settings import Settings
+from gateway.settings.sections import Application, Settings, TaggedPolygonInput
+from gateway.work.slide_way import SlideWay
 
 log = structlog.get_logger(__name__)
 
@@ -57,16 +56,16 @@ class SectraDoor:
         settings: Settings,
         store: Store,
         servers: SectraServers,
-        signs: Signs,
+        status: SlideStatus,
         writer: SlideWriter,
-        callers: Callers,
+        slide_way: SlideWay,
     ) -> None:
         self._settings = settings
         self._store = store
         self._servers = servers
-        self._signs = signs
+        self._status = status
         self._writer = writer
-        self._callers = callers
+        self._slide_way = slide_way
         self._networks = [ipaddress.ip_network(one) for one in settings.sectra.allowed_networks]
         self._late: set[asyncio.Task[StoredResult | None]] = set()
         secret = settings.sectra.secret_path
@@ -146,14 +145,14 @@ class SectraDoor:
         except BadMessage as bad:
             raise Problem(422, "; ".join(bad.faults)) from None
         _check_name(call, name)
-        new = self._new_job(call, name, department, application, "notification")
+        new = self._new_job(call, name, department, application, Origin.NOTIFICATION)
         await self._commit(replace(new, input={"type": "wholeSlide"}))
         return web.json_response({})
 
     # -- what we do -----------------------------------------------------------------------------------
 
     async def _create(self, call: Create, name: str, department: str, application: Application) -> object:
-        new = self._new_job(call, name, department, application, "sectra")
+        new = self._new_job(call, name, department, application, Origin.SECTRA)
         job = await self._commit(replace(new, input=call.input.to_wire()))
         if self._settings.sectra.acknowledge == "stored":
             stored = await self._acknowledge(job)
@@ -176,7 +175,7 @@ class SectraDoor:
             return job
 
     async def _acknowledge(self, job: Job) -> StoredResult | None:
-        task = asyncio.create_task(self._signs.acknowledge(job))
+        task = asyncio.create_task(self._status.acknowledge(job))
         self._late.add(task)
         task.add_done_callback(self._late.discard)
         try:
@@ -217,7 +216,7 @@ class SectraDoor:
                 "callback_token": call.callback_info.token.get_secret_value(),
             }
         change = Modification(call.action, changed.to_wire())
-        answer = await self._callers.tell_change(
+        answer = await self._slide_way.tell_change(
             name, application.adapter, call.slide_id, change, sectra, call.context
         )
         if answer is None or (answer.get("id"), answer.get("slideId")) != (changed.id, call.slide_id):
@@ -251,7 +250,7 @@ class SectraDoor:
         return server
 
     def _new_job(
-        self, call: Call, name: str, department: str, application: Application, origin: str
+        self, call: Call, name: str, department: str, application: Application, origin: Origin
     ) -> NewJob:
         server = self._server(call)
         assert call.callback_info is not None

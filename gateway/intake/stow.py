@@ -45,7 +45,7 @@ from gateway.intake.access import Access, shows
 from gateway.intake.incoming import Incoming
 from gateway.intake.problems import Problem
 from gateway.intake.returned import Returned
-from gateway.settings import Settings
+from gateway.settings.sections import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -122,11 +122,11 @@ class StowDoor:
 
         def keep(upload: Upload) -> None:
             for uid, (header, path) in list(upload.whole.items()):
-                verdict = returned.keep([name], header, path)
-                if verdict.status:
+                reply = returned.keep([name], header, path)
+                if reply.status:
                     del upload.whole[uid]
                     path.unlink(missing_ok=True)
-                    upload.failed.append((header, verdict.status))
+                    upload.failed.append((header, reply.status))
 
         return await self._receive(request, keep, adapter=name)
 

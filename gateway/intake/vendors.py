@@ -16,16 +16,16 @@ from aiohttp import web
 
 from gateway.contract import Errand, Failure, Handler
 from gateway.delivery.slide import SlideWriter
+from gateway.delivery.slide_status import SlideStatus
 from gateway.delivery.vendor_results import VendorResults
-from gateway.intake.errands import VendorErrand, explain_failure
 from gateway.intake.problems import Problem
+from gateway.intake.slide_access import SlideAccess, explain_failure
 from gateway.intake.streams import Streams
-from gateway.jobs.signs import Signs
 from gateway.jobs.store import Store
-from gateway.jobs.store.callbacks import Pass
-from gateway.jobs.vendors import Vendors
-from gateway.quantities import Rate
-from gateway.settings import Settings
+from gateway.jobs.store.grants import Grant
+from gateway.settings.quantities import Rate
+from gateway.settings.sections import Settings
+from gateway.work.vendors import Vendors
 
 log = structlog.get_logger(__name__)
 
@@ -35,12 +35,12 @@ _BUCKETS = 10_000
 
 class VendorDoor:
     def __init__(
-        self, settings: Settings, store: Store, vendors: Vendors, signs: Signs, writer: SlideWriter
+        self, settings: Settings, store: Store, vendors: Vendors, status: SlideStatus, writer: SlideWriter
     ) -> None:
         self._settings = settings
         self._store = store
         self._vendors = vendors
-        self._signs = signs
+        self._status = status
         self._results = VendorResults(store, writer)
         self._streams = Streams(self._ended_of)
         self._buckets: OrderedDict[UUID, Bucket] = OrderedDict()
@@ -79,14 +79,14 @@ class VendorDoor:
             raise Problem(429, "too many calls for one job; slow down", {"Retry-After": "1"})
         return await self._run(request, given, handle)
 
-    async def _run(self, request: web.Request, given: Pass, handle: Handler) -> web.StreamResponse:
+    async def _run(self, request: web.Request, given: Grant, handle: Handler) -> web.StreamResponse:
         found = self._settings.application(given.job.application)
         try:
-            passage = self._signs.client_of(given.job).passage()
+            passage = self._status.client_of(given.job).passage()
         except Failure as failure:
             await self._store.end_call(given, "a call", 0, failure.message)
             return explain_failure(failure)
-        errand = VendorErrand(
+        errand = SlideAccess(
             request,
             given,
             passage,
@@ -105,7 +105,7 @@ class VendorDoor:
             await asyncio.shield(end(given, errand.what, errand.size, errand.outcome))
 
     async def _ended_of(self, job_ids: Collection[UUID]) -> set[UUID]:
-        await self._store.touch_passes(job_ids)
+        await self._store.touch_grants(job_ids)
         reach = await self._store.reach_of(job_ids)
         return {job_id for job_id in job_ids if reach.get(job_id) != "all"}
 

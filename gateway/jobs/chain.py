@@ -18,47 +18,47 @@ def find_break(job_id: UUID, events: Sequence[Event]) -> str | None:
     for number, event in enumerate(events, start=1):
         if event.previous_hash != previous:
             return f"event {number} doesn't follow the one before it: one was removed, put in or moved"
-        if event.seal(job_id) != event.hash:
+        if event.digest(job_id) != event.hash:
             return f"event {number} was changed after it was written"
         previous = event.hash
     return None
 
 
 @dataclass(slots=True)
-class Verdict:
+class Inspection:
     jobs: int = 0
     events: int = 0
     seals: int = 0
     breaks: list[str] = field(default_factory=list)  # where, and what is wrong there
 
 
-async def verify(store: Store) -> Verdict:
+async def verify(store: Store) -> Inspection:
     """Every history, and every seal on them."""
-    verdict = Verdict()
+    inspection = Inspection()
     after = None
     while page := await store.find(limit=_PAGE, after=after):
         for job in page:
-            await _verify_job(store, job, verdict)
+            await _verify_job(store, job, inspection)
         after = (page[-1].created_at, page[-1].id)
     previous = ""
     async for seal_id, seal in store.seals():
-        verdict.seals += 1
+        inspection.seals += 1
         if seal.previous_hash != previous:
-            verdict.breaks.append(f"seal {seal_id}: doesn't follow the one before it")
-        if seal.seal() != seal.hash:
-            verdict.breaks.append(f"seal {seal_id}: was changed after it was made")
+            inspection.breaks.append(f"seal {seal_id}: doesn't follow the one before it")
+        if seal.digest() != seal.hash:
+            inspection.breaks.append(f"seal {seal_id}: was changed after it was made")
         previous = seal.hash
-        verdict.breaks += [
+        inspection.breaks += [
             f"job {job_id}: sealed by seal {seal_id}, and gone or cut short since"
             for job_id in await store.lost_heads(seal.heads)
         ]
-    return verdict
+    return inspection
 
 
-async def _verify_job(store: Store, job: Job, verdict: Verdict) -> None:
+async def _verify_job(store: Store, job: Job, inspection: Inspection) -> None:
     events = await store.events_of(job.id)
-    verdict.jobs += 1
-    verdict.events += len(events)
+    inspection.jobs += 1
+    inspection.events += len(events)
     broken = find_break(job.id, events)
     if broken is None and (not events or events[-1].state != job.state):
         broken = "its state isn't what its history says"
@@ -66,4 +66,4 @@ async def _verify_job(store: Store, job: Job, verdict: Verdict) -> None:
         current = await store.get(job.id)
         if current is not None and current.updated_at != job.updated_at:
             return  # it has moved on while it was read
-        verdict.breaks.append(f"job {job.id}: {broken}")
+        inspection.breaks.append(f"job {job.id}: {broken}")

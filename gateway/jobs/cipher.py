@@ -17,14 +17,14 @@ class Cipher:
     def __init__(self, keys: Sequence[str]) -> None:
         self._fernet = MultiFernet([Fernet(key.strip()) for key in keys])
 
-    def seal(self, value: Any) -> bytes | None:
+    def encrypt(self, value: Any) -> bytes | None:
         return None if value is None else self._fernet.encrypt(json.dumps(value).encode())
 
-    def open(self, sealed: bytes | None) -> Any:
-        if sealed is None:
+    def decrypt(self, encrypted: bytes | None) -> Any:
+        if encrypted is None:
             return None
         try:
-            return json.loads(self._fernet.decrypt(bytes(sealed)))
+            return json.loads(self._fernet.decrypt(bytes(encrypted)))
         except InvalidToken:
             raise Unreadable(
                 "a stored secret can't be decrypted: put the key it was stored with back into secret_keys"

@@ -17,21 +17,17 @@ from uuid import UUID
 
 import psycopg
 import structlog
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
-from gateway.jobs import observations
-from gateway.jobs.outcomes import Advance, Outcome, Rest, Wait
+from gateway.jobs.outcomes import Advance, Observer, Outcome, Rest, Wait
 from gateway.jobs.presence import Presence
 from gateway.jobs.records import Job
 from gateway.jobs.states import FINAL, State
-from gateway.jobs.store import Store, Superseded
-from gateway.sections import Retry
+from gateway.jobs.store import DatabaseError, DatabaseLost, Store, Superseded
+from gateway.settings.sections import Retry
 
 log = structlog.get_logger(__name__)
 
-_LOST = (OperationalError, InterfaceError, PoolTimeoutError)
 _OVERRULED = re.compile(r"(?P<job>[0-9a-f-]{36}) (?P<fence>\d+)")
 _AFTER_A_LOSS = 1.0
 _SOMEBODY_HAS_IT = 0.1  # a job is due, but was locked a moment ago
@@ -57,12 +53,19 @@ class Pace:
 
 class Engine:
     def __init__(
-        self, store: Store, url: str, steps: Steps, limits: Mapping[str, int], pace: Pace | None = None
+        self,
+        store: Store,
+        url: str,
+        steps: Steps,
+        capacities: Mapping[str, int],
+        pace: Pace | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._store = store
         self._steps = steps
-        self._limits = dict(limits)
+        self._capacities = dict(capacities)
         self._pace = pace or Pace()
+        self._observer = observer or Observer()
         self._presence = Presence(url)
         self._wake = asyncio.Event()
         self._claiming = asyncio.Lock()
@@ -77,7 +80,7 @@ class Engine:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._presence.hold(self._begin(group), self._on_wake))
-            except* (psycopg.Error, SQLAlchemyError) as trouble:
+            except* (psycopg.Error, DatabaseError) as trouble:
                 log.error("the database is lost; trying again", error=_name_of(trouble.exceptions[0]))
             except* Exception as trouble:  # noqa: BLE001 - a bug of ours must not end all work in silence
                 bug = trouble.exceptions[0]
@@ -113,7 +116,7 @@ class Engine:
             await self._store.move(job, attempt=max(0, job.attempt - 1), what="handed back at shutdown")
         except Superseded:
             log.info("nothing to hand back: the job has moved on", job=str(job.id))
-        except SQLAlchemyError as trouble:
+        except DatabaseError as trouble:
             log.warning("a job is left to its lease", job=str(job.id), error=_name_of(trouble))
 
     async def _cancel(self, tasks: Collection[asyncio.Task[None]]) -> None:
@@ -147,7 +150,7 @@ class Engine:
             room = self._pace.room - len(self._at_work)
             if room <= 0 or self._stopping:
                 return False
-            claimed = await self._store.claim(self._presence.worker, room, self._pace.lease, self._limits)
+            claimed = await self._store.claim(self._presence.worker, room, self._pace.lease, self._capacities)
             for job in claimed:
                 self._start(job)
             return bool(claimed)
@@ -156,7 +159,7 @@ class Engine:
         """Until something is due or somebody wakes us."""
         pause = self._pace.slow_poll
         if len(self._at_work) < self._pace.room:
-            due = await self._store.next_due(self._limits)
+            due = await self._store.next_due(self._capacities)
             if due is not None:
                 pause = min(pause, due if due > 0 else _SOMEBODY_HAS_IT)
         try:
@@ -195,12 +198,12 @@ class Engine:
     # -- one job --------------------------------------------------------------------------------------
 
     async def _work(self, job: Job) -> None:
-        with observations.step(job.application, job.state.value):
+        with self._observer.step(job.application, job.state.value):
             try:
                 await self._step(job)
             except Superseded:
                 log.info("dropped what a step found: its job has moved on", job=str(job.id))
-            except SQLAlchemyError as trouble:
+            except DatabaseError as trouble:
                 log.error("a step is left to its lease", job=str(job.id), error=_name_of(trouble))
 
     async def _step(self, job: Job) -> None:
@@ -209,7 +212,7 @@ class Engine:
             await self._write(job, await self._steps.take(job))
         except Failure as failure:
             await self._write_failure(job, failure)
-        except (Superseded, *_LOST):
+        except (Superseded, *DatabaseLost):
             raise
         except Exception as bug:  # noqa: BLE001 - our own: retried within the budget, then held
             places = _places_of(bug)
@@ -242,9 +245,9 @@ class Engine:
                 )
                 log.info("job moved on", job=str(job.id), was=job.state.value, now=outcome.to.value)
                 if outcome.to in FINAL:
-                    observations.ended(job.application, outcome.to.value, job.created_at)
+                    self._observer.ended(job.application, outcome.to.value, job.created_at)
                 else:
-                    observations.entered(job.application, outcome.to.value)
+                    self._observer.entered(job.application, outcome.to.value)
             case Wait():
                 await self._store.move(
                     job,
@@ -280,7 +283,7 @@ class Engine:
             values |= {"at_vendor": False, "submit_began": False}
         if job.state not in (*FINAL, State.HELD):
             values |= _error(failure)
-        observations.retried(job.application, job.state.value)
+        self._observer.retried(job.application, job.state.value)
         await self._store.move(
             job,
             after=pause,
@@ -294,7 +297,7 @@ class Engine:
     async def _end(self, job: Job, to: State, failure: Failure, detail: dict[str, Any]) -> None:
         held_in = job.state.value if to == State.HELD else None
         await self._store.move(job, to=to, what=to.value, detail=detail, held_in=held_in, **_error(failure))
-        observations.ended(job.application, to.value, job.created_at)
+        self._observer.ended(job.application, to.value, job.created_at)
         log.error(
             f"job {to.value}",
             job=str(job.id),

@@ -1,8 +1,9 @@
-"""What a step says of a job; the engine alone writes it down."""
+"""What a step says of a job, which the engine alone writes down; and who else may hear of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -40,3 +41,20 @@ class Rest:
 
 
 Outcome = Advance | Wait | Rest
+
+
+class Observer:
+    """Hears what the engine does with jobs, and changes nothing. This one lets it pass."""
+
+    @contextmanager
+    def step(self, application: str, state: str) -> Iterator[None]:  # noqa: ARG002
+        yield
+
+    def entered(self, application: str, state: str) -> None:
+        pass
+
+    def retried(self, application: str, state: str) -> None:
+        pass
+
+    def ended(self, application: str, state: str, created_at: datetime) -> None:
+        pass

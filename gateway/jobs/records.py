@@ -5,13 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from gateway.jobs.states import State
+
+
+class Origin(StrEnum):
+    """What started a job."""
+
+    SECTRA = "sectra"  # a user asked on the slide
+    NOTIFICATION = "notification"  # a slide was imported: nobody waits, and it may still be arriving
+    REST = "rest"
+    SENT = "sent"  # the study itself was sent to us, by C-STORE or by STOW-RS
+
+    @classmethod
+    def _missing_(cls, value: object) -> Origin | None:
+        return cls.SENT if value == "dimse" else None  # the last release's word, which it may still write
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +35,7 @@ class NewJob:
     department: str
     application: str
     adapter: str
-    origin: str
+    origin: Origin
     priority: int = 0
     study_instance_uid: str | None = None
     accession_number: str | None = None
@@ -63,7 +77,7 @@ class Job:
     department: str
     application: str
     adapter: str
-    origin: str
+    origin: Origin
     state: State
     held_in: State | None
     attempt: int
@@ -131,6 +145,22 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class SlideRecord:
+    """What we last stored for an application on a slide, and for which job and step.
+
+    `taken`: a vendor that writes on the slide itself has put its own result there. `replaced`: the versions
+    that writes of ours have replaced since then: who holds one of them has seen all that others wrote."""
+
+    result_id: int | None
+    version_id: str | None
+    job_id: UUID | None
+    job_created_at: datetime | None
+    rank: int | None
+    taken: bool = False
+    replaced: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     at: datetime
     state: str
@@ -139,7 +169,7 @@ class Event:
     previous_hash: str = ""
     hash: str = ""
 
-    def seal(self, job_id: UUID) -> str:
+    def digest(self, job_id: UUID) -> str:
         """The hash that chains this event to the one before it."""
         moment = self.at.astimezone(UTC).isoformat(timespec="microseconds")
         return _digest([str(job_id), moment, self.state, self.what, self.detail, self.previous_hash])
@@ -155,7 +185,7 @@ class Seal:
     previous_hash: str
     hash: str = ""
 
-    def seal(self) -> str:
+    def digest(self) -> str:
         moment = self.at.astimezone(UTC).isoformat(timespec="microseconds")
         return _digest([moment, self.last_event_id, dict(self.heads), self.previous_hash])
 

@@ -193,8 +193,8 @@ slide_results = Table(
     Column("replaced", ARRAY(Text), nullable=False, server_default="{}"),
 )
 
-passes = Table(
-    "passes",
+grants = Table(
+    "grants",
     metadata,
     Column("job_id", Uuid, ForeignKey("jobs.id"), primary_key=True),
     Column("adapter", Text, nullable=False),
@@ -213,8 +213,8 @@ passes = Table(
     Column("noted", Integer, nullable=False, server_default="0"),
     Column("tiles", BigInteger, nullable=False, server_default="0"),
     Column("tile_bytes", BigInteger, nullable=False, server_default="0"),
-    Index("passes_by_token", "token_sha256", unique=True),
-    Index("passes_by_slide", "application", "slide_id"),
+    Index("grants_by_token", "token_sha256", unique=True),
+    Index("grants_by_slide", "application", "slide_id"),
 )
 
 vendor_calls = Table(

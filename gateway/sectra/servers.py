@@ -9,9 +9,9 @@ import aiohttp
 
 from gateway import __version__
 from gateway.contract import NeedsHuman
-from gateway.sections import Sectra, SectraServer
 from gateway.sectra.client import SectraClient
 from gateway.sectra.tokens import ClientCredentials, InvocationToken, TokenSource
+from gateway.settings.sections import Sectra, SectraServer
 
 _PORTS = {"http": 80, "https": 443}
 

@@ -75,7 +75,7 @@ async def relay_ours(given: argparse.Namespace) -> None:
     from gateway.jobs.records import NewJob
     from gateway.jobs.schema import migrate
     from gateway.run import build, listening
-    from gateway.settings import Settings
+    from gateway.settings.sections import Settings
 
     settings = Settings.model_validate(
         {
@@ -108,7 +108,7 @@ async def relay_ours(given: argparse.Namespace) -> None:
             )
         )
         [job] = await house.store.claim(1, 1, 3600, {})
-        callback = await house.store.open_pass(job, "", fresh=True)
+        callback = await house.store.open_grant(job, "", fresh=True)
         tell(port, "/adapters/kidney", callback.token)
         await asyncio.Event().wait()
 

@@ -41,7 +41,7 @@ async def relay_ours(source: str, study: str, target: str) -> None:
     from gateway.archives.dicomweb import DicomwebArchive
     from gateway.dicom.multipart import Writer
     from gateway.jobs.records import InstanceRecord
-    from gateway.jobs.shipment import Shipment
+    from gateway.work.shipment import Shipment
 
     async with aiohttp.ClientSession() as session:
         archive = DicomwebArchive("bench", source, session)

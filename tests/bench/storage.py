@@ -26,19 +26,19 @@ WAYS = ("storescp", "ours", "durable")
 
 def serve(folder: Path, durable: bool) -> None:
     """Until the input ends; then says how much memory it took."""
-    from gateway.archives.landing import place_of
+    from gateway.archives.awaited import file_of
     from gateway.dicom.acceptor import StorageServer
-    from gateway.dicom.arrival import Arrival, Staging, Verdict
+    from gateway.dicom.arrival import Arrival, Reply, Staging
     from gateway.intake.incoming import Incoming
-    from gateway.settings import Settings
+    from gateway.settings.sections import Settings
 
-    def take(arrival: Arrival, calling: str, called: str) -> Verdict:
+    def take(arrival: Arrival, calling: str, called: str) -> Reply:
         header = arrival.finish()
         if durable:
             incoming.keep("ct", [(header, arrival.path)])
-            return Verdict()
-        arrival.path.replace(place_of(folder, header.sop_instance_uid))
-        return Verdict()
+            return Reply()
+        arrival.path.replace(file_of(folder, header.sop_instance_uid))
+        return Reply()
 
     incoming = Incoming(Settings(data_dir=folder), store=None)  # type: ignore[arg-type]
     server = StorageServer("GATEWAY", Staging(folder / ".arriving"), lambda *_: None, take, lambda _: True)

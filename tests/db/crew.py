@@ -19,7 +19,7 @@ from gateway.jobs.outcomes import Advance, Outcome, Rest
 from gateway.jobs.records import InstanceRecord, Job, NewJob
 from gateway.jobs.states import WORKING, State
 from gateway.jobs.store import Store, Superseded
-from gateway.sections import Retry
+from gateway.settings.sections import Retry
 
 # The slow poll is slower than any test's patience: whoever relies on it is found out.
 BRISK = Pace(room=8, lease=60, slow_poll=50, grace=2)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from uuid import uuid4
 
 import psycopg
-from crew import ask_for, bring
 
 from gateway.archives.spool import Spool
 from gateway.jobs.chain import find_break
-from gateway.jobs.housekeeping import Housekeeping
 from gateway.jobs.states import State
-from gateway.settings import Settings
+from gateway.settings.sections import Settings
+from gateway.work.housekeeping import Housekeeping
+from tests.db.crew import ask_for, bring
 
 
 async def ended(store, application, **given):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from crew import BRISK, Script, ask_for, at_work, reaches
 
 from gateway.jobs.chain import find_break
 from gateway.jobs.engine import Engine
 from gateway.jobs.states import State
 from gateway.jobs.store import Refused
+from tests.db.crew import BRISK, Script, ask_for, at_work, reaches
 
 
 def invocation(token=None, slide="s1", **given):

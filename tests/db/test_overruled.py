@@ -9,7 +9,6 @@ import time
 import psycopg
 import pytest
 import structlog
-from crew import BRISK, WAY, Script, ask_for, at_work, bring, reaches, until, writes_of
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway import embedded
@@ -19,7 +18,8 @@ from gateway.jobs.outcomes import Advance
 from gateway.jobs.schema import migrate
 from gateway.jobs.states import WORKING, State
 from gateway.jobs.store import Superseded
-from gateway.sections import Retry
+from gateway.settings.sections import Retry
+from tests.db.crew import BRISK, WAY, Script, ask_for, at_work, bring, reaches, until, writes_of
 
 
 def all_rows(url):

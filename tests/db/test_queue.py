@@ -11,14 +11,14 @@ from functools import partial
 
 import psycopg
 import pytest
-from crew import BRISK, WAY, Script, ask_for, at_work, bring, reaches, until
 from sqlalchemy import event
 
 from gateway.contract import NeedsHuman, Permanent, Retryable
 from gateway.jobs.engine import Engine
 from gateway.jobs.outcomes import Advance, Wait
 from gateway.jobs.states import FINAL, WORKING, State
-from gateway.sections import Retry
+from gateway.settings.sections import Retry
+from tests.db.crew import BRISK, WAY, Script, ask_for, at_work, bring, reaches, until
 
 
 async def test_by_priority_then_age(store):
@@ -308,6 +308,6 @@ async def test_a_broken_loop_begins_again(store, database_url):
         async with at_work(engine):
             await reaches(store, job, State.SUBMITTING)
             await asyncio.sleep(0.2)
-            engine._limits.clear()
+            engine._capacities.clear()
             connection.execute("NOTIFY gateway_jobs, 'no job''s number'")
             await reaches(store, job, State.DONE)

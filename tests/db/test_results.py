@@ -1,8 +1,7 @@
 """Results that went through us are known again, so that no vendor gets them as its input."""
 
-from crew import ask_for, bring
-
 from gateway.jobs.states import State
+from tests.db.crew import ask_for, bring
 
 
 async def test_results_are_known_again_however_often_they_were_recorded(store):

@@ -6,10 +6,10 @@ from datetime import timedelta
 
 import psycopg
 import pytest
-from crew import ask_for, bring
 
 from gateway.jobs.chain import verify
 from gateway.jobs.states import State
+from tests.db.crew import ask_for, bring
 
 AT_ONCE = timedelta(0)
 
@@ -32,10 +32,10 @@ def tamper(database_url, *statements):
 
 
 async def test_what_nobody_touched_is_intact(store, told):
-    verdict = await verify(store)
-    assert (verdict.breaks, verdict.jobs, verdict.seals) == ([], 3, 3)
+    inspection = await verify(store)
+    assert (inspection.breaks, inspection.jobs, inspection.seals) == ([], 3, 3)
     assert await store.seal(AT_ONCE) is None, "nothing has grown since"
-    assert verdict.events == sum([len(await store.events_of(job.id)) for job in told])
+    assert inspection.events == sum([len(await store.events_of(job.id)) for job in told])
 
 
 @pytest.mark.parametrize(

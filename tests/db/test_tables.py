@@ -10,7 +10,6 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from crew import BRISK, Script, ask_for, at_work, bring, reaches
 from cryptography.fernet import Fernet
 from sqlalchemy import create_engine, event, update
 
@@ -21,6 +20,7 @@ from gateway.jobs.engine import Engine
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.jobs.tables import jobs, metadata
+from tests.db.crew import BRISK, Script, ask_for, at_work, bring, reaches
 
 
 def rows(url, statement):

@@ -12,16 +12,16 @@ from typing import Any
 import pydicom
 from pydicom.dataset import Dataset
 
+from gateway.archives.awaited import Awaited
 from gateway.archives.dimse import DimseArchive
-from gateway.archives.landing import Landing
 from gateway.contract import Instance
 from gateway.delivery.commitment import Commitments
 from gateway.dicom.arrival import Staging
-from gateway.dicom.association import Limits, Peer
+from gateway.dicom.association import DimsePeer, Limits
 from gateway.intake.dimse import DimseDoor
 from gateway.intake.incoming import Incoming
 from gateway.jobs.store import Store
-from gateway.settings import Settings
+from gateway.settings.sections import Settings
 
 AET = "GATEWAY"
 QUICK = Limits(connect=2, accept=2, answer=2, query=20, transfer=60)
@@ -30,7 +30,7 @@ QUICK = Limits(connect=2, accept=2, answer=2, query=20, transfer=60)
 @dataclass
 class Service:
     port: int
-    landing: Landing
+    awaited: Awaited
     staging: Staging
     incoming: Incoming
     commitments: Commitments
@@ -40,11 +40,11 @@ class Service:
         self, port: int, aet: str, *, retrieve: Any = None, calling: str = AET, limits: Limits = QUICK
     ) -> DimseArchive:
         return DimseArchive(
-            "pacs", self.peer(port, aet, calling, limits), self.staging, self.landing, retrieve
+            "pacs", self.peer(port, aet, calling, limits), self.staging, self.awaited, retrieve
         )
 
-    def peer(self, port: int, aet: str, calling: str = AET, limits: Limits = QUICK) -> Peer:
-        return Peer("archive pacs", "127.0.0.1", port, aet, calling, limits)
+    def peer(self, port: int, aet: str, calling: str = AET, limits: Limits = QUICK) -> DimsePeer:
+        return DimsePeer("archive pacs", "127.0.0.1", port, aet, calling, limits)
 
     @property
     def unplaced(self) -> list[Path]:
@@ -71,15 +71,15 @@ def service(
         departments={"radiology": {"applications": dict(applications or {})}},
     )
     staging = Staging(folder / "incoming" / ".arriving", least_free)
-    landing = Landing(AET, staging)
+    awaited = Awaited(AET, staging)
     incoming = Incoming(settings, store, clean_every=clean_every)  # type: ignore[arg-type]
     commitments = Commitments()
     door = DimseDoor(
-        settings, landing, incoming, commitments, limits=limits, most_associations=most_associations
+        settings, awaited, incoming, commitments, limits=limits, most_associations=most_associations
     )
     port = door.start("127.0.0.1", 0)
     try:
-        yield Service(port, landing, staging, incoming, commitments, settings)
+        yield Service(port, awaited, staging, incoming, commitments, settings)
     finally:
         door.stop()
 

@@ -6,9 +6,10 @@ import pytest
 
 from gateway.archives.choice import choose_instances, made_by
 from gateway.archives.dicomweb import InstanceRef
-from gateway.rules import TagRule
-from gateway.sections import Choose
-from gateway.settings import Misconfigured, load
+from gateway.settings.load import load
+from gateway.settings.rules import TagRule
+from gateway.settings.sections import Choose
+from gateway.settings.tree import Misconfigured
 
 DX, SC, SR = (f"1.2.840.10008.5.1.4.1.1.{tail}" for tail in ("1.1.1", "7", "88.33"))
 

@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from gateway.settings import Misconfigured, Settings, encryption_keys, load
+from gateway.settings.load import encryption_keys, load
+from gateway.settings.sections import Settings
+from gateway.settings.tree import Misconfigured
 
 WHOLE = """\
 public_url: https://gateway.hospital
@@ -198,7 +200,7 @@ def test_the_sample_names_every_variable():
 
 def variables(model, prefix="GATEWAY_"):
     """Every value that can be set, with NAME for the names that a hospital chooses."""
-    from gateway.settings import _inner
+    from gateway.settings.load import _inner
 
     for name, field in model.model_fields.items():
         variable = prefix + name.upper()

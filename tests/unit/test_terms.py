@@ -8,7 +8,7 @@ import pytest
 from gateway.archives.breaker import Breaker
 from gateway.archives.terms import Pulls
 from gateway.contract import NeedsHuman, Unreachable
-from gateway.quantities import Rate
+from gateway.settings.quantities import Rate
 
 
 class Clock:

@@ -2,9 +2,9 @@
 
 database    the connection, the fenced write, the hash chain: what the others stand on
 queue       what a worker does with jobs: claim, renew, move, keep
-wishes      what people and other systems ask for: create, join, cancel, resume, retry
-ledger      the proof of a job: instances and deliveries
-callbacks   the passes of vendors that call back, and what they did with them
+requests    what people and other systems ask for: create, join, cancel, resume, retry
+proof       the proof of a job: instances and deliveries
+grants      the rights of vendors that call back, and what they did with them
 slides      which of our results stands on which slide
 seals       the heads of all histories, in a chain of their own
 reading     lists, events and counts, for those who look
@@ -13,18 +13,25 @@ upkeep      what becomes of jobs that ended long ago
 
 from __future__ import annotations
 
-from gateway.jobs.store.callbacks import Callbacks
-from gateway.jobs.store.database import CHANNEL, PRESENCE, Refused, Superseded
-from gateway.jobs.store.ledger import Ledger
+from gateway.jobs.store.database import (
+    CHANNEL,
+    PRESENCE,
+    DatabaseError,
+    DatabaseLost,
+    Refused,
+    Superseded,
+)
+from gateway.jobs.store.grants import Grants
+from gateway.jobs.store.proof import Proof
 from gateway.jobs.store.queue import Queue
 from gateway.jobs.store.reading import Reading
+from gateway.jobs.store.requests import Requests
 from gateway.jobs.store.seals import Seals
 from gateway.jobs.store.slides import Slides
 from gateway.jobs.store.upkeep import Upkeep
-from gateway.jobs.store.wishes import Wishes
 
-__all__ = ["CHANNEL", "PRESENCE", "Refused", "Store", "Superseded"]
+__all__ = ["CHANNEL", "PRESENCE", "DatabaseError", "DatabaseLost", "Refused", "Store", "Superseded"]
 
 
-class Store(Queue, Wishes, Ledger, Slides, Callbacks, Seals, Reading, Upkeep):
+class Store(Queue, Requests, Proof, Slides, Grants, Seals, Reading, Upkeep):
     """The jobs in PostgreSQL."""

@@ -10,16 +10,18 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import RowMapping, func, insert, null, select, update
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gateway.jobs.cipher import Cipher, Unreadable
-from gateway.jobs.records import Event, Job, storable
+from gateway.jobs.records import Event, Job, Origin, storable
 from gateway.jobs.states import State
 from gateway.jobs.tables import job_events, jobs
 
 CHANNEL = "gateway_jobs"
 PRESENCE = 0x67617465  # the class of the advisory locks that say "this worker lives"
-SEALED = ("patient_id", "callback_token", "result")
+ENCRYPTED = ("patient_id", "callback_token", "result")
 
 _CONNECT = {
     "connect_timeout": 10,
@@ -32,6 +34,10 @@ _CONNECT = {
     "options": "-c statement_timeout=30s -c idle_in_transaction_session_timeout=10s",
 }
 _NOT_A_COLUMN = "unreadable"
+
+
+DatabaseError = SQLAlchemyError  # whatever goes wrong between us and PostgreSQL
+DatabaseLost = (OperationalError, InterfaceError, PoolTimeoutError)  # it may come back
 
 
 class Superseded(Exception):
@@ -81,7 +87,7 @@ class Database:
                 jobs.c.lease_holder == job.lease_holder,
                 jobs.c.fence == job.fence,
             )
-            .values(**self._sealed(values))
+            .values(**self._columns(values))
             .returning(jobs)
         )
         row = (await connection.execute(statement)).mappings().first()
@@ -115,7 +121,7 @@ class Database:
                 what=event.what,
                 detail=event.detail,
                 previous_hash=event.previous_hash,
-                hash=event.seal(job.id),
+                hash=event.digest(job.id),
             )
         )
 
@@ -123,10 +129,10 @@ class Database:
     async def _wake(connection: AsyncConnection, payload: str = "") -> None:
         await connection.execute(select(func.pg_notify(CHANNEL, payload)))
 
-    def _sealed(self, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _columns(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """As the columns take them: secrets encrypted, the rest without what PostgreSQL refuses."""
         taken = {
-            name: self._cipher.seal(value) if name in SEALED else storable(value)
+            name: self._cipher.encrypt(value) if name in ENCRYPTED else storable(value)
             for name, value in values.items()
         }
         for name in ("ticket", "input", "context"):
@@ -136,13 +142,14 @@ class Database:
 
     def _job(self, row: RowMapping) -> Job:
         values = {f.name: row[f.name] for f in fields(Job) if f.name != _NOT_A_COLUMN}
-        for name in SEALED:
+        for name in ENCRYPTED:
             try:
-                values[name] = self._cipher.open(values[name])
+                values[name] = self._cipher.decrypt(values[name])
             except Unreadable:  # one such job must not keep the others from being claimed or listed
                 values[name] = None
                 values[_NOT_A_COLUMN] = True
         values["state"] = State(values["state"])
+        values["origin"] = Origin(values["origin"])
         values["held_in"] = State(values["held_in"]) if values["held_in"] else None
         values["cancellation_tokens"] = tuple(values["cancellation_tokens"])
         return Job(**values)

@@ -38,22 +38,24 @@ class _Due:
 
 
 class Queue(Database):
-    async def claim(self, worker: int, room: int, lease: float, limits: Mapping[str, int]) -> list[Job]:
+    async def claim(self, worker: int, room: int, lease: float, capacities: Mapping[str, int]) -> list[Job]:
         """Take up to `room` due jobs, by priority, then age; for a limited vendor no more than it takes."""
         async with self._transaction() as connection:
             found: list[_Due] = []
-            for adapter in await self._waiting_for_place(connection, limits):
-                free = min(room, await self._free_places(connection, adapter, limits[adapter]))
+            for adapter in await self._waiting_for_place(connection, capacities):
+                free = min(room, await self._free_places(connection, adapter, capacities[adapter]))
                 if free > 0:
                     found += await self._due(connection, free, _waits_for_place([adapter]))
-            found += await self._due(connection, room, ~_waits_for_place(limits))
+            found += await self._due(connection, room, ~_waits_for_place(capacities))
             return await self._take(connection, worker, lease, sorted(found, key=lambda due: due.rank)[:room])
 
-    async def _waiting_for_place(self, connection: AsyncConnection, limits: Mapping[str, int]) -> list[str]:
-        if not limits:
+    async def _waiting_for_place(
+        self, connection: AsyncConnection, capacities: Mapping[str, int]
+    ) -> list[str]:
+        if not capacities:
             return []
         waiting = select(jobs.c.adapter).distinct()
-        waiting = waiting.where(jobs.c.next_at <= func.now(), _waits_for_place(limits))
+        waiting = waiting.where(jobs.c.next_at <= func.now(), _waits_for_place(capacities))
         # In one order everywhere: their locks are taken one after the other.
         return sorted((await connection.execute(waiting)).scalars())
 
@@ -143,7 +145,7 @@ class Queue(Database):
                 await self._wake(connection)
             return len(released)
 
-    async def next_due(self, limits: Mapping[str, int]) -> float | None:
+    async def next_due(self, capacities: Mapping[str, int]) -> float | None:
         """Seconds until the next job is due; None when nothing waits for its time.
 
         Jobs that wait for a place at their vendor don't count: whoever gives one back wakes us.
@@ -153,7 +155,7 @@ class Queue(Database):
         ).where(
             jobs.c.next_at.is_not(None),
             jobs.c.lease_holder.is_(None),
-            ~and_(_waits_for_place(limits), jobs.c.next_at <= func.now()),
+            ~and_(_waits_for_place(capacities), jobs.c.next_at <= func.now()),
         )
         async with self._engine.connect() as connection:
             return await connection.scalar(soonest)

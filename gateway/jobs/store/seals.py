@@ -45,7 +45,7 @@ class Seals(Database):
                 heads={str(row.job_id): row.hash for row in rows},
                 previous_hash=last["hash"] if last else "",
             )
-            new = replace(new, hash=new.seal())
+            new = replace(new, hash=new.digest())
             await connection.execute(insert(seals).values(**asdict(new)))
             return new
 

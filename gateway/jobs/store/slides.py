@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import and_, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from gateway.delivery.slide import Remembered
+from gateway.jobs.records import SlideRecord
 from gateway.jobs.store.database import Database, soon
 from gateway.jobs.tables import slide_results
 
@@ -16,12 +16,12 @@ _KEY = ["server", "application", "slide_id"]
 
 
 class Slides(Database):
-    async def slide_result(self, server: str, application: str, slide_id: str) -> Remembered | None:
-        columns = [slide_results.c[f.name] for f in fields(Remembered)]
+    async def slide_result(self, server: str, application: str, slide_id: str) -> SlideRecord | None:
+        columns = [slide_results.c[f.name] for f in fields(SlideRecord)]
         statement = select(*columns).where(*self._on_slide(server, application, slide_id))
         async with self._engine.connect() as connection:
             row = (await connection.execute(statement)).mappings().first()
-            return None if row is None else Remembered(**row)
+            return None if row is None else SlideRecord(**row)
 
     async def begin_slide_result(self, server: str, application: str, slide_id: str, seconds: float) -> bool:
         """The right to create the first result on a slide, for so long: else two replicas make two."""
@@ -48,9 +48,9 @@ class Slides(Database):
             )
 
     async def remember_slide_result(
-        self, server: str, application: str, slide_id: str, record: Remembered
+        self, server: str, application: str, slide_id: str, record: SlideRecord
     ) -> None:
-        values = {f.name: getattr(record, f.name) for f in fields(Remembered)}
+        values = {f.name: getattr(record, f.name) for f in fields(SlideRecord)}
         values["creating_until"] = None
         new = upsert(slide_results).values(
             server=server, application=application, slide_id=slide_id, **values

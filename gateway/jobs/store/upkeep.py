@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, case, func, literal, null, or_, sele
 
 from gateway.jobs.states import FINAL
 from gateway.jobs.store.database import Database
-from gateway.jobs.tables import jobs, passes
+from gateway.jobs.tables import grants, jobs
 
 _AT_ONCE = 500
 _ENDED = and_(jobs.c.state.in_([state.value for state in FINAL]), jobs.c.next_at.is_(None))
@@ -47,8 +47,8 @@ class Upkeep(Database):
                 )
                 blanked = [self._job(row) for row in ended.mappings()]
                 await connection.execute(
-                    update(passes)
-                    .where(passes.c.job_id.in_([job.id for job in blanked]))
+                    update(grants)
+                    .where(grants.c.job_id.in_([job.id for job in blanked]))
                     .values(token=None, token_sha256=None, shown=None)
                 )
                 for job in blanked:

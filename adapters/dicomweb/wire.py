@@ -1,0 +1,225 @@
+"""Calls on a vendor's DICOMweb server: the options they follow, their limits, and what it lists of a study.
+
+No address, answer or exception of a library gets into a failure's text: they may hold a credential or a UID.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import aiohttp
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+
+from gateway.contract import Failure, NeedsHuman, Retryable
+from gateway.dicom import web
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_FIELDS = "00080016,00080018,00080060,0008103E,0020000D,0020000E"
+_LISTING = "listing the instances of the study"
+
+
+def _read_seconds(value: Any) -> Any:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", value) if isinstance(value, str) else None
+    return float(found[1]) * _UNITS[found[2]] if found else value
+
+
+def _read_pattern(value: Any) -> Any:
+    try:
+        return re.compile(value) if isinstance(value, str) else value
+    except re.error as error:
+        raise ValueError(f"no regular expression: {error}") from None
+
+
+_Span = Annotated[float, BeforeValidator(_read_seconds), Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[_Span, Field(gt=0)]
+Url = Annotated[str, Field(pattern=r"^https?://[^/?#]+[^?#]*$")]
+
+
+class Results(BaseModel):
+    """How results are recognised among what is new in the study; an empty list takes all."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    modalities: list[str] = []
+    sop_classes: list[str] = []
+    series: Annotated[re.Pattern[str] | None, BeforeValidator(_read_pattern)] = None  # in its description
+
+
+class Options(BaseModel):
+    """The adapter's part of gateway.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Url
+    results_url: Url | None = None  # where results are found, if not there
+    username: str | None = None
+    password: SecretStr | None = None
+    token: SecretStr | None = None
+    headers: dict[str, SecretStr] = {}
+    results: Results = Results()
+    push_token: SecretStr | None = None  # the vendor stores its results with us, at /adapters/NAME/studies
+    quiet: _Span = 10.0  # the results are complete once nothing new came for so long
+    empty_after: Seconds | None = None  # a vendor that finds nothing returns nothing: by then it has
+
+    first_poll: Seconds = 2.0
+    slowest_poll: Seconds = 30.0
+    connect_timeout: Seconds = 10.0
+    read_timeout: Seconds = 60.0  # the longest silence, in either direction
+    call_timeout: Seconds = 120.0  # the whole of a small call
+    upload_timeout: Seconds = 3600.0
+    download_timeout: Seconds = 1800.0
+    most_result_bytes: Annotated[int, Field(gt=0)] = 2 * 2**30
+
+    @field_validator("url", "results_url")
+    @classmethod
+    def _without_slash(cls, value: str | None) -> str | None:
+        return value.rstrip("/") if value else value
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What the vendor tells of an instance."""
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    sop_class_uid: str
+    modality: str
+    description: str  # of its series
+
+
+class Wire:
+    """`front` takes studies, `back` has results; mostly they are one server."""
+
+    def __init__(self, options: Options, session: aiohttp.ClientSession) -> None:
+        self.options = options
+        self.session = session
+        self.front = self._peer("vendor", options.url)
+        self.back = self._peer("vendor's results server", options.results_url or options.url)
+        if options.results_url in (None, options.url):
+            self.back = self.front
+
+    def _peer(self, name: str, url: str) -> web.WebPeer:
+        options = self.options
+        limits = web.Limits(
+            options.connect_timeout, options.read_timeout, options.call_timeout, options.download_timeout
+        )
+        password, token = options.password, options.token
+        return web.WebPeer(
+            name,
+            url,
+            options.username,
+            password.get_secret_value() if password else None,
+            token.get_secret_value() if token else None,
+            limits,
+        )
+
+    def headers(self, peer: web.WebPeer, accept: str) -> dict[str, str]:
+        more = {name: value.get_secret_value() for name, value in self.options.headers.items()}
+        return peer.headers(accept) | more
+
+    @asynccontextmanager
+    async def get(
+        self,
+        peer: web.WebPeer,
+        path: str,
+        accept: str,
+        doing: str,
+        query: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer of 200, 204 or 404."""
+        limits = peer.limits
+        try:
+            with web.translated(peer.name, doing):
+                async with self.session.get(
+                    peer.address(path),
+                    params=query,
+                    headers=self.headers(peer, accept),
+                    timeout=limits.for_query() if accept == web.ACCEPT_JSON else limits.for_transfer(),
+                    allow_redirects=False,
+                    read_bufsize=web.READ_BUFFER,
+                ) as answer:
+                    if answer.status not in (200, 204, 404):
+                        raise web.refusal_of(answer, peer.name, doing)
+                    yield answer
+        except Failure as failure:
+            raise say(failure) from None
+
+    async def list_study(self, peer: web.WebPeer, study: str) -> dict[str, Listed]:
+        """By SOP instance UID; page by page where the server caps its answers."""
+        path = f"studies/{web.require_uid(study)}"
+        listed: dict[str, Listed] = {}
+        async for item in self._pages(peer, f"{path}/instances"):
+            told = (web.text_of(item, tag) for tag in ("00080018", "0020000E", "00080016", "00080060"))
+            uid, series, sop_class, modality = (text or "" for text in told)
+            if not uid or not series:
+                raise say(web.nonsense(peer.name, _LISTING, "with one that has no UID"))
+            if web.text_of(item, "0020000D") not in (None, study):
+                raise NeedsHuman(
+                    f"The {peer.name} lists an instance of another study than the one asked for.",
+                    "Nothing of it is taken. Ask the vendor, then resume the job.",
+                )
+            listed[uid] = Listed(uid, series, sop_class, modality, web.text_of(item, "0008103E") or "")
+        if self.options.results.series is None or all(one.description for one in listed.values()):
+            return listed
+        described = {
+            web.text_of(item, "0020000E") or "": web.text_of(item, "0008103E") or ""
+            async for item in self._pages(peer, f"{path}/series", "0020000E")
+        }
+        return {
+            uid: Listed(
+                uid,
+                one.series_instance_uid,
+                one.sop_class_uid,
+                one.modality,
+                one.description or described.get(one.series_instance_uid, ""),
+            )
+            for uid, one in listed.items()
+        }
+
+    async def _pages(
+        self, peer: web.WebPeer, path: str, unique: str = "00080018"
+    ) -> AsyncGenerator[web.Item, None]:
+        known: set[str | None] = set()
+        offset = 0
+        while True:
+            query = {"includefield": _FIELDS} | ({"offset": str(offset)} if offset else {})
+            async with self.get(peer, path, web.ACCEPT_JSON, _LISTING, query) as answer:
+                items = [] if answer.status != 200 else await web.read_items(answer, peer.name, _LISTING)
+            fresh = [item for item in items if web.text_of(item, unique) not in known]
+            for item in fresh:
+                known.add(web.text_of(item, unique))
+                yield item
+            offset += len(items)
+            if not fresh:
+                return
+
+    async def greet(self, peer: web.WebPeer) -> None:
+        doing = "answering whether it is there"
+        async with self.get(peer, "studies", web.ACCEPT_JSON, doing, {"limit": "1"}) as answer:
+            if answer.status == 404:
+                raise NeedsHuman(
+                    f"The {peer.name} has no DICOMweb at its url (404).",
+                    "Correct the adapter's url, or its results_url.",
+                )
+            if answer.status == 200:
+                await web.read_items(answer, peer.name, doing)
+
+
+def say(failure: Failure) -> Failure:
+    """As a sentence, and without what a library has said."""
+    if not failure.message.endswith("."):
+        failure.message = f"{failure.message[:1].upper()}{failure.message[1:]}."
+        failure.args = (failure.message,)
+    failure.__cause__ = None
+    failure.__suppress_context__ = True
+    return failure
+
+
+def unwritable() -> Retryable:
+    return Retryable(
+        "The job's work folder can't be written.", "Make room below `data_dir`, or mend its rights."
+    )

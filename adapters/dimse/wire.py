@@ -1,0 +1,309 @@
+"""Associations with a vendor: a study on its way there instance by instance, and what it lists of one.
+
+pynetdicom blocks and wants files, studies come as streams: each instance lies in the work folder for as long
+as it takes to send it, and only the next one or two are fetched meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, aclosing, suppress
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydicom.dataset import Dataset
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
+
+from gateway.contract import Failure, Header, Instance, NeedsHuman, Permanent, Retryable, Sender, Study
+from gateway.dicom.arrival import Watch
+from gateway.dicom.association import (
+    PENDING,
+    DimsePeer,
+    Limits,
+    associated,
+    context,
+    echo,
+    exchange,
+    failure_of,
+)
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SENDING, _LISTING = "taking the study", "listing the study"
+_AHEAD = 2
+_MOST_CONTEXTS = 128
+_TICK = 0.2
+_DUPLICATE = 0x0111
+_WORDS = {
+    0x0117: "the instance is invalid",
+    0x0122: "it doesn't take its SOP class",
+    0x0124: "it doesn't let us store it",
+}
+
+
+def _read_seconds(value: Any) -> Any:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", value) if isinstance(value, str) else None
+    return float(found[1]) * _UNITS[found[2]] if found else value
+
+
+_Span = Annotated[float, BeforeValidator(_read_seconds), Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[_Span, Field(gt=0)]
+AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~ ]+$")]
+
+
+class Options(BaseModel):
+    """The adapter's part of gateway.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=1, le=65535)]
+    ae_title: AeTitle
+    calling: AeTitle = "GATEWAY"  # our own AE title, as the vendor knows it
+    results_from: list[Sender] = []  # who stores the results with us, if it isn't the same
+    quiet: _Span = 10.0  # the results are complete once nothing new came for so long
+    empty_after: Seconds | None = None  # a vendor that finds nothing returns nothing: by then it has
+
+    first_poll: Seconds = 2.0
+    slowest_poll: Seconds = 15.0
+    connect_timeout: Seconds = 10.0
+    read_timeout: Seconds = 60.0  # the longest silence
+    call_timeout: Seconds = 120.0  # the whole of a question
+    upload_timeout: Seconds = 6 * 3600.0
+
+
+class _Abandoned(Exception):
+    """The study won't be whole."""
+
+
+class Wire:
+    def __init__(self, options: Options) -> None:
+        limits = Limits(
+            options.connect_timeout,
+            options.read_timeout,
+            options.read_timeout,
+            options.call_timeout,
+            options.upload_timeout,
+        )
+        self._peer = DimsePeer(
+            "vendor", options.host, options.port, options.ae_title, options.calling, limits
+        )
+
+    async def greet(self) -> None:
+        try:
+            await exchange(lambda watch: echo(self._peer, watch), self._peer.limits.query)
+        except Failure as failure:
+            raise _say(failure) from None
+
+    async def list_study(self, study: str) -> set[str]:
+        """The SOP instance UIDs that it has; none if it has nothing, or answers no questions."""
+        try:
+            return await exchange(lambda watch: self._list(study, watch), self._peer.limits.query)
+        except Failure as failure:
+            raise _say(failure) from None
+
+    async def send(self, study: Study, work: Path) -> tuple[str, ...]:
+        """The SOP instance UIDs that the vendor has taken, which are all."""
+        crate = _Crate(asyncio.get_running_loop())
+        sending = asyncio.create_task(
+            exchange(lambda watch: self._store(crate, watch), self._peer.limits.transfer)
+        )
+        try:
+            count = await _fill(crate, study, work, sending)
+            if count == 0:
+                raise Retryable("The archive gave no instance of the study, so nothing was sent.")
+            return tuple(await sending)
+        except Failure as failure:
+            crate.close(whole=False)
+            with suppress(Failure, _Abandoned):  # what came of it there isn't known, and no news
+                await sending
+            raise (_say(failure) if sending.done() and _is_of(sending, failure) else failure) from None
+        finally:
+            sending.cancel()
+            crate.close(whole=False)
+            _tidy(work)
+
+    def _list(self, study: str, watch: Watch) -> set[str]:
+        model = StudyRootQueryRetrieveInformationModelFind
+        uids: set[str] = set()
+        with associated(self._peer, [context(Verification), context(model)], _LISTING, watch) as association:
+            if not any(one.abstract_syntax == model for one in association.accepted_contexts):
+                return uids
+            for series in self._ask(association, study, "SERIES", SeriesInstanceUID=""):
+                for one in self._ask(
+                    association, study, "IMAGE", SeriesInstanceUID=series.SeriesInstanceUID, SOPInstanceUID=""
+                ):
+                    uids.add(str(one.SOPInstanceUID))
+        return uids
+
+    def _ask(self, association: Any, study: str, level: str, **keys: str) -> list[Dataset]:
+        asked = Dataset()
+        asked.QueryRetrieveLevel = level
+        asked.StudyInstanceUID = study
+        for keyword, value in keys.items():
+            setattr(asked, keyword, value)
+        found: list[Dataset] = []
+        for status, item in association.send_c_find(asked, StudyRootQueryRetrieveInformationModelFind):
+            code = status.get("Status")
+            if code in PENDING and item is not None:
+                if all(item.get(keyword) for keyword in keys):
+                    found.append(item)
+            elif code != 0x0000:
+                failure = failure_of(self._peer, _LISTING, status)
+                if isinstance(failure, NeedsHuman):  # it answers no questions
+                    return []
+                raise failure
+        return found
+
+    def _store(self, crate: _Crate, watch: Watch) -> list[str]:
+        taken: list[str] = []
+        offered: set[tuple[str, str]] = set()
+        association: Any = None
+        with ExitStack() as stack:
+            for header, path in crate.unpack(watch):
+                kind = header.sop_class_uid, header.transfer_syntax_uid
+                # One that either side has ended while the archive was slow is begun anew.
+                if association is None or kind not in offered or not association.is_established:
+                    stack.close()
+                    offered = {kind} if len(offered) >= _MOST_CONTEXTS else offered | {kind}
+                    contexts = [context(sop_class, [syntax]) for sop_class, syntax in sorted(offered)]
+                    association = stack.enter_context(associated(self._peer, contexts, _SENDING, watch))
+                self._store_one(association, header, path, len(taken))
+                taken.append(header.sop_instance_uid)
+                crate.drop(path)
+        return taken
+
+    def _store_one(self, association: Any, header: Header, path: Path, before: int) -> None:
+        kind = header.sop_class_uid, header.transfer_syntax_uid
+        accepted = {
+            (str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in association.accepted_contexts
+        }
+        if kind not in accepted:
+            raise Permanent(
+                f"the vendor doesn't take instances of this kind (SOP class {kind[0]}, transfer syntax"
+                f" {kind[1]})",
+                "Have the vendor accept it, or choose what the application sends (`choose`).",
+            )
+        code = association.send_c_store(path, msg_id=before % 65535 + 1).get("Status")
+        if code is None:
+            raise Retryable(
+                "the vendor broke off, or did not answer in time, while taking the study"
+                f" (it took {before} instances)",
+                "Check its load and its log, and the network between it and this machine.",
+                uncertain=True,
+            )
+        if code not in (0x0000, _DUPLICATE) and code & 0xF000 != 0xB000:
+            raise _refusal_of(code, before)
+
+
+class _Crate:
+    """Between the event loop, which fills it, and the thread that sends."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._items: queue.Queue[tuple[Header, Path] | bool] = queue.Queue()
+        self._room = asyncio.Semaphore(_AHEAD)
+
+    async def has_room(self, sending: asyncio.Task[Any]) -> bool:
+        """False once nobody sends any more."""
+        waiting = asyncio.create_task(self._room.acquire())
+        try:
+            await asyncio.wait({waiting, sending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        return not sending.done()
+
+    def put(self, header: Header, path: Path) -> None:
+        self._items.put((header, path))
+
+    def close(self, *, whole: bool) -> None:
+        self._items.put(whole)
+
+    def unpack(self, watch: Watch) -> Iterator[tuple[Header, Path]]:
+        while not watch.over:
+            try:
+                item = self._items.get(timeout=_TICK)
+            except queue.Empty:
+                continue
+            if item is True:
+                return
+            if item is False:
+                raise _Abandoned
+            yield item
+        raise Retryable(
+            "the study took longer to send than it may",
+            "Raise the adapter's `upload_timeout`, or look why the archive or the vendor is so slow.",
+            uncertain=True,
+        )
+
+    def drop(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._room.release)
+
+
+async def _fill(crate: _Crate, study: Study, work: Path, sending: asyncio.Task[Any]) -> int:
+    count = 0
+    async with aclosing(study.instances()) as instances:  # type: ignore[type-var]
+        async for instance in instances:
+            if not await crate.has_room(sending):
+                return count
+            if instance.header.study_instance_uid != study.study_instance_uid:
+                raise NeedsHuman(
+                    "The archive gave an instance of another study, so nothing more was sent.",
+                    "Have the archive check the study, then resume the job.",
+                )
+            path = work / f"outgoing-{count}.dcm"
+            await _write(instance, path)
+            crate.put(instance.header, path)
+            count += 1
+    if count:
+        crate.close(whole=True)
+    return count
+
+
+async def _write(instance: Instance, path: Path) -> None:
+    try:
+        with await asyncio.to_thread(path.open, "wb") as file:
+            async for chunk in instance.chunks():
+                await asyncio.to_thread(file.write, chunk)
+    except OSError:
+        raise Retryable(
+            "The job's work folder can't be written.", "Make room below `data_dir`, or mend its rights."
+        ) from None
+
+
+def _tidy(work: Path) -> None:
+    for left in work.glob("outgoing-*.dcm"):
+        left.unlink(missing_ok=True)
+
+
+def _is_of(sending: asyncio.Task[Any], failure: Failure) -> bool:
+    return not sending.cancelled() and sending.exception() is failure
+
+
+def _refusal_of(code: int, before: int) -> Failure:
+    said = f"the vendor refused an instance with {code:04X}"
+    said += f" ({_WORDS[code]})" if code in _WORDS else ""
+    said += f", after it took {before}"
+    if code == 0x0124:
+        return NeedsHuman(said, "Have it let our AE title store, then resume the job.")
+    if code in (0x0117, 0x0122) or code & 0xFF00 == 0xA900 or code & 0xF000 == 0xC000:
+        return Permanent(said, "The study doesn't suit this vendor; its own log says more.")
+    return Retryable(said, "It is busy, or its disk is full; if this goes on, ask the vendor.")
+
+
+def _say(failure: Failure) -> Failure:
+    """As a sentence, and without what a library has said."""
+    if not failure.message.endswith("."):
+        failure.message = f"{failure.message[:1].upper()}{failure.message[1:]}."
+        failure.args = (failure.message,)
+    failure.__cause__ = None
+    failure.__suppress_context__ = True
+    return failure

@@ -1,0 +1,191 @@
+"""Milvue (API v3): a study goes there as one STOW stream or by signed urls, results are asked for.
+
+Its state is spread over routes: `/status` knows running, done and error; only the results know empty and
+forbidden. Nothing can be cancelled there, and nothing be changed: it is no interactive vendor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import aiohttp
+from pydantic import BaseModel
+
+from adapters.milvue.findings import ROUTES, Reading, read_findings
+from adapters.milvue.results import Shelf, check_study, collect, interpret
+from adapters.milvue.upload import Progress, send_by_signed_urls, send_whole
+from adapters.milvue.wire import Options as MilvueOptions
+from adapters.milvue.wire import Wire, heard, unwritable
+from gateway.contract import (
+    Document,
+    Failure,
+    Finding,
+    Finished,
+    Health,
+    Modification,
+    Order,
+    Pending,
+    Permanent,
+    Retryable,
+    Route,
+    Study,
+    Ticket,
+)
+from gateway.dicom.certificate import certificate_expiry
+
+_NO_STUDY = "2.25.1"  # asked for by `check`: a valid UID that nobody's study has
+
+
+class Milvue:
+    Options: ClassVar[type[BaseModel]] = MilvueOptions
+    interactive: ClassVar[bool] = False
+    needs_study: ClassVar[bool] = True
+
+    def __init__(self, options: MilvueOptions, session: aiohttp.ClientSession, work: Path) -> None:
+        self._options = options
+        self._wire = Wire(options, session)
+        self._work = work
+
+    async def submit(self, order: Order, study: Study) -> Ticket:  # noqa: ARG002 (the contract's)
+        uid = _checked(study.study_instance_uid)
+        if not self._options.signed_url:
+            await send_whole(self._wire, study)
+            return _ticket(uid)
+        return _ticket(uid, await send_by_signed_urls(self._wire, study, self._work))
+
+    async def find(self, order: Order) -> Ticket | None:
+        """Milvue's own word, unless our notes in the work folder know of instances still to be sent.
+
+        Where those notes are lost, a study that Milvue knows is taken for sent: at worst the job is held for
+        its time limit, while sending it again might be paid for twice.
+        """
+        uid = _checked(order.study_instance_uid)
+        progress = Progress.load(self._work, uid) if self._options.signed_url else None
+        if progress is not None and not progress.complete:
+            return None
+        if await self._ask_status(uid) is None:
+            return None
+        return _ticket(uid, tuple(progress.acknowledged) if progress else None)
+
+    async def poll(self, ticket: Ticket) -> Pending | Finished:
+        uid = _checked(str(ticket.state.get("study", ticket.reference)))
+        said = await self._ask_status(uid)
+        if said is None:
+            raise Retryable(
+                "Milvue doesn't know a study that it acknowledged before.",
+                "If it stays so, ask Milvue's support; a new job sends the study again.",
+            )
+        if said["status"] == "running":
+            return self._pending(ticket)
+        if said["status"] == "error":
+            raise Permanent(
+                "Milvue couldn't analyse the study.",
+                "Milvue's support can tell the reason.",
+                detail=heard(said),
+            )
+        shelf = Shelf(self._work, self._options.most_result_bytes)
+        readings: dict[str, Reading] = {}
+        for command in self._options.commands:
+            reading = await self._ask_findings(uid, command)
+            if reading is None or await collect(self._wire, uid, command, shelf) == "running":
+                return self._pending(ticket)
+            readings[command] = reading
+        return self._finish(readings, shelf)
+
+    async def modify(self, order: Order, change: Modification) -> Pending | Finished:  # noqa: ARG002
+        raise Permanent("Milvue's results can't be changed there.")
+
+    async def cancel(self, ticket: Ticket) -> None:
+        """Milvue knows no cancelling: what it makes of the study is not fetched any more, that is all."""
+
+    async def check(self) -> Health:
+        try:
+            expires = await certificate_expiry(self._options.url, self._options.connect_timeout)
+            await self._wire.ask("the status", f"/v3/studies/{_NO_STUDY}/status")
+        except Failure as failure:
+            return Health(ok=False, sentence=f"{failure.message} {failure.advice}".strip())
+        return Health(True, "Milvue answers and takes the token.", expires)
+
+    def routes(self) -> Iterable[Route]:
+        return ()
+
+    async def _ask_status(self, uid: str) -> dict[str, Any] | None:
+        code, said = await self._wire.ask("the status", f"/v3/studies/{uid}/status")
+        if code == 404:
+            return None
+        check_study(said, uid)
+        if said.get("status") not in ("running", "done", "error"):
+            raise Retryable("Milvue's status of the study says nothing that is known.")
+        return said
+
+    async def _ask_findings(self, uid: str, command: str) -> Reading | None:
+        """None while they aren't there; nothing to read where the product has no such route."""
+        if command not in ROUTES:
+            return Reading()
+        language = self._options.language
+        code, said = await self._wire.ask(
+            f"the findings of {command}",
+            f"/v3/{command}/{uid}",
+            {"language": language} if language and command == "smarturgences" else {},
+        )
+        if code == 404:
+            return Reading()
+        check_study(said, uid)
+        outcome = interpret(said, command)
+        if outcome == "running":
+            return None
+        return read_findings(said, command, language or "en") if outcome == "done" else Reading()
+
+    def _pending(self, ticket: Ticket) -> Pending:
+        polls = ticket.state.get("polls")
+        polls = polls if isinstance(polls, int) else 0
+        after = min(self._options.first_poll * 1.5 ** min(polls, 64), self._options.slowest_poll)
+        state = {**ticket.state, "polls": polls + 1}
+        return Pending(
+            after, "Milvue is analysing.", ticket=Ticket(ticket.reference, ticket.acknowledged, state)
+        )
+
+    def _finish(self, readings: dict[str, Reading], shelf: Shelf) -> Finished:
+        findings: list[Finding] = []
+        properties: dict[str, str | int | float] = {}
+        documents: list[Document] = []
+        for number, reading in enumerate(readings.values()):
+            findings += reading.findings
+            properties |= reading.properties
+            if reading.report is not None:
+                path = self._work / f"report-{number}.txt"
+                try:
+                    path.write_text(reading.report, encoding="utf-8")
+                except OSError as error:
+                    raise unwritable(error) from None
+                documents.append(Document(path, "text/plain; charset=utf-8", reading.report_title))
+        hl7 = tuple(reading.hl7 for reading in readings.values() if reading.hl7)
+        empty = not (shelf.files or findings or hl7 or documents)
+        said = (
+            f"Milvue {command}: {reading.summary or ('no result' if empty else 'done')}"
+            for command, reading in readings.items()
+        )
+        return Finished(
+            summary="; ".join(said),
+            empty=empty,
+            dicom=tuple(shelf.files),
+            findings=tuple(findings),
+            properties=properties,
+            hl7=hl7,
+            documents=tuple(documents),
+            version=", ".join(dict.fromkeys(one.version for one in readings.values() if one.version)),
+        )
+
+
+def _ticket(uid: str, acknowledged: tuple[str, ...] | None = None) -> Ticket:
+    return Ticket(uid, acknowledged, {"study": uid, "polls": 0})
+
+
+def _checked(uid: str) -> str:
+    """It becomes part of an address."""
+    if not re.fullmatch(r"[0-9.]{1,64}", uid) or not uid.strip("."):
+        raise Permanent("The study's UID isn't a valid one.", "Look at the study in the archive.")
+    return uid

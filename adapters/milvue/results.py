@@ -1,0 +1,305 @@
+"""What Milvue made of a study, out of its answers and into files: counted, bounded, looked into.
+
+The same truth comes in many dresses: parts that may be gzip, a JSON in place of the parts or among them, an
+empty multipart, a list of signed urls. "Still running", "nothing found" and "not in the contract" are never
+taken for one another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from pathlib import Path
+from typing import Any, Literal
+
+import aiohttp
+import pydicom
+from pydicom.errors import InvalidDicomError
+
+from adapters.milvue.wire import Wire, check_signed, heard, refusal, unwritable
+from gateway.contract import NeedsHuman, Permanent, Retryable
+from gateway.dicom.multipart import Data, Malformed, Parser, PartBegin, boundary_of, media_type_of
+from gateway.dicom.part10 import DEFLATED, MAX_HEADER, read_header
+
+Outcome = Literal["running", "empty", "done"]
+
+_PIECE = 2**20
+_PLAUSIBLE_RATIO = 200  # images with wide black margins reach some dozens
+_RATIO_COUNTS_FROM = 64 * 2**20
+_MOST_PARTS = 10_000
+_MOST_JSON = 16 * 2**20
+
+# What pydicom is seen to raise on bytes that aren't DICOM.
+_UNREADABLE = (
+    *(InvalidDicomError, EOFError, ValueError, TypeError, LookupError),
+    *(AttributeError, NotImplementedError, RecursionError),
+)
+
+
+class Shelf:
+    """The result files of one job, under names of our own, within a limit on all of them together."""
+
+    def __init__(self, work: Path, most_bytes: int) -> None:
+        self._work = work
+        self.left = most_bytes
+        self.files: list[Path] = []
+
+    def begin(self, *, gzipped: bool) -> ResultFile:
+        if len(self.files) >= _MOST_PARTS:
+            raise Retryable(f"Milvue's result has more than {_MOST_PARTS} parts.")
+        path = self._work / f"result-{len(self.files):04d}.dcm"
+        self.files.append(path)
+        return ResultFile(self, path, gzipped=gzipped)
+
+
+class ResultFile:
+    def __init__(self, shelf: Shelf, path: Path, *, gzipped: bool) -> None:
+        self._shelf = shelf
+        self._came = self._written = 0
+        self._inflate = zlib.decompressobj(wbits=31) if gzipped else None
+        try:
+            self._file = path.open("wb")
+        except OSError as error:
+            raise unwritable(error) from None
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._came += len(data)
+        if self._inflate is None:
+            self._put(data)
+            return
+        rest = bytes(data)
+        try:
+            pending = bool(rest)
+            while pending:
+                if self._inflate.eof:  # gzip may consist of several members
+                    self._inflate = zlib.decompressobj(wbits=31)
+                piece = self._inflate.decompress(rest, _PIECE)
+                self._put(piece)
+                rest = self._inflate.unconsumed_tail or self._inflate.unused_data
+                pending = bool(rest) or len(piece) == _PIECE
+        except zlib.error:
+            raise Retryable("A part of Milvue's result says that it is gzip, and isn't.") from None
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self._written += len(data)
+        self._shelf.left -= len(data)
+        implausible = self._written > max(_RATIO_COUNTS_FROM, _PLAUSIBLE_RATIO * self._came)
+        if self._shelf.left < 0 or (self._inflate is not None and implausible):
+            raise Retryable(
+                "Milvue's result is larger than any real one, so it isn't unpacked further.",
+                "If it is genuine, raise the adapter's `most_result_bytes`.",
+            )
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise unwritable(error) from None
+
+    def finish(self) -> None:
+        self.close()
+        if self._inflate is not None and not self._inflate.eof:
+            raise Retryable("A part of Milvue's result is cut off.")
+
+    def close(self) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            raise unwritable(error) from None
+
+
+def interpret(said: dict[str, Any], command: str) -> Outcome:
+    """What a JSON that stands in place of results says."""
+    status = str(said.get("status", "")).lower()
+    if status in ("running", "empty", "done"):
+        return status  # type: ignore[return-value]
+    if status == "forbidden":
+        raise NeedsHuman(
+            f"Milvue's contract doesn't include {command}.",
+            "Have the product added to the contract or take it out of the adapter's `commands`, then resume.",
+            detail=heard(said),
+        )
+    if status == "error":
+        raise Permanent(
+            f"Milvue couldn't analyse the study with {command}.",
+            "Milvue's support can tell the reason.",
+            detail=heard(said),
+        )
+    if "formatting" in str(said.get("message", "")).lower():
+        raise Permanent(
+            f"Milvue has analysed the study, but can't render the result of {command}.",
+            "Try other rendering options (`output_format` and the report formats), or ask Milvue's support.",
+            detail=heard(said),
+        )
+    raise Retryable(f"Milvue's answer to the results of {command} says nothing that is known.")
+
+
+def check_study(said: dict[str, Any], study: str) -> None:
+    """An answer that names no study is taken; one that names another is not."""
+    told = said.get("StudyInstanceUID")
+    if told is not None and told != study:
+        raise _of_another_study()
+
+
+async def collect(wire: Wire, study: str, command: str, shelf: Shelf) -> Outcome:
+    """Fetches all that one command has to give onto the shelf."""
+    options = wire.options
+    what = f"the results of {command}"
+    params = {
+        "inference_command": command,
+        "signed_url": "true" if options.signed_url else "false",
+        **options.rendering(),
+    }
+    accept = "application/json" if options.signed_url else 'multipart/related; type="application/dicom", */*'
+    before = len(shelf.files)
+    said: list[dict[str, Any]] = []
+    async with wire.call(
+        what,
+        "GET",
+        f"{options.url}/v3/studies/{study}",
+        total=options.download_timeout,
+        params=params,
+        headers={"Accept": accept},
+    ) as response:
+        kind = media_type_of(response.headers.get("Content-Type", ""))
+        if response.status == 204:
+            return "empty"
+        if response.status != 200:
+            return await _read_refusal(wire, response, what, command)
+        if kind.startswith("multipart/"):
+            said = await _take_parts(wire, response, shelf, what)
+        elif kind == "application/json":
+            said = [await wire.read_json(response, what)]
+        elif kind.startswith("application/dicom"):
+            await _take_file(response, shelf, gzipped=kind.endswith("gzip"))
+        else:
+            raise Retryable(
+                f"Milvue's answer to {what} is neither DICOM nor JSON.",
+                "If it stays so, look for a proxy between the gateway and Milvue that answers in its place.",
+            )
+    outcomes: set[Outcome] = set()
+    for each in said:
+        check_study(each, study)
+        outcome = interpret(each, command)
+        outcomes.add(outcome)
+        if outcome == "done":
+            await _fetch_signed(wire, each, shelf, what, had_parts=kind.startswith("multipart/"))
+    if "running" in outcomes:
+        return "running"
+    fresh = shelf.files[before:]
+    for path in fresh:
+        await asyncio.to_thread(_inspect, path, study)
+    return "done" if fresh else "empty"
+
+
+async def _read_refusal(wire: Wire, response: aiohttp.ClientResponse, what: str, command: str) -> Outcome:
+    """An error status may carry the same JSON; what it says counts more than the number, where it is sure."""
+    if response.status in (401, 429):
+        raise refusal(response, what, {})
+    try:
+        said = await wire.read_json(response, what)
+    except Retryable:
+        raise refusal(response, what, {}) from None
+    known = said.get("status") in ("running", "empty", "forbidden")
+    if known or "formatting" in str(said.get("message", "")).lower():
+        return interpret({**said, "status": said["status"] if known else ""}, command)
+    raise refusal(response, what, said)
+
+
+async def _take_parts(
+    wire: Wire, response: aiohttp.ClientResponse, shelf: Shelf, what: str
+) -> list[dict[str, Any]]:
+    """DICOM parts go to the shelf as they come, JSON parts are returned."""
+    said: list[dict[str, Any]] = []
+    file: ResultFile | None = None
+    text = bytearray()
+    try:
+        parser = Parser(boundary_of(response.headers["Content-Type"]))
+        async for chunk in response.content.iter_any():
+            for event in parser.feed(chunk):
+                if isinstance(event, PartBegin):
+                    kind = media_type_of(event.headers.get("content-type", "application/dicom"))
+                    text.clear()
+                    if kind != "application/json":
+                        zipped = kind.endswith("gzip") or event.headers.get("content-encoding") == "gzip"
+                        file = shelf.begin(gzipped=zipped)
+                elif isinstance(event, Data):
+                    if file is not None:
+                        file.write(event.data)
+                    elif len(text) + len(event.data) > _MOST_JSON:
+                        raise Retryable(f"Milvue's answer to {what} is far too long.")
+                    else:
+                        text += event.data
+                elif file is not None:
+                    file.finish()
+                    file = None
+                else:
+                    said.append(wire.decode(bytes(text), what))
+        parser.close()
+    except Malformed:
+        raise Retryable(f"Milvue's answer to {what} is cut off or broken.") from None
+    finally:
+        if file is not None:
+            file.close()
+    return said
+
+
+async def _take_file(response: aiohttp.ClientResponse, shelf: Shelf, *, gzipped: bool) -> None:
+    file: ResultFile | None = None
+    try:
+        async for chunk in response.content.iter_any():
+            if file is None:
+                file = shelf.begin(gzipped=gzipped or chunk[:2] == b"\x1f\x8b")
+            file.write(chunk)
+        if file is None:
+            raise Retryable("Milvue sent an empty file as a result.")
+        file.finish()
+    finally:
+        if file is not None:
+            file.close()
+
+
+async def _fetch_signed(
+    wire: Wire, said: dict[str, Any], shelf: Shelf, what: str, *, had_parts: bool
+) -> None:
+    urls = said.get("signed_urls")
+    if urls is None and had_parts:
+        return
+    if not isinstance(urls, list):
+        raise Retryable(f"Milvue says that {what} are done, but gives none.")
+    for url in urls:
+        async with wire.call(
+            what, "GET", check_signed(url, wire.options), total=wire.options.download_timeout
+        ) as response:
+            if response.status in (403, 404, 410):
+                raise Retryable(f"A signed url for {what} is no longer valid; new ones are asked for.")
+            if response.status != 200:
+                raise await wire.refuse(response, what)
+            await _take_file(response, shelf, gzipped=False)
+
+
+def _inspect(path: Path, study: str) -> None:
+    """The file is DICOM, whole, and of this study. Long values are stepped over, not read."""
+    try:
+        with path.open("rb") as file:
+            header = read_header(file.read(MAX_HEADER))
+            whole = header is not None
+            if header is not None and header.transfer_syntax_uid != DEFLATED:
+                file.seek(0)
+                pydicom.dcmread(file, defer_size=0)
+                whole = file.tell() <= path.stat().st_size
+    except OSError as error:
+        raise unwritable(error) from None
+    except _UNREADABLE:
+        raise Retryable(
+            "Milvue sent a result that isn't DICOM, or is cut off.", "If it stays so, tell Milvue's support."
+        ) from None
+    if header is None or not whole:
+        raise Retryable("Milvue sent a result that is cut off.", "If it stays so, tell Milvue's support.")
+    if header.study_instance_uid != study:
+        raise _of_another_study()
+
+
+def _of_another_study() -> NeedsHuman:
+    return NeedsHuman(
+        "Milvue returned a result for another study.",
+        "It isn't delivered. Tell Milvue's support, and resume the job once they have mended it.",
+    )

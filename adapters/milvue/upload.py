@@ -1,0 +1,265 @@
+"""The study on its way to Milvue: as one stream, or its headers first and then each instance to a signed url.
+
+Signed urls are written down in the work folder, readable by us alone, so that an upload that broke goes on
+with the instances that are missing. They are never told to anyone: whoever has one may write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adapters.milvue.wire import Options, Wire, check_signed, unwritable
+from gateway.contract import Instance, NeedsHuman, Permanent, Retryable, Study
+from gateway.dicom.multipart import Writer
+from gateway.dicom.outgoing import Outgoing
+from gateway.dicom.part10 import MAX_HEADER, NotDicom, without_pixels
+
+_PIECE = 2**20
+Chunks = AsyncGenerator[bytes | memoryview, None]
+
+
+@dataclass
+class Progress:
+    """How far an upload by signed urls got."""
+
+    study: str
+    urls: dict[str, str] = field(default_factory=dict)
+    acknowledged: list[str] = field(default_factory=list)
+    complete: bool = False
+
+    @classmethod
+    def load(cls, work: Path, study: str) -> Progress | None:
+        try:
+            stored = json.loads((work / "upload.json").read_bytes())
+            progress = cls(**stored)
+        except (OSError, ValueError, TypeError):
+            return None
+        return progress if progress.study == study else None
+
+    def save(self, work: Path) -> None:
+        fresh = work / "upload.json.new"
+        try:
+            fresh.touch(mode=0o600)
+            fresh.write_text(json.dumps(vars(self)))
+            fresh.replace(work / "upload.json")
+        except OSError as error:
+            raise unwritable(error) from None
+
+
+async def send_whole(wire: Wire, study: Study) -> None:
+    await _store(wire, study.study_instance_uid, _whole_parts(study), signed=False)
+
+
+async def send_by_signed_urls(wire: Wire, study: Study, work: Path) -> tuple[str, ...]:
+    """The SOP instance UIDs that were acknowledged, over all attempts in this work folder."""
+    progress = Progress.load(work, study.study_instance_uid)
+    if progress is None or progress.complete:
+        progress = Progress(study.study_instance_uid)
+    if not progress.urls:
+        said = await _store(wire, progress.study, _header_parts(study), signed=True)
+        progress.urls = _read_urls(said, wire.options)
+        progress.save(work)
+    done = set(progress.acknowledged)
+    async with _walk(study) as instances:
+        async for instance in instances:
+            uid = instance.header.sop_instance_uid
+            if uid not in done:
+                await _put(wire, instance, progress, work)
+                done.add(uid)
+                progress.acknowledged.append(uid)
+                progress.save(work)
+    if set(progress.urls) - done:
+        raise Retryable("The archive gave fewer instances than Milvue was told to expect.")
+    progress.complete = True
+    progress.urls = {}
+    progress.save(work)
+    return tuple(progress.acknowledged)
+
+
+async def _store(wire: Wire, study_uid: str, parts: _Parts, *, signed: bool) -> dict[str, Any]:
+    what = "the study's headers" if signed else "the study"
+    options = wire.options
+    body = Outgoing(parts.chunks, options.read_timeout)
+    async with wire.call(
+        what,
+        "POST",
+        f"{options.url}/v3/studies",
+        total=options.upload_timeout,
+        params={"signed_url": "true" if signed else "false", **options.origin()},
+        headers={"Content-Type": parts.content_type, "Accept": "application/json"},
+        body=body,
+    ) as response:
+        if response.status not in (200, 201, 202):
+            raise body.trouble or await wire.refuse(response, what, uncertain=True)
+        said = await wire.read_json(response, what, uncertain=True)
+        if body.trouble is not None:
+            raise body.trouble
+        if not body.complete:
+            raise Retryable("Milvue answered before it had the whole study.", uncertain=True)
+    told = said.get("StudyInstanceUID")
+    if told is None:
+        raise Retryable(f"Milvue took {what} without saying which study it is.", uncertain=True)
+    if told != study_uid:
+        raise NeedsHuman(
+            f"Milvue acknowledged {what} as another study than the one sent.",
+            "Ask Milvue which study it received before the job is retried.",
+        )
+    return said
+
+
+@dataclass
+class _Parts:
+    content_type: str
+    chunks: Chunks
+
+
+def _whole_parts(study: Study) -> _Parts:
+    writer = Writer("application/dicom")
+
+    async def write() -> Chunks:
+        count = 0
+        async with _walk(study) as instances:
+            async for instance in instances:
+                count += 1
+                yield writer.begin()
+                async for chunk in instance.chunks():
+                    yield chunk
+        _refuse_nothing(count)
+        yield writer.end()
+
+    return _Parts(writer.content_type, write())
+
+
+def _header_parts(study: Study) -> _Parts:
+    writer = Writer("application/dicom")
+
+    async def write() -> Chunks:
+        count = 0
+        async with _walk(study) as instances:
+            async for instance in instances:
+                count += 1
+                head = await _read_head(instance)
+                yield writer.begin()
+                yield head
+        _refuse_nothing(count)
+        yield writer.end()
+
+    return _Parts(writer.content_type, write())
+
+
+async def _put(wire: Wire, instance: Instance, progress: Progress, work: Path) -> None:
+    what = "an instance by signed url"
+    url = progress.urls.get(instance.header.sop_instance_uid)
+    if url is None:
+        _forget_urls(progress, work)
+        raise Retryable("Milvue gave no signed url for one of the study's instances.")
+    async with _spooled(instance, work) as path:
+        size = path.stat().st_size
+        headers = {
+            "Content-Type": "application/dicom",
+            "Content-Length": str(size),  # a blob store takes no body of unknown length
+            "x-ms-blob-type": "BlockBlob",
+        }
+        body = Outgoing(_read(path, size), wire.options.read_timeout)
+        async with wire.call(
+            what, "PUT", url, total=wire.options.upload_timeout, headers=headers, body=body
+        ) as response:
+            if response.status in (401, 403, 404, 410):
+                _forget_urls(progress, work)
+                raise Retryable(
+                    f"A signed url of Milvue is no longer valid ({response.status}); new ones are asked for."
+                )
+            if response.status not in (200, 201, 204):
+                raise await wire.refuse(response, what)
+
+
+def _forget_urls(progress: Progress, work: Path) -> None:
+    progress.urls = {}
+    progress.save(work)
+
+
+def _read_urls(said: dict[str, Any], options: Options) -> dict[str, str]:
+    urls = said.get("signed_urls")
+    if not isinstance(urls, dict) or not urls:
+        raise Retryable("Milvue took the study's headers but gave no signed urls.")
+    return {str(uid): check_signed(url, options) for uid, url in urls.items()}
+
+
+def _refuse_nothing(count: int) -> None:
+    if count == 0:
+        raise Retryable("The archive gave no instance of the study, so nothing was sent.")
+
+
+@asynccontextmanager
+async def _walk(study: Study) -> AsyncIterator[AsyncIterator[Instance]]:
+    """The study's instances; the archive's connection is let go when the walk is given up half-way."""
+    instances = study.instances()
+
+    async def checked() -> AsyncIterator[Instance]:
+        async for instance in instances:
+            if instance.header.study_instance_uid != study.study_instance_uid:
+                raise NeedsHuman(
+                    "The archive gave an instance of another study, so the study isn't sent.",
+                    "Look at the study in the archive, then resume the job.",
+                )
+            yield instance
+
+    try:
+        yield checked()
+    finally:
+        close = getattr(instances, "aclose", None)
+        if close is not None:
+            await close()
+
+
+@asynccontextmanager
+async def _spooled(instance: Instance, work: Path) -> AsyncIterator[Path]:
+    path = work / "instance.part"
+    try:
+        try:
+            with await asyncio.to_thread(path.open, "wb") as file:
+                async for chunk in instance.chunks():
+                    await asyncio.to_thread(file.write, chunk)
+        except OSError as error:
+            raise unwritable(error) from None
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+async def _read(path: Path, size: int) -> Chunks:
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while size and (data := await asyncio.to_thread(file.read, min(size, _PIECE))):
+            size -= len(data)
+            yield data
+
+
+async def _read_head(instance: Instance) -> bytes:
+    """The instance with its pixel data emptied, read no further than needed to see where those begin."""
+    gathered = bytearray()
+    try_at = 2**16
+    async for chunk in instance.chunks():
+        gathered += chunk
+        if len(gathered) >= try_at:
+            with suppress(NotDicom):  # perhaps only cut off here
+                head = without_pixels(bytes(gathered))
+                if len(head) < len(gathered):
+                    return head
+            if try_at >= MAX_HEADER:
+                raise Permanent(
+                    "An instance has no pixel data, or a header too long to be sent apart.",
+                    "Set the adapter's `signed_url: false`.",
+                )
+            try_at = min(2 * len(gathered), MAX_HEADER)
+    try:
+        return without_pixels(bytes(gathered))
+    except NotDicom:
+        raise Permanent(
+            "The archive gave an instance that isn't readable DICOM.", "Look at the study in the archive."
+        ) from None

@@ -1,0 +1,266 @@
+"""A vendor's existing IA-API app, unmodified: called as Sectra would call it, and calling back as it would
+call Sectra, by way of the gateway.
+
+It reads the slide and stores its results itself, within the errand that its token allows. Nothing tells when
+it is done, so its last result is final when it has stood for a while, or when its text says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import aiohttp
+from aiohttp import web
+from pydantic import BaseModel
+
+from adapters.sectra_ia.wire import Options as SectraIaOptions
+from adapters.sectra_ia.wire import Wire
+from gateway.contract import (
+    Errand,
+    Failure,
+    Finished,
+    Handler,
+    Health,
+    Modification,
+    NeedsHuman,
+    Order,
+    Pending,
+    Permanent,
+    Retryable,
+    Route,
+    Study,
+    Ticket,
+)
+
+_LOOKS = 5.0  # seconds between two looks, though a stored result is told at once
+_VOID = "void"  # in place of a token, where nothing may be called
+_RESULTS = "/{kind:applications|hooks}/{application}/results"
+_ID = r"{id:\d{1,18}}"
+_TILE = r"{tile:\d{1,3}/\d{1,9}_\d{1,9}(_[A-Za-z0-9.-]{1,32})?\.[A-Za-z0-9]{1,8}}"
+
+
+class SectraIa:
+    Options: ClassVar[type[BaseModel]] = SectraIaOptions
+    interactive: ClassVar[bool] = True
+    needs_study: ClassVar[bool] = False
+
+    def __init__(self, options: SectraIaOptions, session: aiohttp.ClientSession, work: Path) -> None:  # noqa: ARG002 (the contract's)
+        self._options = options
+        self._wire = Wire(options, session)
+
+    async def submit(self, order: Order, study: Study) -> Ticket:  # noqa: ARG002 (the contract's)
+        own = await self._registered()
+        ticket = self._ticket(order, self._options.application_id or own.get("applicationId"))
+        body = {
+            **_call(ticket, order),
+            "action": "newImageFiles" if order.arrived else "create",
+            "context": dict(order.context) or own.get("context") or {},
+            "input": order.input or {"type": "wholeSlide"},
+        }
+        if order.arrived:
+            body["imageInfo"] = dict(order.image_info or {})
+        await self._invoke("an invocation", body, "/imagenotification" if order.arrived else "")
+        return ticket
+
+    async def find(self, order: Order) -> Ticket | None:
+        """It has been called if it called back."""
+        if order.callback is None or not order.callback.used:
+            return None
+        return self._ticket(order, self._options.application_id)
+
+    async def poll(self, ticket: Ticket) -> Pending | Finished:
+        heard = ticket.state.get("heard") or {}
+        stood, quiet = heard.get("since_result"), self._options.quiet
+        if stood is None:
+            ignored = ticket.state.get("arrived") and not heard.get("calls")
+            if ignored and heard.get("since_invoked", 0.0) >= quiet:
+                return Finished("the vendor leaves this slide alone", empty=True, placed={})
+            return Pending(min(_LOOKS, quiet), "the vendor is at work")
+        reading = heard.get("since_read")
+        still = stood if reading is None else min(stood, reading)
+        text = str(heard.get("text") or "")
+        final = self._options.final_when
+        if still < quiet and not (final is not None and final.search(text)):
+            return Pending(min(_LOOKS, quiet - still), "the vendor is at work")
+        return Finished(
+            text or "the vendor stored a result without a text",
+            properties=heard.get("properties") or {},
+            placed={"id": heard.get("result_id")},
+        )
+
+    async def modify(self, order: Order, change: Modification) -> Pending | Finished:
+        known = self._options.application_id or (await self._registered()).get("applicationId")
+        body = {
+            **_call(self._ticket(order, known), order),
+            "action": change.kind,
+            "context": dict(order.context),
+            "input": dict(change.result),
+        }
+        answer = await self._invoke(f"a {change.kind}", body)
+        if change.kind == "delete":
+            return Finished("the vendor knows of the removal", empty=True, placed={})
+        if not isinstance(answer, dict) or "id" not in answer:
+            return Pending(self._options.quiet, "the vendor answered without a stored result")
+        return Finished(str(answer.get("displayResult") or ""), placed=answer)
+
+    async def cancel(self, ticket: Ticket) -> None:
+        state = ticket.state
+        body = {
+            "applicationId": state.get("application"),
+            "slideId": state.get("slide"),
+            "callbackInfo": {"url": state.get("callback", ""), "token": _VOID},
+            "context": {},
+            "cancellationToken": state.get("cancellation"),
+            "action": "cancel",
+            "input": None,
+        }
+        try:
+            await self._invoke("a cancel", body)
+        except Permanent:  # it knows no cancelling, or not this invocation any more
+            return
+
+    async def check(self) -> Health:
+        try:
+            expires = await self._wire.ask_certificate()
+            answer = await self._wire.call("the version probe", "GET", "/info")
+        except Failure as failure:
+            return Health(ok=False, sentence=f"{failure.message} {failure.advice}".strip())
+        if not isinstance(answer, dict) or "apiVersion" not in answer:
+            return Health(ok=False, sentence="What answers is no IA-API app: its info names no apiVersion.")
+        return Health(True, "The vendor's app answers and lets us in.", expires)
+
+    def routes(self) -> Iterable[Route]:
+        for method, path, handle in (
+            ("GET", "/info", _info),
+            ("GET", "/slides/{slide}/info", _of_own_slide(_slide_info)),
+            ("GET", "/slides/{slide}/label", _of_own_slide(_label)),
+            ("GET", "/slides/{slide}/files", _of_own_slide(_files)),
+            ("GET", "/slides/{slide}/request/images/info", _of_own_slide(_case_images)),
+            ("PUT", "/slides/{slide}/qualityControl", _of_own_slide(_set_quality)),
+            ("GET", "/images/{slide}_files/" + _TILE, _of_own_slide(_tile)),
+            ("GET", "/requests/{accession}/images/info", _case),
+            ("POST", _RESULTS, _create),
+            ("POST", _RESULTS + "/", _create),
+            ("GET", _RESULTS + "/slide/{slide}", _of_own_slide(_list)),
+            ("GET", f"{_RESULTS}/{_ID}", _read),
+            ("PUT", f"{_RESULTS}/{_ID}", _update),
+        ):
+            yield Route(method, path, handle)
+
+    # -- inside ---------------------------------------------------------------------------------------
+
+    async def _registered(self) -> dict[str, Any]:
+        """How it names itself, and the context it wants; an app without a registration does as well."""
+        try:
+            answer = await self._wire.call("the registration", "GET")
+        except Permanent:
+            return {}
+        except Retryable as failure:
+            failure.uncertain = False
+            raise
+        return answer if isinstance(answer, dict) else {}
+
+    async def _invoke(self, what: str, body: dict[str, Any], path: str = "") -> Any:
+        answer = await self._wire.call(what, "POST", path, body)
+        if answer is not None and not isinstance(answer, dict | list):
+            raise Retryable(
+                f"The vendor answered {what} in an unknown shape.",
+                "Check that the adapter's url leads to an IA-API app.",
+                uncertain=True,
+            )
+        return answer
+
+    def _ticket(self, order: Order, application: object) -> Ticket:
+        if order.callback is None or order.slide_id is None:
+            raise NeedsHuman("The vendor was to be called without a slide.", "Ask again from Sectra.")
+        return Ticket(
+            order.slide_id,
+            None,
+            {
+                "slide": order.slide_id,
+                "application": str(application or order.application),
+                "callback": order.callback.url,
+                "cancellation": f"gateway-{order.job_id}",
+                "arrived": order.arrived,
+            },
+        )
+
+
+def _call(ticket: Ticket, order: Order) -> dict[str, Any]:
+    """What each of Sectra's calls holds."""
+    assert order.callback is not None
+    return {
+        "applicationId": ticket.state["application"],
+        "slideId": order.slide_id,
+        "callbackInfo": {"url": order.callback.url, "token": order.callback.token},
+        "cancellationToken": ticket.state["cancellation"],
+    }
+
+
+# -- what the vendor calls -----------------------------------------------------------------------------
+
+
+def _of_own_slide(handle: Handler) -> Handler:
+    async def handle_own(request: web.Request, errand: Errand) -> web.StreamResponse:
+        if request.match_info["slide"] != errand.order.slide_id:
+            return errand.refuse(403, "this job is about another slide")
+        return await handle(request, errand)
+
+    return handle_own
+
+
+def _wants_phi(request: web.Request) -> bool:
+    return request.query.get("includePHI", "").lower() == "true"
+
+
+async def _info(request: web.Request, errand: Errand) -> web.StreamResponse:  # noqa: ARG001 (a handler's)
+    return await errand.info()
+
+
+async def _slide_info(request: web.Request, errand: Errand) -> web.StreamResponse:
+    extended = request.query.get("scope", "").lower() == "extended"
+    return await errand.slide_info(extended=extended, phi=_wants_phi(request))
+
+
+async def _label(request: web.Request, errand: Errand) -> web.StreamResponse:  # noqa: ARG001
+    return await errand.label()
+
+
+async def _files(request: web.Request, errand: Errand) -> web.StreamResponse:  # noqa: ARG001
+    return await errand.files()
+
+
+async def _tile(request: web.Request, errand: Errand) -> web.StreamResponse:
+    return await errand.tile(request.match_info["tile"], optical_path=request.query.get("opticalPath"))
+
+
+async def _case_images(request: web.Request, errand: Errand) -> web.StreamResponse:
+    return await errand.case_images(phi=_wants_phi(request))
+
+
+async def _case(request: web.Request, errand: Errand) -> web.StreamResponse:
+    if request.match_info["accession"] != errand.order.accession_number:
+        return errand.refuse(403, "this job is about another case")
+    return await errand.case_images(phi=_wants_phi(request))
+
+
+async def _set_quality(request: web.Request, errand: Errand) -> web.StreamResponse:  # noqa: ARG001
+    return await errand.set_quality()
+
+
+async def _list(request: web.Request, errand: Errand) -> web.StreamResponse:  # noqa: ARG001
+    return await errand.list_results()
+
+
+async def _create(request: web.Request, errand: Errand) -> web.StreamResponse:  # noqa: ARG001
+    return await errand.create_result()
+
+
+async def _read(request: web.Request, errand: Errand) -> web.StreamResponse:
+    return await errand.read_result(int(request.match_info["id"]))
+
+
+async def _update(request: web.Request, errand: Errand) -> web.StreamResponse:
+    return await errand.update_result(int(request.match_info["id"]))

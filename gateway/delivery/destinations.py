@@ -1,0 +1,211 @@
+"""Destinations beside the slide: archives that take a job's result objects, a RIS that is told of them."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import aiohttp
+
+from gateway.archives.dicomweb import DicomwebArchive
+from gateway.archives.spool import Spool
+from gateway.contract import Finished, Health, NeedsHuman
+from gateway.delivery import dimse, mllp
+from gateway.delivery.archive import store
+from gateway.delivery.commitment import Commitments
+from gateway.delivery.dispatch import Delivered
+from gateway.delivery.hl7 import Addressing, Message, Observation, compose, readdress
+from gateway.delivery.originals import Originals
+from gateway.delivery.pdf import set_in_pages
+from gateway.delivery.readback import Standing, read_back
+from gateway.delivery.result_objects import Prepared, ResultObjects, application_of
+from gateway.delivery.wording import BadTemplate, Wording
+from gateway.dicom.association import DimsePeer
+from gateway.dicom.subject import Subject
+from gateway.jobs.records import Job
+from gateway.settings.sections import Hl7Destination, Settings
+from gateway.settings.tree import Misconfigured
+
+_MOST_RENAMINGS = 3
+_LARGEST_DOCUMENT = 32 * 2**20
+
+
+class IntoArchive:
+    """By STOW-RS, and read back. Where the archive holds something else under a result's UID, that stays what
+    it is, and the result goes there under a UID of its own."""
+
+    def __init__(
+        self,
+        name: str,
+        archive: DicomwebArchive,
+        session: aiohttp.ClientSession,
+        result_objects: ResultObjects,
+    ) -> None:
+        self._name = name
+        self._archive = archive
+        self._session = session
+        self._result_objects = result_objects
+
+    async def deliver(self, job: Job, finished: Finished) -> Delivered:
+        if job.study_instance_uid is None and (finished.dicom or finished.findings):
+            raise NeedsHuman("the job has lost its study", "Retry the job from the beginning.")
+        prepared = await self._prepare(job, finished)
+        if not prepared.objects:
+            return Delivered("there is no object to store", stored=0)
+        stored = await store(self._session, self._archive.peer, prepared.files, job.study_instance_uid or "")
+        return told_of(prepared, stored.count, stored.reference, stored.remarks, "read back")
+
+    async def _prepare(self, job: Job, finished: Finished) -> Prepared:
+        taken: Counter[str] = Counter()
+        for _ in range(_MOST_RENAMINGS):
+            prepared = await self._result_objects.prepare(job, finished, self._name, taken)
+            standings = await read_back(self._session, self._archive.peer, prepared.files)
+            others = [one.came_as for one in prepared.objects if standings[one.leaves_as] is Standing.OTHER]
+            if not others:
+                break
+            taken.update(others)
+        return prepared
+
+
+class IntoPeer:
+    """By C-STORE; then the archive commits itself to what it got, or is asked whether it lists it."""
+
+    def __init__(
+        self, name: str, peer: DimsePeer, commitments: Commitments, result_objects: ResultObjects
+    ) -> None:
+        self._name = name
+        self._peer = peer
+        self._commitments = commitments
+        self._result_objects = result_objects
+
+    async def deliver(self, job: Job, finished: Finished) -> Delivered:
+        if job.study_instance_uid is None and (finished.dicom or finished.findings):
+            raise NeedsHuman("the job has lost its study", "Retry the job from the beginning.")
+        prepared = await self._result_objects.prepare(job, finished, self._name, Counter())
+        if not prepared.objects:
+            return Delivered("there is no object to store", stored=0)
+        study = job.study_instance_uid or ""
+        stored = await dimse.store(self._peer, prepared.files, study, self._commitments)
+        return told_of(prepared, stored.count, stored.reference, stored.remarks, "confirmed")
+
+
+def told_of(
+    prepared: Prepared, count: int, reference: str | None, remarks: tuple[str, ...], proof: str
+) -> Delivered:
+    """Only what came from the vendor is counted against what came from the vendor."""
+    made = " made of the findings" if prepared.made else ""
+    remarks = (*prepared.remarks, *remarks)
+    said = f"; {'; '.join(remarks)}" if remarks else ""
+    return Delivered(f"{count} objects{made} stored and {proof}{said}", reference, count - prepared.made)
+
+
+class IntoRis:
+    """By HL7 over MLLP: one message for each that the vendor gives ready, else one of our own."""
+
+    def __init__(
+        self, name: str, place: Hl7Destination, settings: Settings, originals: Originals, spool: Spool
+    ) -> None:
+        self._name = name
+        self._place = place
+        self._settings = settings
+        self._originals = originals
+        self._spool = spool
+        self._to = Addressing(
+            place.sending_application,
+            place.sending_facility,
+            place.receiving_application,
+            place.receiving_facility,
+        )
+        self._wordings = _wordings(name, place, settings)
+        self._listener = mllp.Listener(f"destination {name}", place.host, place.port, _tls(name, place))
+
+    async def deliver(self, job: Job, finished: Finished) -> Delivered:
+        if job.study_instance_uid is None:
+            raise NeedsHuman(
+                "the job has no study, so the RIS can't be told whose result it is",
+                "Complete the slide's request in Sectra, then retry the job.",
+            )
+        folder = self._spool.folder(job.id) / f"leaving-{self._name}"
+        await asyncio.to_thread(folder.mkdir, mode=0o700, exist_ok=True)
+        subject = await self._originals.subject_of(job, folder)
+        messages = await self._write(job, finished, subject)
+        for message in messages:
+            await mllp.send(self._listener, message)
+        ids = ", ".join(message.control_id for message in messages)
+        return Delivered(f"accepted by the RIS: {len(messages)} HL7 message(s)", ids)
+
+    async def check(self) -> Health:
+        return await mllp.check(self._listener)
+
+    async def _write(self, job: Job, finished: Finished, subject: Subject) -> list[Message]:
+        seed = f"{job.id}/{self._name}"
+        wording = self._wordings.get(job.department)
+        if finished.hl7 and wording is None and self._place.format == "text":
+            return [
+                readdress(ready, subject, self._to, f"{seed}/{number}")
+                for number, ready in enumerate(finished.hl7)
+            ]
+        application = application_of(self._settings, job)
+        wording = wording or Wording()
+        text = wording.fill(finished, subject, application.display_name, application.manufacturer)
+        if wording.whole:
+            return [readdress(text, subject, self._to, seed)]
+        pdf = await asyncio.to_thread(_document, finished, text) if self._place.format == "pdf" else None
+        observation = Observation(job.application, application.display_name, text, job.created_at, pdf)
+        return [compose(subject, observation, self._to, seed)]
+
+
+def check_reports(settings: Settings) -> None:
+    """Raises Misconfigured for templates and certificates that can't be used."""
+    for name, place in settings.destinations.items():
+        if isinstance(place, Hl7Destination):
+            _wordings(name, place, settings)
+            _tls(name, place)
+
+
+def _document(finished: Finished, text: str) -> bytes:
+    """The vendor's own, if it gave one."""
+    for one in finished.documents:
+        if one.media_type.partition(";")[0].strip().lower() == "application/pdf":
+            if one.path.stat().st_size > _LARGEST_DOCUMENT:
+                raise NeedsHuman(
+                    "the vendor's report is larger than a message to the RIS can be",
+                    "Set the destination's format to text, then resume the job.",
+                )
+            return one.path.read_bytes()
+    return set_in_pages(text)
+
+
+def _wordings(name: str, place: Hl7Destination, settings: Settings) -> Mapping[str, Wording]:
+    """By department: its own template, else the destination's."""
+    wordings: dict[str, Wording] = {}
+    problems = []
+    for department, part in settings.departments.items():
+        own = part.hl7.template if part.hl7 is not None else None
+        where = f"departments.{department}.hl7.template" if own else f"destinations.{name}.template"
+        try:
+            if source := own or place.template:
+                wordings[department] = Wording(source)
+        except BadTemplate as error:
+            problems.append(f"{where}: {error}")
+    if problems:
+        raise Misconfigured(dict.fromkeys(problems))
+    return wordings
+
+
+def _tls(name: str, place: Hl7Destination) -> ssl.SSLContext | None:
+    if place.tls is None:
+        return None
+    certificate: Path | None = place.tls.certificate
+    try:
+        context = ssl.create_default_context(cafile=place.tls.ca)
+        if certificate is not None:
+            context.load_cert_chain(certificate, place.tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise Misconfigured(
+            [f"destinations.{name}.tls: the ca, certificate or key can't be used: {error}"]
+        ) from None
+    return context

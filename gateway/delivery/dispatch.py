@@ -1,0 +1,141 @@
+"""The results of a job to each of its destinations, each on its own: one that hangs delays no other."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from gateway.contract import Failure, Finished, NeedsHuman, Retryable
+from gateway.delivery.slide_status import SlideStatus
+from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
+from gateway.jobs.outcomes import Advance, Outcome, Wait
+from gateway.jobs.records import Delivery, Job
+from gateway.jobs.states import State
+from gateway.jobs.store import Store
+from gateway.settings.sections import Application
+from gateway.watch import metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """`reference`: where to find it there. `stored`: objects stored and read back, if it takes objects."""
+
+    what: str
+    reference: str | None = None
+    stored: int | None = None
+
+
+class Destination(Protocol):
+    async def deliver(self, job: Job, finished: Finished) -> Delivered: ...
+
+
+class OnTheSlide:
+    """The destination that every Sectra application has."""
+
+    def __init__(self, status: SlideStatus, store: Store) -> None:
+        self._status = status
+        self._store = store
+
+    async def deliver(self, job: Job, finished: Finished) -> Delivered:
+        if finished.placed is not None:
+            if not finished.placed:
+                return Delivered("the vendor left the slide alone")
+            return Delivered("the vendor's own result stands on the slide", str(finished.placed.get("id")))
+        sent = await self._store.instances_of(job.id) if finished.findings else []
+        widths = {one.sop_instance_uid: one.width for one in sent if one.width}
+        stored = await self._status.show_result(job, finished, widths)
+        if stored is None:
+            return Delivered("a younger analysis stands on the slide; this one was left as it is")
+        return Delivered("the result stands on the slide", str(stored.id))
+
+
+class Dispatch:
+    def __init__(self, store: Store, destinations: Mapping[str, Destination]) -> None:
+        self._store = store
+        self._destinations = destinations
+
+    async def run(self, job: Job, application: Application, finished: Finished) -> Outcome:
+        await self._remember(job, finished)
+        planned = await self._store.deliveries_of(job.id)
+        due = [one for one in planned if one.state == "pending" and one.due]
+        tries = (self._try(job, application, finished, one) for one in due)
+        ended = await asyncio.gather(*tries, return_exceptions=True)
+        broken = [one for one in ended if one is not None]
+        if broken:
+            raise broken[0]
+        return _judge(job, await self._store.deliveries_of(job.id))
+
+    async def _remember(self, job: Job, finished: Finished) -> None:
+        """What a vendor made is nobody's input later; an input that it returns under its old UID still is."""
+        made = await asyncio.to_thread(_uids_of, finished)
+        if made:
+            sent = {one.sop_instance_uid for one in await self._store.instances_of(job.id)}
+            await self._store.record_results(job, made - sent)
+
+    async def _try(self, job: Job, application: Application, finished: Finished, one: Delivery) -> None:
+        policy = application.retry
+        try:
+            done = await self._to(one.destination).deliver(job, finished)
+        except Retryable as failure:
+            if one.attempts + 1 < policy.attempts:
+                metrics.delivery_retried(job.application)
+                pause = min(policy.most, policy.first * 2**one.attempts) * random.uniform(0.5, 1.0)  # noqa: S311
+                await self._record(job, one, "pending", failure, max(pause, failure.after or 0.0))
+            else:
+                await self._record(job, one, "held", failure)
+        except Failure as failure:
+            await self._record(job, one, "held", failure)
+        else:
+            await self._store.record_delivery(
+                job, one.destination, "done", done.what, reference=done.reference, stored=done.stored
+            )
+
+    def _to(self, name: str) -> Destination:
+        if name not in self._destinations:
+            raise NeedsHuman(
+                f"the destination {name} of this job is no longer configured",
+                f"Put destinations.{name} back into the configuration, then resume the job.",
+            )
+        return self._destinations[name]
+
+    async def _record(
+        self, job: Job, one: Delivery, state: str, failure: Failure, after: float | None = None
+    ) -> None:
+        what = "a delivery failed; it will be tried again" if after is not None else "a delivery failed"
+        await self._store.record_delivery(
+            job, one.destination, state, what, after=after, error=failure.message, detail=failure.detail
+        )
+
+
+def _uids_of(finished: Finished) -> set[str]:
+    """The SOP instance UIDs of the objects; those that can't be read are judged elsewhere."""
+    uids = set()
+    for path in finished.dicom:
+        with path.open("rb") as file, suppress(NotDicom):
+            header = read_header(file.read(MAX_HEADER))
+            if header is not None:
+                uids.add(header.sop_instance_uid)
+    return uids
+
+
+def _judge(job: Job, deliveries: list[Delivery]) -> Outcome:
+    pending = [one for one in deliveries if one.state == "pending"]
+    if pending:
+        return Wait(at=min(one.next_at or datetime.now(UTC) for one in pending))
+    stuck = [one for one in deliveries if one.state == "held"]
+    if stuck:
+        named = "; ".join(f"{one.destination}: {one.last_error}" for one in stuck)
+        raise NeedsHuman(f"not delivered everywhere: {named}", "Mend the destination, then resume the job.")
+    counted = [one.stored for one in deliveries if one.stored is not None]
+    stored = min(counted) if counted else None
+    if stored is not None and stored != job.received:
+        raise NeedsHuman(
+            f"the counts differ: {job.received} objects received from the vendor, {stored} stored",
+            "Look at the archive, then resume the job.",
+        )
+    return Advance(State.DONE, "done", {"stored": stored}, {"stored": stored})

@@ -1,0 +1,83 @@
+"""What leaves for an archive: the vendor's objects put right, or objects made of its findings."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+from weakref import WeakValueDictionary
+
+from gateway.archives.spool import Spool
+from gateway.contract import Finished, NeedsHuman
+from gateway.delivery.findings import Made, make_objects
+from gateway.delivery.objects import NOTHING_TAKEN, Leaving, Maker, Source, correct
+from gateway.delivery.originals import Originals
+from gateway.jobs.records import Job
+from gateway.jobs.store import Store
+from gateway.settings.sections import Application, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """`made`: how many of them the vendor didn't give. `remarks`: what couldn't be made."""
+
+    objects: tuple[Leaving, ...] = ()
+    made: int = 0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> list[Path]:
+        return [one.path for one in self.objects]
+
+
+class ResultObjects:
+    def __init__(self, settings: Settings, store: Store, originals: Originals, spool: Spool) -> None:
+        self._settings = settings
+        self._store = store
+        self._originals = originals
+        self._spool = spool
+        self._workshops: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
+
+    async def prepare(
+        self, job: Job, finished: Finished, destination: str, taken: Mapping[str, int] = NOTHING_TAKEN
+    ) -> Prepared:
+        """Each destination has files of its own, so that two of them never write the same."""
+        if not finished.dicom and not finished.findings:
+            return Prepared()
+        work = self._spool.folder(job.id)
+        originals = work / "originals"
+        originals.mkdir(mode=0o700, exist_ok=True)
+        source = await self._originals.source_of(job, originals)
+        maker = self._maker(job, finished)
+        made = Made(finished.dicom)
+        if not finished.dicom:
+            made = await self._make(job, finished, source, maker, originals)
+        objects = await asyncio.to_thread(
+            correct, made.files, work / f"leaving-{destination}", source, maker, taken
+        )
+        # They are about to join the study, and are nobody's input there.
+        await self._store.record_results(job, {one.leaves_as for one in objects})
+        return Prepared(objects, 0 if finished.dicom else len(objects), made.remarks)
+
+    async def _make(self, job: Job, finished: Finished, source: Source, maker: Maker, folder: Path) -> Made:
+        placed = [one.sop_instance_uid for one in finished.findings if one.sop_instance_uid is not None]
+        async with self._workshops.setdefault(job.id, asyncio.Lock()):
+            images = await self._originals.fetch(job, list(dict.fromkeys(placed)), folder)
+            at = job.created_at.astimezone().replace(tzinfo=None)
+            return await make_objects(folder, source.header, images, finished, maker, at)
+
+    def _maker(self, job: Job, finished: Finished) -> Maker:
+        application = application_of(self._settings, job)
+        return Maker(str(job.id), application.display_name, application.manufacturer, finished.version)
+
+
+def application_of(settings: Settings, job: Job) -> Application:
+    found = settings.application(job.application)
+    if found is None:
+        raise NeedsHuman(
+            f"the application {job.application} is no longer configured",
+            "Put it back into its department, then resume the job; or cancel the job.",
+        )
+    return found[1]

@@ -1,0 +1,120 @@
+"""What a job shows on its slide before the result is there, and when it doesn't come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+
+import structlog
+
+from gateway.contract import Failure, Finished, NeedsHuman, SlideResult
+from gateway.delivery.drawings import present
+from gateway.delivery.slide import UNKNOWN_SIZE, Author, Place, Size, SlideWriter, sign
+from gateway.jobs.records import Job
+from gateway.jobs.states import State
+from gateway.sectra.client import SectraClient
+from gateway.sectra.results import StoredResult
+from gateway.sectra.servers import SectraServers
+
+log = structlog.get_logger(__name__)
+
+_PROGRESS_LIMIT = 3.0  # progress is a courtesy: the work doesn't wait for it
+_REMEMBERED = 10_000
+_ENDED = {
+    State.FAILED: "analysis failed",
+    State.HELD: "analysis on hold",
+    State.CANCELLED: "analysis cancelled",
+}
+
+
+def queued_sign(size: Size = UNKNOWN_SIZE) -> SlideResult:
+    return sign("analysis queued", size, {"Progress": "0 %"})
+
+
+class SlideStatus:
+    def __init__(self, writer: SlideWriter, servers: SectraServers) -> None:
+        self._writer = writer
+        self._servers = servers
+        self._shown: dict[object, tuple[str, str]] = {}
+
+    def client_of(self, job: Job) -> SectraClient:
+        if job.server is None or job.callback_url is None:
+            raise NeedsHuman("the job has no Sectra server to report to", "Ask again from Sectra.")
+        return self._servers.client(job.server, job.callback_url, job.application, job.callback_token)
+
+    async def show(self, job: Job, result: SlideResult) -> StoredResult | None:
+        return await self._put(job, author_of(job), result)
+
+    async def _put(self, job: Job, author: Author, result: SlideResult) -> StoredResult | None:
+        return await self._writer.show(self.client_of(job), place_of(job), author, result)
+
+    async def acknowledge(self, job: Job) -> StoredResult | None:
+        """The "queued" result as Sectra stored it, or what stands there of this job already."""
+        assert job.slide_id is not None
+        client = self.client_of(job)
+        size = UNKNOWN_SIZE
+        if not await self._writer.is_known(place_of(job), author_of(job)):
+            info = await client.slide_info(job.slide_id, extended=False)
+            if info.image_size is not None:
+                size = info.image_size.width, info.image_size.height
+        return await self._writer.ensure(client, place_of(job), author_of(job), queued_sign(size))
+
+    async def show_queued(self, job: Job) -> None:
+        """Only if nothing of this job stands there yet: the acknowledgement usually has done it."""
+        if not await self._writer.is_known(place_of(job), author_of(job)):
+            await self._show_in_passing(job, queued_sign(size_of(job)))
+
+    async def show_progress(self, job: Job, note: str, progress: float | None) -> None:
+        if job.slide_id is None:
+            return
+        share = "" if progress is None else f"{round(progress * 100)} %"
+        if self._shown.get(job.id) == (note, share):
+            return
+        properties = {"Status": note, **({"Progress": share} if share else {})}
+        await self._show_in_passing(job, sign(f"analysis: {note}", size_of(job), properties))
+        if len(self._shown) > _REMEMBERED:
+            self._shown.clear()
+        self._shown[job.id] = (note, share)
+
+    async def _show_in_passing(self, job: Job, result: SlideResult) -> None:
+        try:
+            async with asyncio.timeout(_PROGRESS_LIMIT):
+                await self.show(job, result)
+        except (Failure, TimeoutError) as trouble:
+            log.warning("progress couldn't be shown on the slide", job=str(job.id), error=str(trouble))
+
+    async def show_end(self, job: Job) -> None:
+        self._shown.pop(job.id, None)
+        words = _ENDED[job.state]
+        properties: Mapping[str, str] = {"Status": job.state.value}
+        if job.error_message:
+            words = f"{words}: {job.error_message}"
+            properties = {
+                **properties,
+                "Reason": job.error_message,
+                **({"Advice": job.error_advice} if job.error_advice else {}),
+            }
+        # What a vendor has put there itself stays readable while only its delivery elsewhere is held up.
+        author = replace(author_of(job), last=job.held_in != State.DELIVERING)
+        await self._put(job, author, sign(words, size_of(job), properties))
+
+    async def show_result(
+        self, job: Job, finished: Finished, widths: Mapping[str, int]
+    ) -> StoredResult | None:
+        self._shown.pop(job.id, None)
+        return await self.show(job, present(finished, size_of(job), widths))
+
+
+def size_of(job: Job) -> Size:
+    if job.slide_width is None or job.slide_height is None:
+        return UNKNOWN_SIZE
+    return job.slide_width, job.slide_height
+
+
+def place_of(job: Job) -> Place:
+    return Place(job.server or "", job.application, job.slide_id or "")
+
+
+def author_of(job: Job) -> Author:
+    return Author(job.id, job.created_at, job.fence)

@@ -1,0 +1,323 @@
+"""A vendor's call on its way to the Sectra of its job: what passes, in which shape, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import web
+
+from gateway.contract import Failure, Order, Retryable
+from gateway.delivery.slide import Place
+from gateway.delivery.slide_status import author_of, place_of
+from gateway.delivery.vendor_results import VendorResults
+from gateway.intake import problems
+from gateway.intake.streams import Stream, Streams
+from gateway.jobs.states import State
+from gateway.jobs.store import Refused, Store
+from gateway.jobs.store.grants import Grant
+from gateway.sectra.calls import segment
+from gateway.sectra.passage import Answer, Passage, read_json, without_identity
+from gateway.work.orders import order_of
+
+LARGEST_RESULT = 32 * 2**20
+_TEXT = 4000
+_PROPERTIES = 200
+_ASKED = ("Range", "If-Range", "If-None-Match", "If-Modified-Since", "Accept")
+_ANSWERED = (
+    *("Content-Type", "Content-Disposition", "Content-Range", "Accept-Ranges", "ETag", "Last-Modified"),
+    *("X-Sectra-ApiVersion", "X-Sectra-SoftwareVersion", "Retry-After"),
+)
+_VERSIONS = {"X-Sectra-ApiVersion": r"\d{1,3}\.\d{1,3}", "X-Sectra-SoftwareVersion": r"[\w.+ -]{1,64}"}
+_EXPLAINED = (400, 409, 412, 415, 422)  # about what the vendor itself has sent
+
+
+class SlideAccess:
+    """Implements the contract's `Errand`. `what`, `size` and `outcome` are for the record."""
+
+    def __init__(
+        self,
+        request: web.Request,
+        given: Grant,
+        passage: Passage,
+        store: Store,
+        results: VendorResults,
+        streams: Streams,
+        *,
+        allow_phi: bool,
+    ) -> None:
+        self.order: Order = order_of(given.job)
+        self.what = "an unknown call"
+        self.size = 0
+        self.outcome = "unanswered"
+        self.is_tile = False
+        self._request = request
+        self._given = given
+        self._place: Place = place_of(given.job)
+        self._slide = f"/slides/{segment(self._place.slide_id)}"
+        self._passage = passage
+        self._store = store
+        self._results = results
+        self._streams = streams
+        self._allow_phi = allow_phi
+        self._versions = {
+            name: request.headers[name]
+            for name, shape in _VERSIONS.items()
+            if re.fullmatch(shape, request.headers.get(name, ""))
+        }
+
+    def refuse(self, status: int, sentence: str) -> web.StreamResponse:
+        self.outcome = f"refused: {sentence}"
+        return problems.answer(status, sentence)
+
+    # -- the slide ------------------------------------------------------------------------------------
+
+    async def info(self) -> web.StreamResponse:
+        self.what = "info"
+        return self._say(
+            await self._passage.ask("GET", "/info", "asking for its version", headers=self._versions)
+        )
+
+    async def slide_info(self, *, extended: bool, phi: bool) -> web.StreamResponse:
+        self.what = "slide info"
+        query = {"scope": "extended"} if extended else {}
+        return await self._describe(f"{self._slide}/info", query, phi=phi)
+
+    async def case_images(self, *, phi: bool) -> web.StreamResponse:
+        self.what = "slides of the case"
+        return self._ended() or await self._describe(f"{self._slide}/request/images/info", {}, phi=phi)
+
+    async def label(self) -> web.StreamResponse:
+        self.what = "label"
+        if not self._allow_phi:
+            return self.refuse(
+                403, "the label may identify the patient, and this application may not see that"
+            )
+        return self._ended() or await self._pass_on(f"{self._slide}/label", {})
+
+    async def files(self) -> web.StreamResponse:
+        self.what = "files"
+        return self._ended() or await self._pass_on(f"{self._slide}/files", {}, long=True)
+
+    async def tile(self, place: str, *, optical_path: str | None = None) -> web.StreamResponse:
+        self.what = f"tile {place}"
+        self.is_tile = True
+        query = {"opticalPath": optical_path} if optical_path else {}
+        path = f"/images/{segment(self._place.slide_id)}_files/{place}"
+        return self._ended() or await self._pass_on(path, query)
+
+    async def set_quality(self) -> web.StreamResponse:
+        self.what = "quality control"
+        body = await self._read_body()
+        if isinstance(body, web.Response):
+            return body
+        path = f"{self._slide}/qualityControl"
+        doing = "setting the slide's quality control"
+        return self._ended() or self._say(
+            await self._passage.ask("PUT", path, doing, body=body, headers=self._versions)
+        )
+
+    # -- results --------------------------------------------------------------------------------------
+
+    async def list_results(self) -> web.StreamResponse:
+        self.what = "results"
+        answer = await self._results.list(self._passage, self._place, self._versions)
+        if self._given.reach == "results" and isinstance(answer.body, list):
+            theirs = [one for one in answer.body if str(one.get("id")) in self._given.results]
+            answer = Answer(answer.status, theirs, answer.headers)
+        return self._say(answer)
+
+    async def read_result(self, result_id: int) -> web.StreamResponse:
+        self.what = f"result {result_id}"
+        return self._not_theirs(result_id) or self._say(
+            await self._results.read(self._passage, self._place, result_id, self._versions)
+        )
+
+    async def create_result(self) -> web.StreamResponse:
+        self.what = "a new result"
+        refused = self._ended()
+        body = refused or await self._read_result()
+        if isinstance(body, web.StreamResponse):
+            return body
+        answer = await self._results.create(
+            self._passage, self._place, author_of(self._given.job), body, self._versions
+        )
+        return await self._stored(answer)
+
+    async def update_result(self, result_id: int) -> web.StreamResponse:
+        self.what = f"a change of result {result_id}"
+        refused = self._not_theirs(result_id)
+        body = refused or await self._read_result()
+        if isinstance(body, web.StreamResponse):
+            return body
+        if body.get("id", result_id) not in (result_id, str(result_id)):
+            return self.refuse(422, "id: the address names another result")
+        own = {int(one) for one in self._given.results}
+        body["id"] = result_id
+        answer = await self._results.update(
+            self._passage, self._place, result_id, body, self._versions, own=own
+        )
+        return await self._stored(answer)
+
+    async def _stored(self, answer: Answer) -> web.StreamResponse:
+        result = answer.body
+        if answer.good and isinstance(result, dict) and isinstance(result.get("id"), int):
+            job = self._given.job
+            version = str(result.get("versionId", ""))
+            await self._store.remember_result(job.id, result["id"], version, _shown(result))
+            if job.state == State.HELD and job.held_in == State.ANALYSING:
+                with suppress(Refused):  # a person was faster
+                    await self._store.resume(job.id, "the vendor's result")
+        return self._say(answer)
+
+    # -- what passes ----------------------------------------------------------------------------------
+
+    def _ended(self) -> web.StreamResponse | None:
+        if self._given.reach == "all":
+            return None
+        return self.refuse(403, "the job has ended: only its results can still be changed")
+
+    def _not_theirs(self, result_id: int) -> web.StreamResponse | None:
+        if self._given.reach == "results" and str(result_id) not in self._given.results:
+            return self.refuse(403, "the job has ended: only its own results can still be changed")
+        return None
+
+    async def _describe(self, path: str, query: Mapping[str, str], *, phi: bool) -> web.StreamResponse:
+        asked = {**query, "includePHI": "true"} if phi and self._allow_phi else dict(query)
+        answer = await self._passage.ask(
+            "GET", path, "describing the slide", query=asked, headers=self._versions
+        )
+        if answer.good and not self._allow_phi:
+            answer = Answer(answer.status, without_identity(answer.body), answer.headers)
+        return self._say(answer)
+
+    async def _pass_on(
+        self, path: str, query: Mapping[str, str], *, long: bool = False
+    ) -> web.StreamResponse:
+        headers = {name: self._request.headers[name] for name in _ASKED if name in self._request.headers}
+        headers |= {**self._versions, "Accept-Encoding": "identity"}
+        response: web.StreamResponse | None = None
+        with self._streams.open(self._given.job.id, self._request) as stream:
+            try:
+                async with self._passage.open(
+                    path, f"reading {self.what}", query=query, headers=headers, long=long
+                ) as answer:
+                    if answer.status >= 400:
+                        return self._refused(answer.status, None, answer.headers)
+                    response = web.StreamResponse(status=answer.status, headers=_kept(answer.headers))
+                    await self._pump(response, answer.content.iter_any(), stream)
+            except asyncio.CancelledError:
+                if stream.cut is None:
+                    raise
+                stream.forgive()
+                self.outcome = f"cut off: {stream.cut}"
+            except Failure as failure:
+                if response is None or not response.prepared:
+                    raise
+                self.outcome = f"broken off: {failure.message}"
+                stream.abort()
+        return response if response is not None else web.Response(status=499)
+
+    async def _pump(self, response: web.StreamResponse, chunks: Any, stream: Stream) -> None:
+        try:
+            await response.prepare(self._request)
+            async for chunk in chunks:
+                stream.size += len(chunk)  # before it is known: what is cut off in the middle may have left
+                await response.write(chunk)
+            await response.write_eof()
+        except ConnectionResetError:
+            self.outcome = "broken off: the vendor left"
+        else:
+            self.outcome = str(response.status)
+        finally:
+            self.size = stream.size
+
+    def _say(self, answer: Answer) -> web.StreamResponse:
+        if answer.status >= 400:
+            return self._refused(answer.status, answer.body, answer.headers)
+        self.outcome = str(answer.status)
+        headers = {name: answer.headers[name] for name in _VERSIONS if name in answer.headers}
+        if answer.body is None:
+            return web.Response(status=answer.status, headers=headers)
+        response = web.json_response(answer.body, status=answer.status, headers=headers)
+        self.size = len(response.body) if isinstance(response.body, bytes) else 0
+        return response
+
+    def _refused(self, status: int, body: object, headers: Mapping[str, str]) -> web.StreamResponse:
+        """Sectra's no, in its own words only where they are about what the vendor sent."""
+        self.outcome = str(status)
+        told = f"Sectra answered {status}"
+        if status in _EXPLAINED and isinstance(body, dict):
+            told += "".join(
+                f": {body[key]}" for key in ("message", "detail") if isinstance(body.get(key), str)
+            )
+        kept = {name: headers[name] for name in (*_VERSIONS, "Retry-After") if name in headers}
+        return problems.answer(status, told[:1000], kept)
+
+    # -- what the vendor sends ------------------------------------------------------------------------
+
+    async def _read_result(self) -> dict[str, Any] | web.StreamResponse:
+        body = await self._read_body()
+        if isinstance(body, web.Response):
+            return body
+        if body.setdefault("slideId", self._place.slide_id) != self._place.slide_id:
+            return self.refuse(403, "slideId: this job is about another slide")
+        data = body.get("data")
+        result = data.get("result") if isinstance(data, dict) else None
+        if isinstance(result, dict) and result.get("type") == "primitive":
+            content = result.get("content")
+            if isinstance(content, dict):
+                result["content"] = [content]  # the older form, which newer servers refuse
+        return body
+
+    async def _read_body(self) -> dict[str, Any] | web.Response:
+        parts: list[bytes] = []
+        size = 0
+        async for part in self._request.content.iter_any():
+            parts.append(part)
+            size += len(part)
+            if size > LARGEST_RESULT:
+                self.outcome = "refused: too large"
+                return problems.answer(413, f"more than {LARGEST_RESULT >> 20} MiB")
+        try:
+            body = await read_json(b"".join(parts))
+        except ValueError:
+            self.outcome = "refused: not JSON"
+            return problems.answer(400, "the body isn't JSON")
+        self.size = size
+        if not isinstance(body, dict):
+            self.outcome = "refused: not an object"
+            return problems.answer(422, "the body must be a JSON object")
+        return body
+
+
+def explain_failure(failure: Failure) -> web.Response:
+    """Without a word of where our Sectra is: that is the hospital's affair."""
+    if isinstance(failure, Retryable):
+        wait = {"Retry-After": str(round(failure.after or 5))}
+        return problems.answer(503, "Sectra can't be reached at the moment; try again", wait)
+    return problems.answer(502, "Sectra can't be asked for this job any more; the hospital's IT knows why")
+
+
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    kept = {name: headers[name] for name in _ANSWERED if name in headers}
+    if "Content-Length" in headers and "Content-Encoding" not in headers:
+        kept["Content-Length"] = headers["Content-Length"]
+    return kept
+
+
+def _shown(result: Mapping[str, Any]) -> dict[str, Any]:
+    properties = result.get("displayProperties")
+    kept = list(properties.items())[:_PROPERTIES] if isinstance(properties, dict) else []
+    return {
+        "id": result["id"],
+        "text": str(result.get("displayResult") or "")[:_TEXT],
+        "properties": {
+            str(name): value[:_TEXT] if isinstance(value, str) else value
+            for name, value in kept
+            if isinstance(value, str | int | float)
+        },
+    }

@@ -1,0 +1,315 @@
+"""The grants of vendors that call back: for which job a token speaks, how far, and what was done with it.
+
+Vendors call while workers work, so nothing here is fenced: the token and the job's state are what counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import (
+    ColumnElement,
+    Float,
+    RowMapping,
+    and_,
+    case,
+    cast,
+    func,
+    insert,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.contract import Callback, Heard
+from gateway.jobs.cipher import Unreadable
+from gateway.jobs.records import Job, storable
+from gateway.jobs.states import State
+from gateway.jobs.store.database import Database, soon
+from gateway.jobs.tables import ALIVE, grants, jobs, vendor_calls
+
+Reach = Literal["all", "results", "nothing"]
+
+_RESULTS_STAY_OPEN = timedelta(days=7)  # a vendor may correct what it stored
+_NOTED = 500  # calls in the job's history; more are in vendor_calls alone
+_REACH: ColumnElement[str] = case(
+    (or_(ALIVE, grants.c.reopened_until > func.now()), "all"),
+    (
+        and_(jobs.c.state == State.DONE.value, jobs.c.updated_at > func.now() - _RESULTS_STAY_OPEN),
+        "results",
+    ),
+    else_="nothing",
+).label("reach")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """One call's right: `results` are the ids that the vendor stored, with their versions."""
+
+    job: Job
+    reach: Reach
+    call: int
+    results: Mapping[str, str] = field(default_factory=dict)
+
+
+class Grants(Database):
+    # -- grants ---------------------------------------------------------------------------------------
+
+    async def open_grant(self, job: Job, url: str, *, fresh: bool) -> Callback:
+        """The job's token. `fresh`: the vendor hasn't been called in this life of the job, so it gets a new
+        one; else the one it may hold already stays good."""
+        async with self._transaction() as connection:
+            await self._fenced(connection, job, {"updated_at": func.now()})
+            if not fresh:
+                known = await self._grant_of(connection, job.id)
+                token = None if known is None else self._token(known)
+                if known is not None and token is not None:
+                    return Callback(url, token, known["calls"] > 0)
+            values = {
+                "job_id": job.id,
+                "adapter": job.adapter,
+                "application": job.application,
+                "slide_id": job.slide_id,
+                "opened_at": func.now(),
+                "reopened_until": None,
+                "calls": 0,
+                "read_at": None,
+                "results": {},
+                "stored_at": None,
+                "shown": None,
+                **self._mint(),
+            }
+            statement = upsert(grants).values(values)
+            await connection.execute(
+                statement.on_conflict_do_update(index_elements=["job_id"], set_=values).returning(grants)
+            )
+            known = await self._grant_of(connection, job.id)
+            assert known is not None
+            return Callback(url, self._token(known) or "", used=False)
+
+    async def reopen_grant(
+        self, application: str, slide_id: str, seconds: float, callback: Mapping[str, str] | None, why: str
+    ) -> tuple[Job, str] | None:
+        """The last job of a slide that a vendor was called for, and its token, good again for a while: a user
+        has changed what that job stored. `callback`: the server, url and token that Sectra brought along."""
+        latest = (
+            select(jobs.c.id)
+            .join(grants, grants.c.job_id == jobs.c.id)
+            .where(grants.c.application == application, grants.c.slide_id == slide_id)
+            .order_by(jobs.c.created_at.desc())
+            .limit(1)
+        )
+        async with self._transaction() as connection:
+            job_id = await connection.scalar(latest)
+            job = None if job_id is None else await self._locked(connection, job_id)
+            if job is None:
+                return None
+            if callback is not None:
+                changed = await connection.execute(
+                    update(jobs).where(jobs.c.id == job.id).values(**self._columns(callback)).returning(jobs)
+                )
+                job = self._job(changed.mappings().one())
+            known = await self._grant_of(connection, job.id)
+            assert known is not None
+            minted = {} if self._token(known) else self._mint()
+            reopened = await connection.execute(
+                update(grants)
+                .where(grants.c.job_id == job.id)
+                .values(reopened_until=soon(seconds), **minted)
+                .returning(grants)
+            )
+            await self._append(connection, job, why, {})
+            return job, self._token(reopened.mappings().one()) or ""
+
+    async def note_change(self, job_id: UUID, what: str, detail: Mapping[str, Any]) -> None:
+        async with self._transaction() as connection:
+            job = await self._locked(connection, job_id)
+            if job is not None:
+                await self._append(connection, job, what, detail)
+
+    async def touch_grants(self, job_ids: Collection[UUID]) -> None:
+        """Their vendors are reading."""
+        async with self._transaction() as connection:
+            await _lightly(connection)
+            await connection.execute(
+                update(grants).where(grants.c.job_id.in_(list(job_ids))).values(read_at=func.now())
+            )
+
+    async def reach_of(self, job_ids: Collection[UUID]) -> dict[UUID, Reach]:
+        statement = (
+            select(jobs.c.id, _REACH)
+            .join(grants, grants.c.job_id == jobs.c.id)
+            .where(jobs.c.id.in_(list(job_ids)))
+        )
+        async with self._engine.connect() as connection:
+            return {row.id: row.reach for row in await connection.execute(statement)}
+
+    # -- calls ----------------------------------------------------------------------------------------
+
+    async def begin_call(self, adapter: str, token: str, what: str) -> Grant | None:
+        """What the token is good for; None when it is nobody's, or another adapter's. Recorded at once, so
+        that a call that a crash cut off stands there without an outcome."""
+        digest = hashlib.sha256(token.encode()).hexdigest()
+        wanted = (
+            select(jobs, grants.c.results, grants.c.token_sha256, _REACH)
+            .join(grants, grants.c.job_id == jobs.c.id)
+            .where(grants.c.token_sha256 == digest, grants.c.adapter == adapter)
+        )
+        async with self._transaction() as connection:
+            await _lightly(connection)
+            row = (await connection.execute(wanted)).mappings().first()
+            if row is None or not hmac.compare_digest(row["token_sha256"], digest):
+                return None
+            job = self._job(row)
+            call = await connection.scalar(
+                insert(vendor_calls).values(job_id=job.id, what=what).returning(vendor_calls.c.id)
+            )
+            if row["reach"] != "nothing":
+                await connection.execute(
+                    update(grants).where(grants.c.job_id == job.id).values(calls=grants.c.calls + 1)
+                )
+            return Grant(job, row["reach"], int(call or 0), row["results"])
+
+    async def end_call(self, given: Grant, what: str, size: int, outcome: str) -> None:
+        """With its place in the job's history."""
+        async with self._transaction() as connection:
+            await _lightly(connection)
+            await self._close_call(connection, given, what, size, outcome)
+            job = await self._locked(connection, given.job.id)
+            known = await self._grant_of(connection, given.job.id)
+            if job is None or known is None:
+                return
+            await self._note_tiles(connection, job, known)
+            if known["noted"] <= _NOTED:
+                last = known["noted"] == _NOTED
+                told = "the vendor goes on calling; no more of it is noted here" if last else _told(what)
+                await self._append(connection, job, told, {"bytes": size, "outcome": outcome})
+                await connection.execute(
+                    update(grants).where(grants.c.job_id == job.id).values(noted=grants.c.noted + 1)
+                )
+
+    async def end_tile(self, given: Grant, what: str, size: int, outcome: str) -> None:
+        """Tiles are read by thousands: in the history they are summed up."""
+        async with self._transaction() as connection:
+            await _lightly(connection)
+            await self._close_call(connection, given, what, size, outcome)
+            await connection.execute(
+                update(grants)
+                .where(grants.c.job_id == given.job.id)
+                .values(tiles=grants.c.tiles + 1, tile_bytes=grants.c.tile_bytes + size, read_at=func.now())
+            )
+
+    async def sum_up_calls(self, job_id: UUID) -> None:
+        """What hasn't been noted in the job's history yet."""
+        async with self._transaction() as connection:
+            job = await self._locked(connection, job_id)
+            known = await self._grant_of(connection, job_id)
+            if job is not None and known is not None:
+                await self._note_tiles(connection, job, known)
+
+    # -- results --------------------------------------------------------------------------------------
+
+    async def remember_result(self, job_id: UUID, result_id: int, version: str, shown: object) -> None:
+        """The vendor stored it; whoever waits for it looks at once."""
+        entry = func.jsonb_build_object(str(result_id), version, type_=JSONB)
+        async with self._transaction() as connection:
+            await connection.execute(
+                update(jobs)
+                .where(
+                    jobs.c.id == job_id,
+                    jobs.c.state == State.ANALYSING.value,
+                    jobs.c.lease_holder.is_(None),
+                )
+                .values(next_at=func.now())
+            )
+            await connection.execute(
+                update(grants)
+                .where(grants.c.job_id == job_id)
+                .values(
+                    results=grants.c.results.op("||")(entry),
+                    stored_at=func.now(),
+                    shown=self._cipher.encrypt(storable(shown)),
+                )
+            )
+            await self._wake(connection)
+
+    async def heard_of(self, job_id: UUID) -> Heard | None:
+        """None: no vendor was called for this job."""
+        since = [
+            cast(func.extract("epoch", func.clock_timestamp() - grants.c[name]), Float).label(name)
+            for name in ("opened_at", "read_at", "stored_at")
+        ]
+        statement = select(grants.c.calls, grants.c.shown, *since).where(grants.c.job_id == job_id)
+        async with self._engine.connect() as connection:
+            row = (await connection.execute(statement)).mappings().first()
+        if row is None:
+            return None
+        shown = self._cipher.decrypt(row["shown"]) or {}
+        return Heard(
+            row["calls"],
+            row["opened_at"],
+            row["read_at"],
+            row["stored_at"],
+            shown.get("id"),
+            shown.get("text", ""),
+            shown.get("properties", {}),
+        )
+
+    # -- inside ---------------------------------------------------------------------------------------
+
+    @staticmethod
+    async def _grant_of(connection: AsyncConnection, job_id: UUID) -> RowMapping | None:
+        statement = select(grants).where(grants.c.job_id == job_id).with_for_update()
+        return (await connection.execute(statement)).mappings().first()
+
+    @staticmethod
+    async def _close_call(
+        connection: AsyncConnection, given: Grant, what: str, size: int, outcome: str
+    ) -> None:
+        await connection.execute(
+            update(vendor_calls)
+            .where(vendor_calls.c.id == given.call)
+            .values(what=what, bytes=size, outcome=outcome)
+        )
+
+    async def _note_tiles(self, connection: AsyncConnection, job: Job, known: RowMapping) -> None:
+        if known["tiles"]:
+            detail = {"tiles": known["tiles"], "bytes": known["tile_bytes"]}
+            await self._append(connection, job, _told("tiles"), detail)
+            await connection.execute(
+                update(grants).where(grants.c.job_id == job.id).values(tiles=0, tile_bytes=0)
+            )
+
+    def _mint(self) -> dict[str, Any]:
+        token = secrets.token_urlsafe(32)
+        return {
+            "token": self._cipher.encrypt(token),
+            "token_sha256": hashlib.sha256(token.encode()).hexdigest(),
+        }
+
+    def _token(self, known: RowMapping) -> str | None:
+        try:
+            token: str | None = self._cipher.decrypt(known["token"])
+        except Unreadable:
+            return None
+        return token
+
+
+def _told(what: str) -> str:
+    return f"the vendor called: {what}"
+
+
+async def _lightly(connection: AsyncConnection) -> None:
+    """The record of a call isn't worth waiting for the disk."""
+    await connection.execute(text("SET LOCAL synchronous_commit = off"))

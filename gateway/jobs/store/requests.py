@@ -1,0 +1,245 @@
+"""What people and other systems ask for. Their word needs no lease, and voids the one that there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import and_, delete, func, insert, literal, null, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.jobs import states
+from gateway.jobs.records import Job, NewJob, storable
+from gateway.jobs.states import FINAL, WORKING, State
+from gateway.jobs.store.database import Database, Refused
+from gateway.jobs.tables import ALIVE, audit, deliveries, instances, jobs
+
+_NOBODYS = ""  # stands for an invocation without a cancellation token, which nobody can withdraw
+
+
+class Requests(Database):
+    async def create(self, new: NewJob) -> tuple[Job, bool]:
+        """Commit a job, or join the living one that asks for the same. True: it is a new one."""
+        while True:
+            async with self._transaction() as connection:
+                row = await self._insert(connection, new)
+                if row is not None:
+                    job = self._job(row)
+                    await self._append(connection, job, "accepted", {"origin": new.origin})
+                    await self._wake(connection)
+                    return job, True
+                twin = await self._twin(connection, new)
+                if twin is not None:  # else it ended between the two statements, and its place is free
+                    if new.joinable:
+                        await self._join(connection, twin, new)
+                    return twin, False
+
+    async def _insert(self, connection: AsyncConnection, new: NewJob) -> Any:
+        values = self._columns(
+            {
+                "department": new.department,
+                "application": new.application,
+                "adapter": new.adapter,
+                "origin": new.origin,
+                "priority": new.priority,
+                "study_instance_uid": new.study_instance_uid,
+                "accession_number": new.accession_number,
+                "patient_id": new.patient_id,
+                "slide_id": new.slide_id,
+                "server": new.server,
+                "callback_url": new.callback_url,
+                "callback_token": new.callback_token,
+                "input": new.input,
+                "context": new.context,
+                "cancellation_tokens": _tokens_of(new),
+                "join_key": new.join_key,
+                "caller": new.caller,
+                "idempotency_key": new.idempotency_key,
+                "request_digest": new.request_digest,
+            }
+        )
+        values |= {"id": uuid4(), "state": State.RECEIVED.value, "next_at": func.now()}
+        statement = upsert(jobs).values(**values).on_conflict_do_nothing().returning(jobs)
+        return (await connection.execute(statement)).mappings().first()
+
+    async def _twin(self, connection: AsyncConnection, new: NewJob) -> Job | None:
+        same = (
+            and_(jobs.c.join_key == new.join_key, ALIVE)
+            if new.joinable
+            else and_(jobs.c.caller == new.caller, jobs.c.idempotency_key == new.idempotency_key)
+        )
+        statement = select(jobs).where(same).with_for_update()
+        row = (await connection.execute(statement)).mappings().first()
+        return None if row is None else self._job(row)
+
+    async def _join(self, connection: AsyncConnection, job: Job, new: NewJob) -> None:
+        """The newest invocation's token lives longest; each keeps its own right to cancel."""
+        joining = [token for token in _tokens_of(new) if token not in job.cancellation_tokens]
+        values: Mapping[str, Any] = {
+            "callback_url": new.callback_url,
+            "callback_token": new.callback_token,
+            "cancellation_tokens": [*job.cancellation_tokens, *joining],
+        }
+        await connection.execute(
+            update(jobs)
+            .where(jobs.c.id == job.id)
+            .values(priority=func.greatest(jobs.c.priority, new.priority), **self._columns(values))
+        )
+        await self._append(connection, job, "joined", {"origin": new.origin})
+
+    # -- stopping -------------------------------------------------------------------------------------
+
+    async def cancel(self, job_id: UUID, who: str) -> Job:
+        """A cancel wins over whatever a worker is doing with the job."""
+        async with self._transaction() as connection:
+            job = await self._found(connection, job_id)
+            if job.state in FINAL:
+                raise Refused(f"the job is {job.state}: there is nothing to cancel")
+            return await self._overrule(connection, job, State.CANCELLED, "cancelled", {"by": who})
+
+    async def cancel_by_token(self, application: str, token: str) -> Job | None:
+        """The invocation of that token is withdrawn; the job ends when nobody else waits for it."""
+        wanted = select(jobs.c.id).where(
+            jobs.c.application == application, jobs.c.cancellation_tokens.contains([token]), ALIVE
+        )
+        async with self._transaction() as connection:
+            job_id = await connection.scalar(wanted)
+            job = None if job_id is None else await self._locked(connection, job_id)
+            if job is None or job.state in FINAL or token not in job.cancellation_tokens:
+                return None
+            others = [known for known in job.cancellation_tokens if known != token]
+            if not others:
+                return await self._overrule(connection, job, State.CANCELLED, "cancelled", {"by": "sectra"})
+            await connection.execute(
+                update(jobs).where(jobs.c.id == job.id).values(cancellation_tokens=others)
+            )
+            await self._append(connection, job, "one of its invocations was cancelled", {})
+            return job
+
+    # -- going on -------------------------------------------------------------------------------------
+
+    async def resume(self, job_id: UUID, who: str, *, study_instance_uid: str | None = None) -> Job:
+        """Go on where it was held. With a study: a person chose it, of several that matched."""
+        async with self._transaction() as connection:
+            job = await self._found(connection, job_id)
+            if job.state != State.HELD or job.held_in is None:
+                raise Refused(f"the job is {job.state}: only a held job can be resumed")
+            chosen: dict[str, Any] = {}
+            if study_instance_uid is not None:
+                if job.held_in not in (State.RECEIVED, State.LOCATING):
+                    raise Refused(
+                        f"the job is held in {job.held_in}, past the choice of a study: cancel it, and ask"
+                        " for a new one"
+                    )
+                chosen["study_instance_uid"] = study_instance_uid
+            return await self._go_on(connection, job, "resumed", who, **chosen)
+
+    async def retry(self, job_id: UUID, who: str) -> Job:
+        """At once what waits; from where it was held; from the beginning what failed or was cancelled."""
+        try:
+            async with self._transaction() as connection:
+                job = await self._found(connection, job_id)
+                if job.state == State.DONE:
+                    raise Refused("the job is done: ask for a new one to have it analysed again")
+                if job.state == State.HELD and job.held_in is not None:
+                    return await self._go_on(connection, job, "retried", who)
+                if job.state in WORKING:
+                    if job.lease_holder is not None:
+                        raise Refused(f"the job is being worked on ({job.state}) at this moment")
+                    await self._hasten_deliveries(connection, job)
+                    return await self._overrule(connection, job, job.state, "retried", {"by": who})
+                return await self._begin_again(connection, job, who)
+        except IntegrityError:  # the one index that a reopened job can offend
+            raise Refused("another job is already at work on the same") from None
+
+    async def _go_on(self, connection: AsyncConnection, job: Job, what: str, who: str, **values: Any) -> Job:
+        assert job.held_in is not None
+        await self._hasten_deliveries(connection, job)
+        return await self._overrule(connection, job, job.held_in, what, {"by": who}, result_by=None, **values)
+
+    async def _hasten_deliveries(self, connection: AsyncConnection, job: Job) -> None:
+        """Whatever wasn't delivered is due at once; what had been given up, with a fresh budget."""
+        await connection.execute(
+            update(deliveries)
+            .where(deliveries.c.job_id == job.id, deliveries.c.state == "held")
+            .values(state="pending", attempts=0)
+        )
+        await connection.execute(
+            update(deliveries)
+            .where(deliveries.c.job_id == job.id, deliveries.c.state == "pending")
+            .values(next_at=func.now())
+        )
+
+    async def _begin_again(self, connection: AsyncConnection, job: Job, who: str) -> Job:
+        await connection.execute(delete(deliveries).where(deliveries.c.job_id == job.id))
+        await connection.execute(delete(instances).where(instances.c.job_id == job.id))
+        fresh = dict.fromkeys(("promised", "sent", "acknowledged", "received", "stored"))
+        fresh |= {"archive": None, "result": None, "result_by": None}
+        return await self._overrule(
+            connection,
+            job,
+            State.RECEIVED,
+            "retried from the beginning",
+            {"by": who},
+            ticket=null(),
+            submit_began=False,
+            **fresh,
+        )
+
+    async def _overrule(
+        self,
+        connection: AsyncConnection,
+        job: Job,
+        to: State,
+        what: str,
+        detail: Mapping[str, Any],
+        **values: Any,
+    ) -> Job:
+        states.check(job.state, to, job.held_in)
+        statement = (
+            update(jobs)
+            .where(jobs.c.id == job.id)
+            .values(
+                state=to.value,
+                updated_at=func.now(),
+                fence=jobs.c.fence + 1,
+                attempt=0,
+                next_at=func.now(),
+                lease_holder=None,
+                leased_until=None,
+                at_vendor=and_(literal(to == State.ANALYSING), jobs.c.at_vendor),
+                held_in=None,
+                error_kind=None,
+                error_message=None,
+                error_advice=None,
+                **values,
+            )
+            .returning(jobs)
+        )
+        changed = self._job((await connection.execute(statement)).mappings().one())
+        await self._append(connection, changed, what, detail)
+        # The worker that has it stops at once; one that takes it up from here has a higher fence number.
+        await self._wake(connection, f"{changed.id} {changed.fence}")
+        return changed
+
+    async def _found(self, connection: AsyncConnection, job_id: UUID) -> Job:
+        job = await self._locked(connection, job_id)
+        if job is None:
+            raise Refused(f"there is no job {job_id}")
+        return job
+
+    async def record_audit(
+        self, who: str, what: str, job_id: UUID | None = None, detail: Mapping[str, Any] | None = None
+    ) -> None:
+        values = {"who": who, "what": what, "job_id": job_id, "detail": storable(dict(detail or {}))}
+        async with self._transaction() as connection:
+            await connection.execute(insert(audit).values(**values))
+
+
+def _tokens_of(new: NewJob) -> list[str]:
+    if new.cancellation_token:
+        return [new.cancellation_token]
+    return [_NOBODYS] if new.joinable else []

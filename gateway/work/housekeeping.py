@@ -1,0 +1,60 @@
+"""What nobody waits for: files that jobs left behind, data that is kept no longer, seals on the histories."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from gateway.archives.spool import Spool
+from gateway.jobs.store import DatabaseError, Store
+from gateway.settings.sections import Settings
+
+log = structlog.get_logger(__name__)
+
+_PAUSE = 3600.0
+
+
+class Housekeeping:
+    def __init__(self, settings: Settings, store: Store, spool: Spool) -> None:
+        self._store = store
+        self._spool = spool
+        self._keep_days = {
+            name: application.keep_days
+            for department in settings.departments.values()
+            for name, application in department.applications.items()
+        }
+
+    async def run(self) -> None:
+        """At once, then every hour, until cancelled."""
+        while True:
+            try:
+                await self.sweep()
+                await self.purge()
+                await self.seal()
+            except (DatabaseError, OSError) as trouble:
+                log.warning("housekeeping is put off", error=type(trouble).__name__)
+            await asyncio.sleep(_PAUSE)
+
+    async def sweep(self) -> int:
+        """Remove the files of jobs that ended while another machine had them. Folders of jobs that aren't
+        in this database are another gateway's."""
+        lying = await asyncio.to_thread(self._spool.jobs)
+        ended = await self._store.ended_of(lying) if lying else []
+        for job_id in ended:
+            await asyncio.to_thread(self._spool.forget, job_id)
+        if ended:
+            log.info("files left behind are removed", jobs=len(ended))
+        return len(ended)
+
+    async def purge(self) -> int:
+        purged = await self._store.purge(self._keep_days)
+        if purged:
+            log.info("data kept long enough is removed", jobs=purged)
+        return purged
+
+    async def seal(self) -> None:
+        """The log, which lies elsewhere, keeps what the seal was: the whole chain can't be made anew."""
+        sealed = await self._store.seal()
+        if sealed is not None:
+            log.info("histories sealed", jobs=len(sealed.heads), seal=sealed.hash)

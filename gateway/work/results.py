@@ -1,0 +1,114 @@
+"""What a vendor returned, as the JSON that is stored (encrypted) with the job, and back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+
+from gateway.contract import Document, Finding, Finished, NeedsHuman, Retryable, SlideResult
+from gateway.dicom.annotations import read_findings
+from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
+
+
+def to_json(finished: Finished, work: Path) -> dict[str, Any]:
+    """Files by their name in the work folder and their digest."""
+    return {
+        "summary": finished.summary,
+        "version": finished.version,
+        "empty": finished.empty,
+        "dicom": [_noted(path, work) for path in finished.dicom],
+        "findings": [asdict(finding) for finding in finished.findings],
+        "properties": dict(finished.properties),
+        "slide": None if finished.slide is None else asdict(finished.slide),
+        "placed": None if finished.placed is None else dict(finished.placed),
+        "hl7": list(finished.hl7),
+        "documents": [
+            {**_noted(one.path, work), "media_type": one.media_type, "title": one.title}
+            for one in finished.documents
+        ],
+    }
+
+
+def from_json(stored: Mapping[str, Any], work: Path) -> Finished:
+    return Finished(
+        summary=stored["summary"],
+        version=stored.get("version", ""),
+        empty=stored["empty"],
+        dicom=tuple(work / one["name"] for one in stored["dicom"]),
+        findings=tuple(
+            Finding(**{**one, "points": tuple((x, y) for x, y in one["points"])})
+            for one in stored["findings"]
+        ),
+        properties=stored["properties"],
+        slide=None if stored["slide"] is None else SlideResult(**stored["slide"]),
+        placed=stored["placed"],
+        hl7=tuple(stored["hl7"]),
+        documents=tuple(
+            Document(work / one["name"], one["media_type"], one["title"]) for one in stored["documents"]
+        ),
+    )
+
+
+def files_are_here(stored: Mapping[str, Any], work: Path) -> bool:
+    """Another machine may have collected them; then they have to be collected again."""
+    return all(
+        (work / one["name"]).is_file() and _digest(work / one["name"]) == one["sha256"]
+        for one in (*stored["dicom"], *stored["documents"])
+    )
+
+
+def check_study(finished: Finished, study_instance_uid: str, patient_id: str | None) -> None:
+    """Every object must be DICOM, of the study that was asked about, and of its patient if it names one."""
+    for path in finished.dicom:
+        with path.open("rb") as file:
+            try:
+                header = read_header(file.read(MAX_HEADER))
+            except NotDicom:
+                header = None
+        if header is None:
+            raise Retryable(
+                "the vendor returned an object that is no whole DICOM file",
+                "If this goes on, tell the vendor.",
+            )
+        if header.study_instance_uid != study_instance_uid:
+            raise NeedsHuman(
+                "the vendor returned a result for another study",
+                "Don't deliver it: find out at the vendor whose it is, then cancel or retry the job.",
+            )
+        named = _patient_of(path)
+        if named and patient_id and named != patient_id.strip():
+            raise NeedsHuman(
+                "the vendor returned a result for another patient",
+                "Don't deliver it: find out at the vendor whose it is, then cancel or retry the job.",
+            )
+
+
+def with_findings(finished: Finished) -> Finished:
+    """A vendor that marks things in its objects only: they are drawn on the slide all the same."""
+    found = tuple(finding for path in finished.dicom for finding in read_findings(path))
+    return replace(finished, findings=found)
+
+
+def _patient_of(path: Path) -> str:
+    try:
+        dataset = dcmread(path, specific_tags=["PatientID", "SpecificCharacterSet"], stop_before_pixels=True)
+        return str(dataset.get("PatientID") or "").strip()
+    except (InvalidDicomError, OSError, ValueError, EOFError):
+        raise Retryable(
+            "the vendor returned an object whose header can't be read", "If this goes on, tell the vendor."
+        ) from None
+
+
+def _noted(path: Path, work: Path) -> dict[str, str]:
+    return {"name": str(path.relative_to(work)), "sha256": _digest(path)}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

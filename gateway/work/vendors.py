@@ -1,0 +1,107 @@
+"""The configured vendors, made from the adapters that are installed (entry points `gateway.adapters`)."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import aiohttp
+from pydantic import BaseModel, ValidationError
+
+from gateway.contract import Adapter, NeedsHuman, Pushing, Returning, Sender
+from gateway.settings.sections import Settings
+from gateway.settings.tree import Misconfigured
+
+
+class Vendors:
+    """Raises Misconfigured for an adapter that isn't installed and options it doesn't know."""
+
+    def __init__(self, settings: Settings, session: aiohttp.ClientSession) -> None:
+        self._session = session
+        self._kinds: dict[str, type[Adapter]] = {}
+        self._options: dict[str, BaseModel] = {}
+        installed = {point.name: point for point in entry_points(group="gateway.adapters")}
+        problems: list[str] = []
+        for name, one in settings.adapters.items():
+            if one.kind not in installed:
+                allowed = ", ".join(sorted(installed)) or "none is installed"
+                unknown = f"is {one.kind}, which isn't installed; allowed: {allowed}"
+                problems.append(settings.told(("adapters", name, "kind"), unknown))
+                continue
+            kind: type[Adapter] = installed[one.kind].load()
+            try:
+                self._options[name] = kind.Options.model_validate(one.options)
+            except ValidationError as error:
+                problems += _sentences(settings, name, kind.Options, error)
+            self._kinds[name] = kind
+        if problems:
+            raise Misconfigured(problems)
+        self.rates = {name: one.rate for name, one in settings.adapters.items()}
+        self.capacities = {
+            name: one.max_concurrent
+            for name, one in settings.adapters.items()
+            if one.max_concurrent is not None
+        }
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._kinds)
+
+    def make(self, name: str, work: Path) -> Adapter:
+        return self.kind(name)(self._options[name], self._session, work)
+
+    @property
+    def senders(self) -> dict[str, list[Sender]]:
+        """By adapter, who stores its results with us."""
+        made = {name: self.make(name, Path()) for name in self.names}
+        return {name: list(one.senders()) for name, one in made.items() if isinstance(one, Returning)}
+
+    @property
+    def push_tokens(self) -> dict[str, str]:
+        """By adapter, what a vendor shows who stores its results with us by STOW-RS."""
+        made = {name: self.make(name, Path()) for name in self.names}
+        tokens = {name: one.push_token() for name, one in made.items() if isinstance(one, Pushing)}
+        return {name: token for name, token in tokens.items() if token}
+
+    def kind(self, name: str) -> type[Adapter]:
+        if name not in self._kinds:
+            raise NeedsHuman(
+                f"the adapter {name} of this job is no longer configured",
+                f"Put adapters.{name} back into the configuration, or cancel the job.",
+            )
+        return self._kinds[name]
+
+    def check(self, settings: Settings) -> None:
+        """Whether the applications have what their vendors need; raises Misconfigured."""
+        problems = []
+        for department, part in settings.departments.items():
+            for name, application in part.applications.items():
+                if self.kind(application.adapter).needs_study and not application.archives:
+                    place = ("departments", department, "applications", name, "archives")
+                    needs = f"is missing: {application.adapter} is sent studies, which come from an archive"
+                    problems.append(settings.told(place, needs))
+        for name in self.names:
+            if list(self.make(name, settings.data_dir).routes()) and settings.public_url is None:
+                needs = f"is missing: the vendor of adapters.{name} calls us there"
+                problems.append(settings.told(("public_url",), needs))
+        for name, senders in self.senders.items():
+            if senders and settings.dimse is None:
+                needs = f"is missing: the vendor of adapters.{name} stores its results with us there"
+                problems.append(settings.told(("dimse",), needs))
+        if problems:
+            raise Misconfigured(problems)
+
+
+def _sentences(settings: Settings, name: str, options: type[BaseModel], error: ValidationError) -> list[str]:
+    sentences = []
+    for problem in error.errors(include_input=False):
+        place = ("adapters", name, *problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            allowed = ", ".join(sorted({"kind", "max_concurrent", "rate", *options.model_fields}))
+            sentences.append(settings.told(place, f"is not a key here; allowed: {allowed}"))
+        elif problem["type"] == "missing":
+            sentences.append(settings.told(place, "is missing"))
+        else:
+            reason = problem["msg"].removeprefix("Value error, ")
+            sentences.append(settings.told(place, f"can't be used: {reason}"))
+    return sentences

@@ -1,0 +1,152 @@
+"""Result objects on their way into archives: put right, made where a vendor has none, never input again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from aiohttp import web
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from gateway.simulate import milvue, milvue_results, samples
+from gateway.simulate.milvue import Behaviour, MilvueState
+from gateway.simulate.serve import serve
+from tests.peers.dicom_samples import encode
+from tests.peers.gateway import ARCHIVE_PASSWORD, Hospital, hospital
+from tests.peers.orthanc import Orthanc, orthanc
+from tests.rooms.test_result_objects import complaints
+
+KNEE = samples.make_samples()[1]
+
+
+@pytest.fixture
+def vna(tmp_path: Path) -> Iterator[Orthanc]:
+    with orthanc(tmp_path / "orthanc", password=ARCHIVE_PASSWORD) as running:
+        paths = []
+        for number, data in enumerate(KNEE.files):
+            paths.append(tmp_path / f"{number}.dcm")
+            paths[-1].write_bytes(data)
+        running.upload(paths)
+        yield running
+
+
+@asynccontextmanager
+async def findings_only(house: Hospital) -> AsyncIterator[MilvueState]:
+    """A vendor that gives findings in JSON, and nothing else."""
+
+    @web.middleware
+    async def keep_objects(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if "inference_command" in request.query:
+            return web.Response(status=204)
+        return await handler(request)
+
+    state = MilvueState(behaviours={"*": Behaviour(delay=0.1)})
+    app = milvue.make_app(state)
+    app.middlewares.append(keep_objects)
+    runner, port = await serve(app)
+    house.configuration["adapters"]["milvue"]["url"] = f"http://127.0.0.1:{port}"
+    try:
+        yield state
+    finally:
+        await runner.cleanup()
+
+
+def stored_objects(vna: Orthanc, before: set[str], folder: Path) -> list[tuple[Path, Dataset]]:
+    found = []
+    for item in vna.get("/instances?expand"):
+        if item["MainDicomTags"]["SOPInstanceUID"] not in before:
+            data = requests.get(f"{vna.url}/instances/{item['ID']}/file", auth=vna.auth, timeout=30).content
+            path = folder / f"{item['ID']}.dcm"
+            path.write_bytes(data)
+            found.append((path, dcmread(path)))
+    return found
+
+
+async def test_findings_become_objects_that_an_archive_holds_and_no_vendor_gets(
+    tmp_path: Path, database_url: str, vna: Orthanc
+) -> None:
+    async with hospital(tmp_path, database_url) as house, findings_only(house) as vendor:
+        house.configuration["archives"]["vna"]["url"] = vna.dicomweb
+        images = vna.sop_instance_uids()
+        await house.start()
+        job = await house.ask(study_instance_uid=KNEE.identity.study_instance_uid)
+        job = await house.settled(job["id"], "done")
+        assert job["proof"] == {"promised": 2, "sent": 2, "acknowledged": 2, "received": 0, "stored": 0}
+        told = [event["what"] for event in job["events"] if event["detail"].get("destination") == "vna"]
+        assert told == ["2 objects made of the findings stored and read back"]
+        objects = stored_objects(vna, images, tmp_path)
+        assert sorted(str(result.Modality) for _, result in objects) == ["OT", "SR"]
+        for path, result in objects:
+            assert complaints(path) == set()
+            assert result.PatientID == KNEE.identity.patient_id
+            assert (result.Manufacturer, result.ManufacturerModelName) == ("Milvue", "Milvue trauma")
+            assert result.SoftwareVersions == milvue.VERSION
+        again = await house.ask(study_instance_uid=KNEE.identity.study_instance_uid)
+        await house.settled(again["id"], "done")
+        assert vendor.arrivals == dict.fromkeys(images, 2), "never its own results"
+
+
+def results_of(house: Hospital, study: str) -> list[Dataset]:
+    return [dcmread(BytesIO(house.archive.instances[uid].data)) for uid in house.stored_of(study)]
+
+
+async def test_a_uid_that_the_archive_holds_for_something_else_is_left_to_it(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        patient = house.admit()
+        await house.start()
+        first = await house.settled((await house.ask(study_instance_uid=patient.study))["id"], "done")
+        [older] = [one for one in results_of(house, patient.study) if "PixelData" in one]
+        older.PixelData = bytes(len(older.PixelData))
+        house.archive.add(encode(older))
+        for _ in range(2):
+            asked = await house.ask(study_instance_uid=patient.study)
+            second = await house.settled(asked["id"], "done")
+            assert second["proof"]["stored"] == first["proof"]["stored"] == 2
+        captures = [one for one in results_of(house, patient.study) if "PixelData" in one]
+        assert len({str(one.SOPInstanceUID) for one in captures}) == len(captures) == 3, "one for each job"
+        kept = house.archive.instances[str(older.SOPInstanceUID)]
+        assert not np.any(dcmread(BytesIO(kept.data)).pixel_array), "what was there is there"
+
+
+async def test_results_of_a_vendor_without_manners_are_put_right(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers in the source's series, under the source's UID, and forgets whose it is."""
+
+    make = milvue_results.make_capture
+
+    def carelessly(header: Dataset, data: bytes, command: str) -> bytes:
+        result = dcmread(BytesIO(make(header, data, command)))
+        result.SOPInstanceUID = result.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+        result.SeriesInstanceUID = header.SeriesInstanceUID
+        for keyword in ("PatientID", "PatientName", "SeriesDescription", "Manufacturer"):
+            delattr(result, keyword)
+        return encode(result)
+
+    monkeypatch.setattr(milvue_results, "make_capture", carelessly)
+    async with hospital(tmp_path, database_url) as house:
+        patient = house.admit()
+        await house.start()
+        job = await house.settled((await house.ask(study_instance_uid=patient.study))["id"], "done")
+        assert job["proof"]["stored"] == 2
+        [capture] = [one for one in results_of(house, patient.study) if "PixelData" in one]
+        source: Any = house.archive.instances[patient.instances[0]].header
+        assert capture.SOPInstanceUID not in patient.instances
+        assert capture.SeriesInstanceUID != source.SeriesInstanceUID
+        assert capture.PatientID == source.PatientID
+        assert capture.PatientName == source.PatientName
+        assert capture.Manufacturer == "Milvue"
+        assert capture.SeriesDescription == "Milvue trauma: result"
+        again = await house.settled((await house.ask(study_instance_uid=patient.study))["id"], "done")
+        assert again["proof"]["promised"] == 2, "what was renamed isn't taken for an image"

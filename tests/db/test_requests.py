@@ -1,0 +1,116 @@
+"""What a person can do in each state: resume, retry, cancel."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.jobs.chain import find_break
+from gateway.jobs.engine import Engine
+from gateway.jobs.records import InstanceRecord
+from gateway.jobs.states import ALIVE, FINAL, WORKING, State
+from gateway.jobs.store import Refused
+from tests.db.crew import BRISK, Script, ask_for, at_work, bring, reaches
+
+
+async def in_state(store, state, held_in=State.SUBMITTING):
+    """A job that nobody works on."""
+    job, _ = await store.create(ask_for())
+    if state in WORKING:
+        return await store.move(await bring(store, job, state), after=3600)
+    if state == State.DONE:
+        return await store.move(await bring(store, job, State.DELIVERING), to=state, after=None)
+    at = await bring(store, job, held_in)
+    return await store.move(at, to=state, after=None, held_in=held_in.value if state == State.HELD else None)
+
+
+@pytest.mark.parametrize("state", State)
+async def test_cancel(store, state):
+    job = await in_state(store, state)
+    if state in FINAL:
+        with pytest.raises(Refused, match=f"the job is {state}"):
+            await store.cancel(job.id, "me")
+        return
+    cancelled = await store.cancel(job.id, "me")
+    assert (cancelled.state, cancelled.held_in, cancelled.at_vendor) == (State.CANCELLED, None, False)
+    assert dict((await store.events_of(job.id))[-1].detail) == {"by": "me"}
+
+
+@pytest.mark.parametrize("state", State)
+async def test_resume(store, state):
+    job = await in_state(store, state)
+    if state != State.HELD:
+        with pytest.raises(Refused, match="only a held job can be resumed"):
+            await store.resume(job.id, "me")
+        return
+    assert (await store.resume(job.id, "me")).state == State.SUBMITTING
+    with pytest.raises(Refused):
+        await store.resume(job.id, "me")
+
+
+@pytest.mark.parametrize("held_in", WORKING)
+async def test_a_held_job_resumes_where_it_was_and_goes_on_to_the_end(store, database_url, held_in):
+    job = await in_state(store, State.HELD, held_in)
+    resumed = await store.resume(job.id, "me")
+    assert (resumed.state, resumed.held_in, resumed.attempt) == (held_in, None, 0)
+    async with at_work(Engine(store, database_url, Script(), {"vendor": 1}, BRISK)):
+        await reaches(store, job, State.DONE)
+    assert find_break(job.id, await store.events_of(job.id)) is None
+
+
+async def test_a_study_is_chosen_only_while_it_is_looked_for(store):
+    early, late = [await in_state(store, State.HELD, at) for at in (State.LOCATING, State.ANALYSING)]
+    assert (await store.resume(early.id, "me", study_instance_uid="1.2.3")).study_instance_uid == "1.2.3"
+    with pytest.raises(Refused, match="past the choice of a study"):
+        await store.resume(late.id, "me", study_instance_uid="1.2.3")
+    assert (await store.get(late.id)).state == State.HELD
+
+
+@pytest.mark.parametrize("state", State)
+async def test_retry(store, state):
+    job = await in_state(store, state)
+    if state == State.DONE:
+        with pytest.raises(Refused, match="the job is done"):
+            await store.retry(job.id, "me")
+        return
+    again = await store.retry(job.id, "me")
+    expected = State.RECEIVED if state in FINAL else State.SUBMITTING if state == State.HELD else state
+    assert again.state == expected
+    [claimed] = await store.claim(1, 1, 60, {})
+    assert (claimed.id, claimed.attempt) == (job.id, 1)
+    with pytest.raises(Refused, match="being worked on"):
+        await store.retry(job.id, "me")
+
+
+async def test_what_failed_begins_again_with_nothing_of_before(store):
+    job, _ = await store.create(ask_for())
+    at = await bring(store, job, State.SUBMITTING)
+    await store.promise(at, [InstanceRecord("1.1", "1")])
+    await store.plan_deliveries(at, ["vna"])
+    at = await store.keep(at, submit_began=True, sent=1, ticket={"reference": "r"}, result={"summary": "s"})
+    await store.move(at, to=State.FAILED, after=None)
+    again = await store.retry(job.id, "me")
+    assert (again.submit_began, again.sent, again.ticket, again.result) == (False, None, None, None)
+    assert await store.instances_of(job.id) == []
+    assert await store.deliveries_of(job.id) == []
+
+
+@pytest.mark.parametrize("wish", ["resume", "retry"])
+async def test_deliveries_that_were_given_up_are_due_again(store, wish):
+    job, _ = await store.create(ask_for())
+    at = await bring(store, job, State.DELIVERING)
+    await store.plan_deliveries(at, ["done", "given up", "waits"])
+    await store.record_delivery(at, "done", "done", "ok", stored=1)
+    await store.record_delivery(at, "given up", "held", "no", error="refused")
+    await store.record_delivery(at, "waits", "pending", "later", after=3600)
+    assert [one.due for one in await store.deliveries_of(job.id)] == [True, True, False]
+    await store.move(at, to=State.HELD, held_in=at.state.value)
+    await getattr(store, wish)(job.id, "me")
+    found = {one.destination: one for one in await store.deliveries_of(job.id)}
+    assert (found["done"].state, found["done"].attempts) == ("done", 1)
+    assert (found["given up"].state, found["given up"].attempts) == ("pending", 0)
+    assert found["given up"].due
+    assert found["waits"].due
+
+
+def test_every_state_is_met():
+    assert {*ALIVE, *FINAL} == set(State)

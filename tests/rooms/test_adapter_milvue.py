@@ -1,0 +1,517 @@
+"""The Milvue adapter: what every adapter must do, twice, and what only Milvue does."""
+
+import gzip
+import ipaddress
+import json
+import ssl
+import stat
+import zlib
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pydantic import ValidationError
+
+from adapters.milvue.adapter import Milvue
+from adapters.milvue.wire import check_signed
+from gateway.contract import Failure, Finding, Finished, NeedsHuman, Pending, Permanent, Retryable, Ticket
+from gateway.simulate.milvue import TOKEN as SIMULATED_TOKEN
+from gateway.simulate.milvue import Behaviour, MilvueState, make_app
+from gateway.simulate.serve import serve
+from tests.peers.milvue_vendor import SIGNATURE, TOKEN, MilvueVendor, multipart
+from tests.rooms.contract import ORDER, OTHER_STUDY, STUDY, AdapterContract, Fault, GivenStudy, make_instance
+
+TICKET = Ticket(STUDY, state={"study": STUDY, "polls": 0})
+RESULT = make_instance(STUDY, 900, 3_200)
+
+
+class TestByStream(AdapterContract):
+    @pytest.fixture
+    async def vendor(self) -> AsyncIterator[MilvueVendor]:
+        vendor = MilvueVendor()
+        await vendor.start()
+        yield vendor
+        await vendor.stop()
+
+
+class TestBySignedUrls(AdapterContract):
+    @pytest.fixture
+    async def vendor(self) -> AsyncIterator[MilvueVendor]:
+        vendor = MilvueVendor(signed_url=True)
+        await vendor.start()
+        yield vendor
+        await vendor.stop()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+async def vendor() -> AsyncIterator[MilvueVendor]:
+    vendor = MilvueVendor()
+    await vendor.start()
+    vendor.status[STUDY] = "done"
+    yield vendor
+    await vendor.stop()
+
+
+@pytest.fixture
+def adapter(vendor: MilvueVendor, session: aiohttp.ClientSession, tmp_path: Path) -> Milvue:
+    return vendor.adapter(session, tmp_path)
+
+
+@pytest.fixture
+def signed(vendor: MilvueVendor, session: aiohttp.ClientSession, tmp_path: Path) -> Milvue:
+    vendor.options["signed_url"] = True
+    vendor.status.clear()
+    return vendor.adapter(session, tmp_path)
+
+
+def said(code: int = 200, /, **words: Any) -> tuple[int, str, bytes]:
+    return code, "application/json", json.dumps(words).encode()
+
+
+def parts(*parts: tuple[str, bytes], closed: bool = True) -> tuple[int, str, bytes]:
+    return 200, *multipart(list(parts), closed=closed)
+
+
+def json_part(**words: Any) -> tuple[str, bytes]:
+    return "application/json", json.dumps(words).encode()
+
+
+def dicom(data: bytes) -> tuple[str, bytes]:
+    return "application/dicom", data
+
+
+def zipped(data: bytes) -> tuple[str, bytes]:
+    return "application/dicom+gzip", data
+
+
+def make_bomb(megabytes: int) -> bytes:
+    squeeze = zlib.compressobj(9, wbits=31)
+    piece = bytes(2**20)
+    return b"".join([*(squeeze.compress(piece) for _ in range(megabytes)), squeeze.flush()])
+
+
+@pytest.mark.parametrize(
+    ("answer", "files"),
+    [
+        (parts(dicom(RESULT), dicom(RESULT)), 2),
+        (parts(zipped(gzip.compress(RESULT))), 1),
+        (parts(zipped(gzip.compress(RESULT[:500]) + gzip.compress(RESULT[500:]))), 1),
+        (parts(dicom(RESULT), json_part(status="done")), 1),
+        ((200, "application/dicom", RESULT), 1),
+        (parts(), 0),
+        ((204, "text/plain", b""), 0),
+        (said(status="empty"), 0),
+        (parts(json_part(status="empty", StudyInstanceUID=STUDY)), 0),
+    ],
+)
+async def test_results_in_each_dress(
+    vendor: MilvueVendor, adapter: Milvue, answer: tuple[int, str, bytes], files: int
+) -> None:
+    vendor.results["smarturgences"] = answer
+    finished = await adapter.poll(TICKET)
+    assert isinstance(finished, Finished)
+    assert [path.read_bytes() for path in finished.dicom] == [RESULT] * files
+    assert finished.empty is (files == 0)
+    assert ("no result" in finished.summary) is finished.empty
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [said(status="running"), parts(json_part(status="running")), said(404, status="running")],
+)
+async def test_done_by_status_may_still_be_running_by_results(
+    vendor: MilvueVendor, adapter: Milvue, answer: tuple[int, str, bytes]
+) -> None:
+    vendor.results["smarturgences"] = answer
+    assert isinstance(await adapter.poll(TICKET), Pending)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "word"),
+    [
+        (said(status="forbidden"), NeedsHuman, "contract"),
+        (said(403, status="forbidden"), NeedsHuman, "contract"),
+        (parts(json_part(status="forbidden")), NeedsHuman, "contract"),
+        (said(403, message="bad token"), NeedsHuman, "token"),
+        (said(status="error", message="no bone"), Permanent, "analyse"),
+        (said(500, message="Error formatting study"), Permanent, "render"),
+        (parts(json_part(message="Error formatting study")), Permanent, "render"),
+        (said(422, message="output_format"), Permanent, "not valid"),
+        (said(500, status="error", message="database"), Retryable, "moment"),
+        (said(429, message="quota"), Retryable, "quota"),
+        (said(status="done"), Retryable, "gives none"),
+        (said(status="?"), Retryable, "known"),
+        (parts(dicom(RESULT), closed=False), Retryable, "cut off"),
+        (parts(dicom(RESULT[:-50])), Retryable, "cut off"),
+        (parts(dicom(RESULT[:160])), Retryable, "cut off"),
+        (parts(dicom(b"<html>Bad gateway</html>" * 20)), Retryable, "DICOM"),
+        (parts(zipped(gzip.compress(RESULT)[:-4])), Retryable, "cut off"),
+        (parts(zipped(RESULT)), Retryable, "gzip"),
+        (parts(dicom(RESULT), dicom(make_instance(OTHER_STUDY, 1, 64))), NeedsHuman, "another study"),
+        (parts(json_part(status="running", StudyInstanceUID=OTHER_STUDY)), NeedsHuman, "another study"),
+    ],
+)
+async def test_results_that_are_none(
+    vendor: MilvueVendor, adapter: Milvue, answer: tuple[int, str, bytes], kind: type[Failure], word: str
+) -> None:
+    vendor.results["smarturgences"] = answer
+    with pytest.raises(kind) as caught:
+        await adapter.poll(TICKET)
+    assert word in caught.value.message
+
+
+async def test_milvues_own_words_are_kept_beside_the_failure(vendor: MilvueVendor, adapter: Milvue) -> None:
+    vendor.results["smarturgences"] = said(status="error", message=f"no bone for {TOKEN}")
+    with pytest.raises(Permanent) as caught:
+        await adapter.poll(TICKET)
+    assert caught.value.detail == {"milvue": "no bone for (token)"}
+    assert "bone" not in caught.value.message
+
+
+async def test_a_bomb_is_not_unpacked(vendor: MilvueVendor, adapter: Milvue, tmp_path: Path) -> None:
+    vendor.results["smarturgences"] = parts(zipped(make_bomb(300)))
+    with pytest.raises(Retryable, match="larger than any real one"):
+        await adapter.poll(TICKET)
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 80 * 2**20
+
+
+async def test_all_results_together_have_a_limit(
+    vendor: MilvueVendor, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    vendor.options["most_result_bytes"] = 3 * len(RESULT)
+    vendor.results["smarturgences"] = parts(*[dicom(RESULT)] * 4)
+    with pytest.raises(Retryable, match="larger than any real one"):
+        await vendor.adapter(session, tmp_path).poll(TICKET)
+
+
+async def test_the_wait_grows_to_a_bound(vendor: MilvueVendor, adapter: Milvue) -> None:
+    vendor.status[STUDY] = "running"
+    ticket, waits = TICKET, []
+    for _ in range(12):
+        pending = await adapter.poll(ticket)
+        assert isinstance(pending, Pending)
+        assert pending.ticket is not None
+        ticket = pending.ticket
+        waits.append(pending.after)
+    assert (waits[0], waits[1], waits[-1]) == (2, 3, 30)
+
+
+async def test_options_go_with_the_question(
+    vendor: MilvueVendor, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    vendor.options |= {"output_format": "gsps", "language": "fr", "timezone": "Europe/Paris", "siteId": "7"}
+    vendor.results["smarturgences"] = parts()
+    adapter = vendor.adapter(session, tmp_path)
+    await adapter.submit(ORDER, GivenStudy())
+    await adapter.poll(TICKET)
+    asked = {request.path: dict(request.query) for request in vendor.calls}
+    assert asked["/v3/studies"] == {"signed_url": "false", "siteId": "7"}
+    assert asked[f"/v3/smarturgences/{STUDY}"] == {"language": "fr"}
+    assert asked[f"/v3/studies/{STUDY}"] == {
+        "inference_command": "smarturgences",
+        "signed_url": "false",
+        "output_format": "gsps",
+        "language": "fr",
+        "timezone": "Europe/Paris",
+    }
+
+
+URGENCES = {
+    "StudyInstanceUID": STUDY,
+    "status": "done",
+    "flag": {"score": 0.97, "label": "abnormal"},
+    "hl7": "MSH|^~\\&|MILVUE\rOBX|1|TX|||fracture\r",
+    "findings": [
+        {
+            "value": "fracture",
+            "translation": {"en": "Fracture", "fr": "Fracture osseuse"},
+            "label": "abnormal",
+        },
+        {
+            "value": "effusion",
+            "translation": {"en": "Effusion", "fr": "Épanchement"},
+            "label": "doubt",
+            "score": 0.5,
+        },
+        {"value": "nodule", "translation": {"en": "Nodule"}, "label": "normal", "score": 0.01},
+    ],
+    "instances": [
+        {
+            "SOPInstanceUID": "1.2.3",
+            "SeriesInstanceUID": "1.2",
+            "body_parts": ["hand"],
+            "findings": [],
+            "bounding_boxes": [
+                {
+                    "value": "fracture",
+                    "label": "abnormal",
+                    "score": 0.9,
+                    "top_left": [1, 2],
+                    "bottom_right": [30, 40],
+                },
+                {
+                    "value": "fracture",
+                    "label": "abnormal",
+                    "score": 0.8,
+                    "top_left": [5, 6],
+                    "bottom_right": [7, 8],
+                },
+                {
+                    "value": "nodule",
+                    "label": "normal",
+                    "score": 0.1,
+                    "top_left": [0, 0],
+                    "bottom_right": [1, 1],
+                },
+            ],
+        }
+    ],
+    "signed_url": f"https://milvue.example/?sig={SIGNATURE}",
+    "report": {
+        "title": "Main",
+        "techniques": ["Face"],
+        "results": [{"region": "Main", "items": ["Fracture"]}],
+    },
+}
+EXPERT = {
+    "StudyInstanceUID": STUDY,
+    "status": "done",
+    "instances": [
+        {
+            "SOPInstanceUID": "1.2.4",
+            "measures": [
+                {
+                    "type": "angle",
+                    "value": "hallux",
+                    "measure": 12.5,
+                    "unit": "°",
+                    "lines": [[0, 0, 9, 9], [0, 0, 9, 0]],
+                },
+                {"type": "length", "value": 38, "measure": "leg", "unit": "mm", "lines": [[1, 2, 3, 4]]},
+            ],
+        }
+    ],
+}
+
+
+async def test_findings_and_measures(
+    vendor: MilvueVendor, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    vendor.options |= {"commands": ["smarturgences", "smartxpert", "trauma"], "language": "fr"}
+    for command in vendor.options["commands"]:
+        vendor.results[command] = parts(dicom(RESULT))
+    vendor.findings = {"smarturgences": said(**URGENCES), "smartxpert": said(**EXPERT)}
+    finished = await vendor.adapter(session, tmp_path).poll(TICKET)
+    assert isinstance(finished, Finished)
+    assert finished.findings == (
+        Finding("Fracture osseuse", "box", ((1, 2), (30, 40)), "1.2.3", 0.9),
+        Finding("Fracture osseuse", "box", ((5, 6), (7, 8)), "1.2.3", 0.8),
+        Finding("Épanchement (doubt)", "none", score=0.5),
+        Finding("hallux", "polyline", ((0, 0), (9, 9)), "1.2.4", measure="12.5°"),
+        Finding("hallux", "polyline", ((0, 0), (9, 0)), "1.2.4"),
+        Finding("leg", "polyline", ((1, 2), (3, 4)), "1.2.4", measure="38 mm"),
+    )
+    assert finished.summary == (
+        "Milvue smarturgences: abnormal (Fracture osseuse ×2, Épanchement (doubt)); "
+        "Milvue smartxpert: hallux, leg; Milvue trauma: done"
+    )
+    assert finished.properties["smarturgences"] == "abnormal"
+    assert finished.properties["smarturgences score"] == 0.97
+    assert finished.hl7 == (URGENCES["hl7"],)
+    assert len({path.name for path in finished.dicom}) == 3
+    (document,) = finished.documents
+    assert (document.title, "- Fracture" in document.path.read_text()) == ("Main", True)
+    assert SIGNATURE not in repr(finished)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind"),
+    [
+        (said(**{**URGENCES, "StudyInstanceUID": OTHER_STUDY}), NeedsHuman),
+        (said(StudyInstanceUID=STUDY, status="forbidden"), NeedsHuman),
+        (
+            said(
+                **{**URGENCES, "instances": [{"SOPInstanceUID": "1", "bounding_boxes": [{"top_left": "x"}]}]}
+            ),
+            Retryable,
+        ),
+        (said(**{**URGENCES, "findings": 5}), Retryable),
+    ],
+)
+async def test_findings_that_are_none(
+    vendor: MilvueVendor, adapter: Milvue, answer: tuple[int, str, bytes], kind: type[Failure]
+) -> None:
+    vendor.findings["smarturgences"] = answer
+    with pytest.raises(kind):
+        await adapter.poll(TICKET)
+
+
+async def test_a_study_acknowledged_as_another_is_held(vendor: MilvueVendor, adapter: Milvue) -> None:
+    body = json.dumps({"StudyInstanceUID": OTHER_STUDY}).encode()
+    vendor.faults["submit"] = Fault(200, {"Content-Type": "application/json"}, body)
+    with pytest.raises(NeedsHuman, match="another study"):
+        await adapter.submit(ORDER, GivenStudy())
+
+
+@pytest.mark.parametrize(("status", "kind"), [(400, Permanent), (422, Permanent), (404, NeedsHuman)])
+async def test_a_study_that_is_refused(
+    vendor: MilvueVendor, adapter: Milvue, status: int, kind: type[Failure]
+) -> None:
+    vendor.faults["submit"] = Fault(
+        status, {"Content-Type": "application/json"}, b'{"message": "not an x-ray"}'
+    )
+    with pytest.raises(kind) as caught:
+        await adapter.submit(ORDER, GivenStudy())
+    assert caught.value.detail == {"milvue": "not an x-ray"}
+
+
+@pytest.mark.parametrize(("refused_with", "posts"), [(503, 1), (403, 2)])
+async def test_a_broken_signed_upload_goes_on_where_it_was(
+    vendor: MilvueVendor, signed: Milvue, tmp_path: Path, refused_with: int, posts: int
+) -> None:
+    vendor.put_faults = {3: refused_with}
+    study = GivenStudy(promised=5)
+    with pytest.raises(Retryable) as caught:
+        await signed.submit(ORDER, study)
+    assert SIGNATURE not in f"{caught.value.message}{caught.value.__cause__!r}"
+    assert stat.S_IMODE((tmp_path / "upload.json").stat().st_mode) == 0o600
+    vendor.status[STUDY] = "running"  # the headers alone may make it known
+    assert await signed.find(ORDER) is None
+    ticket = await signed.submit(ORDER, study)
+    assert (vendor.posts, vendor.puts) == (posts, 6)
+    assert vendor.digests == study.digests
+    assert len(ticket.acknowledged or ()) == 5
+    assert await signed.find(ORDER) == ticket
+    assert SIGNATURE not in (tmp_path / "upload.json").read_text()
+    assert not (tmp_path / "instance.part").exists()
+
+
+async def test_results_behind_signed_urls(vendor: MilvueVendor, signed: Milvue) -> None:
+    vendor.status[STUDY] = "done"
+    vendor.answer_signed("smarturgences", {"a": RESULT, "b": gzip.compress(RESULT)})
+    finished = await signed.poll(TICKET)
+    assert isinstance(finished, Finished)
+    assert [path.read_bytes() for path in finished.dicom] == [RESULT, RESULT]
+    vendor.answer_signed("smarturgences", {})
+    finished = await signed.poll(TICKET)
+    assert isinstance(finished, Finished)
+    assert finished.empty
+    vendor.answer_signed("smarturgences", {"a": RESULT})
+    vendor.files = {}
+    with pytest.raises(Retryable, match="no longer valid"):
+        await signed.poll(TICKET)
+
+
+async def test_a_signed_url_in_the_clear_is_not_used(
+    session: aiohttp.ClientSession, tmp_path: Path, vendor: MilvueVendor
+) -> None:
+    options = Milvue.Options.model_validate(
+        {"url": "https://milvue.example", "token": "t", "commands": ["x"]}
+    )
+    for url in ("http://milvue.example/blob", "file:///etc/passwd", "https://", 7, None):
+        with pytest.raises(NeedsHuman):
+            check_signed(url, options)
+    assert check_signed("https://blob.example/a?b=%2F", options) == "https://blob.example/a?b=%2F"
+
+
+async def test_the_simulated_milvue_agrees(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    for number, signed_url in enumerate((False, True)):
+        state = MilvueState(behaviours={"*": Behaviour(delay=0, gzip=not signed_url)})
+        runner, port = await serve(make_app(state))
+        state.front.url = f"http://127.0.0.1:{port}"
+        try:
+            given = {"url": state.front.url, "token": SIMULATED_TOKEN, "signed_url": signed_url}
+            options = Milvue.Options.model_validate({**given, "commands": ["smarturgences", "smartxpert"]})
+            work = tmp_path / str(number)
+            work.mkdir()
+            adapter = Milvue(options, session, work)
+            finished = await adapter.poll(await adapter.submit(ORDER, GivenStudy()))
+            assert isinstance(finished, Finished)
+            assert (len(finished.dicom), len(finished.hl7), len(finished.documents)) == (4, 1, 1)
+            assert finished.findings[0].shape == "box"
+            assert state.posts == {STUDY: 1}
+            assert (await adapter.check()).ok
+        finally:
+            await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"url": "milvue.example"},
+        {"commands": []},
+        {"commands": ["../x"]},
+        {"commands": ["a", "a"]},
+        {"token": ""},
+        {"output_format": "jpeg"},
+        {"colour": "blue"},
+        {"read_timeout": "0s"},
+    ],
+)
+def test_wrong_options_are_told(wrong: dict[str, Any]) -> None:
+    right = {
+        "url": "https://milvue.example/",
+        "token": TOKEN,
+        "commands": ["smarturgences"],
+        "read_timeout": "5s",
+    }
+    options = Milvue.Options.model_validate(right)
+    assert (options.url, options.read_timeout) == ("https://milvue.example", 5)
+    assert TOKEN not in repr(options)
+    with pytest.raises(ValidationError):
+        Milvue.Options.model_validate({**right, **wrong})
+
+
+def issue_certificate(folder: Path, expires: datetime) -> ssl.SSLContext:
+    """SlideStatus itself, for 127.0.0.1; lies in `folder` as `tls.pem`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "milvue.example")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(expires)
+        .add_extension(address, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "tls.pem").write_bytes(private + certificate.public_bytes(pem))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "tls.pem")
+    return context
+
+
+async def test_a_certificate_is_watched_and_has_to_be_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expires = datetime(2099, 5, 4, 3, 2, 1, tzinfo=UTC)
+    vendor = MilvueVendor()
+    await vendor.start(issue_certificate(tmp_path, expires))
+    try:
+        async with aiohttp.ClientSession() as session:
+            adapter = vendor.adapter(session, tmp_path)
+            with pytest.raises(NeedsHuman, match="certificate isn't trusted"):
+                await adapter.submit(ORDER, GivenStudy())
+            assert not (await adapter.check()).ok
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "tls.pem"))
+        trusting = aiohttp.TCPConnector(ssl=ssl.create_default_context())
+        async with aiohttp.ClientSession(connector=trusting) as session:
+            health = await vendor.adapter(session, tmp_path).check()
+            assert (health.ok, health.certificate_expires) == (True, expires)
+    finally:
+        await vendor.stop()

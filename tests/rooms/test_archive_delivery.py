@@ -1,0 +1,226 @@
+"""Results into a real Orthanc and back, and into archives that say yes too easily."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import aiohttp
+import pydicom
+import pytest
+from aiohttp import web
+
+from gateway.contract import Failure, NeedsHuman, Retryable
+from gateway.delivery.archive import StowOutcome, store, stow
+from gateway.delivery.readback import Standing, read_back
+from gateway.dicom.web import Limits, WebPeer
+from tests.peers.dicom_samples import encode, make_instance, write_study
+from tests.peers.orthanc import USER, Orthanc, orthanc
+
+STUDY = "1.2.3"
+BOTH = frozenset({"1.1", "1.2"})
+LIMITS = Limits(connect=5, read=5, query=5, transfer=20)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    with orthanc(tmp_path_factory.mktemp("orthanc"), password="a-password") as running:
+        yield running
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+def peer_of(running: Orthanc) -> WebPeer:
+    return WebPeer("archive vna", running.dicomweb, USER, running.password, limits=LIMITS)
+
+
+def study_of(path: Path) -> str:
+    return str(pydicom.dcmread(path, stop_before_pixels=True).StudyInstanceUID)
+
+
+async def test_results_are_stored_and_seen_to_be_there(
+    running: Orthanc, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    paths = write_study(tmp_path, 3, series=3, size=700)
+    peer = peer_of(running)
+    before = set(tmp_path.iterdir())
+    assert set((await read_back(session, peer, paths)).values()) == {Standing.MISSING}
+    stored = await store(session, peer, paths, study_of(paths[0]))
+    assert (stored.count, stored.remarks) == (3, ())
+    assert {str(pydicom.dcmread(path).SOPInstanceUID) for path in paths} <= running.sop_instance_uids()
+    again = await store(session, peer, paths, study_of(paths[0]))
+    assert again.count == 3
+    assert set(tmp_path.iterdir()) == before
+
+
+async def test_an_archive_that_keeps_its_old_bytes_is_found_out(
+    running: Orthanc, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    (path,) = write_study(tmp_path, 1)
+    study, peer = study_of(path), peer_of(running)
+    await store(session, peer, [path], study)
+    other = pydicom.dcmread(path)
+    other.PixelData = bytes(len(other.PixelData))
+    path.write_bytes(encode(other))
+    outcome = await stow(session, peer, [path], study)
+    assert not outcome.failed, "it says that all is well"
+    with pytest.raises(NeedsHuman, match="something else"):
+        await store(session, peer, [path], study)
+
+
+async def test_attributes_put_right_by_the_archive_are_no_loss(
+    running: Orthanc, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    (path,) = write_study(tmp_path, 1)
+    peer = peer_of(running)
+    await store(session, peer, [path], study_of(path))
+    ours = pydicom.dcmread(path)
+    ours.PatientName = "Spelled^Otherwise"
+    ours.AccessionNumber = "B2"
+    path.write_bytes(encode(ours))
+    assert set((await read_back(session, peer, [path])).values()) == {Standing.COERCED}
+    stored = await store(session, peer, [path], study_of(path))
+    assert stored.count == 1
+    assert "changed attributes" in stored.remarks[0]
+
+
+async def test_another_patients_result_is_never_sent(
+    running: Orthanc, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    (path,) = write_study(tmp_path, 1)
+    with pytest.raises(NeedsHuman, match="another study"):
+        await stow(session, peer_of(running), [path], STUDY)
+    assert str(pydicom.dcmread(path).SOPInstanceUID) not in running.sop_instance_uids()
+    path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(NeedsHuman, match="cut-off"):
+        await stow(session, peer_of(running), [path], STUDY)
+
+
+async def test_wrong_credentials_need_a_person(
+    running: Orthanc, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    (path,) = write_study(tmp_path, 1)
+    peer = WebPeer("archive vna", running.dicomweb, USER, "wrong-one", limits=LIMITS)
+    with pytest.raises(NeedsHuman, match="refused our credentials"):
+        await store(session, peer, [path], study_of(path))
+
+
+Say = Callable[..., Awaitable[WebPeer]]
+
+
+@pytest.fixture
+async def say() -> AsyncIterator[Say]:
+    """An archive that answers each STOW alike, and has nothing to return."""
+    runners: list[web.AppRunner] = []
+
+    async def start(status: int, body: object = None, kind: str = "application/dicom+json") -> WebPeer:
+        async def take(request: web.Request) -> web.Response:
+            assert request.content_length == len(await request.read())
+            data = json.dumps(body).encode() if not isinstance(body, bytes) else body
+            return web.Response(status=status, body=data, headers={"Content-Type": kind})
+
+        async def have_nothing(request: web.Request) -> web.Response:
+            raise web.HTTPNotFound
+
+        app = web.Application(client_max_size=2**30)
+        app.router.add_post("/studies/{study}", take)
+        app.router.add_get("/{path:.*}", have_nothing)
+        runner = web.AppRunner(app, shutdown_timeout=0)
+        runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return WebPeer("archive vna", f"http://127.0.0.1:{runner.addresses[0][1]}", limits=LIMITS)
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    paths = []
+    for uid in ("1.1", "1.2"):
+        paths.append(tmp_path / f"{uid}.dcm")
+        paths[-1].write_bytes(encode(make_instance(STUDY, "1.2.4", uid)))
+    return paths
+
+
+def told(stored: dict[str, int | None], failed: dict[str, int] | None) -> dict[str, object]:
+    def reference(uid: str, tag: str, reason: int | None) -> dict[str, object]:
+        words: dict[str, object] = {"00081155": {"vr": "UI", "Value": [uid]}}
+        return words if reason is None else {**words, tag: {"vr": "US", "Value": [reason]}}
+
+    body: dict[str, object] = {"00081190": {"vr": "UR", "Value": ["http://vna/studies/1.2.3"]}}
+    body["00081199"] = {"vr": "SQ", "Value": [reference(u, "00081196", r) for u, r in stored.items()]}
+    if failed is not None:
+        body["00081198"] = {"vr": "SQ", "Value": [reference(u, "00081197", r) for u, r in failed.items()]}
+    return body
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, told({"1.1": None, "1.2": None}, {}), StowOutcome(BOTH)),
+        (200, told({"1.1": None}, None), StowOutcome(frozenset({"1.1"}), unconfirmed=frozenset({"1.2"}))),
+        (
+            202,
+            told({"1.1": 0xB000}, {"1.2": 0xC000}),
+            StowOutcome(frozenset({"1.1"}), {"1.1": 0xB000}, {"1.2": 0xC000}),
+        ),
+        (409, told({}, {"1.1": 0xA900, "1.2": 0xA900}), StowOutcome(failed={"1.1": 0xA900, "1.2": 0xA900})),
+        (200, {"00081198": {"vr": "SQ", "Value": [{"00081197": {"Value": [272]}}]}},
+         StowOutcome(failed={"1.1": 272, "1.2": 272})),
+        (200, {"00081198": {"vr": "SQ", "Value": [{}]}}, StowOutcome(unconfirmed=BOTH)),
+        (200, {"00081198": {"vr": "SQ"}, "00081199": None}, StowOutcome(unconfirmed=BOTH)),
+        (200, b"", StowOutcome(unconfirmed=BOTH)),
+    ],
+)  # fmt: skip
+async def test_what_an_archive_says_of_each_instance(
+    say: Say,
+    session: aiohttp.ClientSession,
+    files: list[Path],
+    status: int,
+    body: object,
+    expected: StowOutcome,
+) -> None:
+    outcome = await stow(session, await say(status, body), files, STUDY)
+    assert (outcome.stored, outcome.warned, outcome.failed, outcome.unconfirmed) == (
+        expected.stored,
+        expected.warned,
+        expected.failed,
+        expected.unconfirmed,
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "failure", "words"),
+    [
+        (200, told({"1.1": None, "1.2": None}, {}), Retryable, "doesn't have 2"),
+        (202, told({"1.1": None}, {"1.2": 0xA701}), Retryable, "out of resources"),
+        (202, told({"1.1": None}, {"1.2": 0xC122}), NeedsHuman, "1 of 2 results.*transfer syntax"),
+        (409, b"no", NeedsHuman, "409"),
+        (400, b"no", NeedsHuman, "400"),
+        (403, b"no", NeedsHuman, "credentials"),
+        (503, b"no", Retryable, "503"),
+    ],
+)
+async def test_what_isnt_stored_is_a_failure(
+    say: Say,
+    session: aiohttp.ClientSession,
+    files: list[Path],
+    status: int,
+    body: object,
+    failure: type[Failure],
+    words: str,
+) -> None:
+    kind = "text/plain" if isinstance(body, bytes) else "application/dicom+json"
+    peer = await say(status, body, kind)
+    with pytest.raises(failure, match=words) as caught:
+        await store(session, peer, files, STUDY)
+    assert caught.value.advice
+    assert "1.2.4" not in str(caught.value)

@@ -1,0 +1,278 @@
+"""Archives that speak DIMSE: an Orthanc that checks who asks, dcmtk's archive, and peers that misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit, generate_uid
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import (
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelMove,
+)
+
+from gateway.archives.dimse import DimseArchive
+from gateway.contract import NeedsHuman, Retryable
+from gateway.dicom.association import Limits
+from tests.peers import dcmtk
+from tests.peers.dicom_samples import encode, make_instance, make_study, write_study
+from tests.peers.dimse import AET, QUICK, Service, by_uid, bytes_of, content, head, service
+from tests.peers.orthanc import Orthanc, orthanc
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    peers = {"ORTHANC": "127.0.0.1", "DCMQRSCP": "127.0.0.1", "FAKE": "127.0.0.1"}
+    with service(tmp_path_factory.mktemp("gateway"), None, peers) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def pacs(here: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    known = {"gateway": (AET, "127.0.0.1", here.port)}
+    with orthanc(tmp_path_factory.mktemp("orthanc"), modalities=known, check_called_aet=True) as running:
+        yield running
+
+
+def compressed(study: str, series: str) -> Dataset:
+    """Encapsulated bytes that nobody can decode: who tries, fails."""
+    made = make_instance(study, series, transfer_syntax=JPEGBaseline8Bit)
+    made.BitsAllocated = made.BitsStored = 8
+    made.HighBit = 7
+    made.PixelData = encapsulate([b"\xff\xd8" + bytes(range(256)) * 4 + b"\xff\xd9"])
+    made["PixelData"].VR = "OB"
+    made["PixelData"].is_undefined_length = True
+    return made
+
+
+def write(folder: Path, datasets: list[Dataset]) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, one in enumerate(datasets):
+        (folder / f"{number}.dcm").write_bytes(encode(one))
+    return sorted(folder.iterdir())
+
+
+async def fetch(
+    archive: DimseArchive, study: str, spool: Path, expected: list[str]
+) -> dict[str, tuple[str, Dataset]]:
+    retrieval = archive.retrieve(study, expected, spool)
+    got = {one.header.sop_instance_uid: content(await bytes_of(one)) async for one in retrieval}
+    assert list(got) == expected
+    assert not retrieval.missing
+    return got
+
+
+async def test_a_study_is_found_by_what_a_slide_says(here, pacs, tmp_path):
+    paths = write_study(tmp_path / "study", 5, series=2)
+    write_study(tmp_path / "other", 1)
+    pacs.upload(paths)
+    pacs.upload((tmp_path / "other").iterdir())
+    first = head(paths[0])
+    archive = here.archive(pacs.dicom_port, "ORTHANC")
+    (match,) = await archive.find_studies(accession_number=first.AccessionNumber, patient_id=first.PatientID)
+    assert match.study_instance_uid == first.StudyInstanceUID
+    assert (match.series_count, match.instance_count, match.modalities) == (2, 5, ("DX",))
+    listed = await archive.list_instances(match.study_instance_uid)
+    assert {one.sop_instance_uid for one in listed} == set(by_uid(paths))
+    assert {(one.sop_class_uid, one.modality) for one in listed} == {(first.SOPClassUID, "DX")}
+    assert await archive.find_studies(accession_number="*") == []
+    assert (await archive.check()).ok
+
+
+@pytest.mark.parametrize("how", ["move", "get"])
+async def test_a_study_comes_as_it_is_compressed_or_not(here, pacs, tmp_path, how):
+    study = generate_uid()
+    series = [generate_uid(), generate_uid()]
+    made = [make_instance(study, series[0], number=number, size=256) for number in range(1, 5)]
+    paths = write(tmp_path / "study", [*made, compressed(study, series[1])])
+    pacs.upload(paths)
+    archive = here.archive(pacs.dicom_port, "ORTHANC", retrieve=how)
+    wanted = by_uid(paths)
+    assert await fetch(archive, study, tmp_path / "spool", list(wanted)) == wanted
+    assert here.unplaced == []
+
+
+@pytest.mark.parametrize("how", ["move", "get"])
+async def test_dcmtks_archive_gives_a_study_too(here, tmp_path, how):
+    paths = write_study(tmp_path / "study", 4, series=2)
+    with dcmtk.archive(tmp_path / "archive", "DCMQRSCP", {AET: ("127.0.0.1", here.port)}) as port:
+        assert dcmtk.send(port, paths, calling=AET, called="DCMQRSCP").returncode == 0
+        archive = here.archive(port, "DCMQRSCP", retrieve=how)
+        wanted = by_uid(paths)
+        chosen = list(wanted)[:3]
+        study = str(head(paths[0]).StudyInstanceUID)
+        assert {one.sop_instance_uid for one in await archive.list_instances(study)} == set(wanted)
+        got = await fetch(archive, study, tmp_path / "spool", chosen)
+        assert got == {uid: wanted[uid] for uid in chosen}
+
+
+async def test_only_what_is_missing_is_fetched(here, pacs, tmp_path):
+    """Found by what the archive no longer has: what lies in the spool isn't asked for again."""
+    paths = write_study(tmp_path / "study", 6, series=2)
+    study = str(head(paths[0]).StudyInstanceUID)
+    pacs.upload(paths)
+    archive = here.archive(pacs.dicom_port, "ORTHANC")
+    wanted = by_uid(paths)
+    await fetch(archive, study, tmp_path / "spool", list(wanted))
+    stored = sorted((tmp_path / "spool").glob("*/*.dcm"))
+    marked = {path: path.stat().st_ino for path in stored[2:]}
+    for path in stored[:2]:
+        path.unlink()
+    assert await fetch(archive, study, tmp_path / "spool", list(wanted)) == wanted
+    assert {path: path.stat().st_ino for path in marked} == marked
+
+
+async def test_an_archive_that_does_not_know_us_is_told_apart(here, pacs, tmp_path):
+    paths = write_study(tmp_path / "study", 1)
+    pacs.upload(paths)
+    study = str(head(paths[0]).StudyInstanceUID)
+    stranger = here.archive(pacs.dicom_port, "ORTHANC", calling="STRANGER")
+    with pytest.raises((NeedsHuman, Retryable)) as failed:
+        await stranger.find_studies(study_instance_uid=study)
+    assert "STRANGER" in failed.value.advice
+    other_name = here.archive(pacs.dicom_port, "OTHER")
+    with pytest.raises(NeedsHuman, match="AE title OTHER"):
+        await other_name.find_studies(study_instance_uid=study)
+    nobody = here.archive(dcmtk.free_port(), "ORTHANC")
+    with pytest.raises(Retryable, match="can't be reached"):
+        await nobody.find_studies(study_instance_uid=study)
+    assert not (await nobody.check()).ok
+
+
+# -- peers that misbehave ---------------------------------------------------------------------------------
+
+
+class Fake:
+    """An archive that sends as much of its study as it is let, and remembers what it was asked."""
+
+    def __init__(self, destination: int) -> None:
+        self.study = list(make_study(4, series=2))
+        self.destination = destination
+        self.asked: list[Dataset] = []
+        self.sends = 4
+        self.hangs = threading.Event()
+        self.hangs.set()
+
+    def find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        level = event.identifier.QueryRetrieveLevel
+        series = event.identifier.get("SeriesInstanceUID")
+        told = set()
+        for one in self.study:
+            uid = one.SeriesInstanceUID if level == "SERIES" else one.SOPInstanceUID
+            if uid in told or (level == "IMAGE" and one.SeriesInstanceUID != series):
+                continue
+            told.add(uid)
+            answer = Dataset()
+            for keyword in (
+                "StudyInstanceUID",
+                "SeriesInstanceUID",
+                "SOPInstanceUID",
+                "SOPClassUID",
+                "Modality",
+            ):
+                setattr(answer, keyword, one[keyword].value)
+            yield 0xFF00, answer
+
+    def move(self, event: Any) -> Iterator[Any]:
+        asked = event.identifier
+        self.asked.append(asked)
+        uids = asked.get("SOPInstanceUID", "")
+        uids = [uids] if isinstance(uids, str) else list(uids)
+        chosen = [one for one in self.study if not uids[0] or one.SOPInstanceUID in uids]
+        yield "127.0.0.1", self.destination
+        yield len(chosen)
+        for number, one in enumerate(chosen):
+            self.hangs.wait(30)
+            if number == self.sends:
+                yield 0xA702, None
+                return
+            yield 0xFF00, one
+
+
+@contextmanager
+def fake_archive(fake: Fake) -> Iterator[int]:
+    entity = AE("FAKE")
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelMove)
+    entity.requested_contexts = []
+    from pynetdicom import build_context
+
+    entity.requested_contexts = [build_context(fake.study[0].SOPClassUID, "1.2.840.10008.1.2.1")]
+    server = entity.start_server(
+        ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, fake.find), (evt.EVT_C_MOVE, fake.move)]
+    )
+    try:
+        yield server.server_address[1]
+    finally:
+        fake.hangs.set()
+        server.shutdown()
+
+
+async def test_a_move_that_fails_in_part_is_completed_by_the_rest(here, tmp_path):
+    fake = Fake(here.port)
+    fake.sends = 3
+    wanted = [str(one.SOPInstanceUID) for one in fake.study]
+    study = str(fake.study[0].StudyInstanceUID)
+    with fake_archive(fake) as port:
+        archive = here.archive(port, "FAKE")
+        with pytest.raises(Retryable, match=r"of 4 instances asked for, the archive pacs sent 3.*1 failed"):
+            await fetch(archive, study, tmp_path / "spool", wanted)
+        await fetch(archive, study, tmp_path / "spool", wanted)
+    assert [one.QueryRetrieveLevel for one in fake.asked] == ["STUDY", "IMAGE"]
+    assert fake.asked[1].SOPInstanceUID == wanted[3]
+
+
+async def test_an_association_that_hangs_ends_within_its_limits_and_keeps_what_came(here, tmp_path):
+    fake = Fake(here.port)
+    wanted = [str(one.SOPInstanceUID) for one in fake.study]
+    study = str(fake.study[0].StudyInstanceUID)
+    with fake_archive(fake) as port:
+        archive = here.archive(port, "FAKE", limits=Limits(2, 2, 1.5, 10, 20))
+        fake.sends = 2
+        with pytest.raises(Retryable):
+            await fetch(archive, study, tmp_path / "spool", wanted)
+        fake.hangs.clear()
+        async with asyncio.timeout(30):
+            with pytest.raises(Retryable, match="in time"):
+                await fetch(archive, study, tmp_path / "spool", wanted)
+        fake.hangs.set()
+        fake.sends = 4
+        await fetch(archive, study, tmp_path / "spool", wanted)
+    assert len(fake.asked) >= 3
+    assert here.unplaced == []
+
+
+async def test_who_listens_and_never_answers_holds_nobody_up(here):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        archive = here.archive(listener.getsockname()[1], "FAKE", limits=Limits(1, 1, 1, 5, 5))
+        async with asyncio.timeout(30):
+            with pytest.raises(Retryable, match="did not answer in time"):
+                await archive.find_studies(accession_number="A1")
+
+
+async def test_a_cancelled_retrieval_lets_go(here, tmp_path):
+    fake = Fake(here.port)
+    fake.hangs.clear()
+    wanted = [str(one.SOPInstanceUID) for one in fake.study]
+    study = str(fake.study[0].StudyInstanceUID)
+    with fake_archive(fake) as port:
+        archive = here.archive(port, "FAKE", limits=QUICK)
+        task = asyncio.create_task(fetch(archive, study, tmp_path / "spool", wanted))
+        async with asyncio.timeout(20):
+            while not fake.asked:
+                await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with asyncio.timeout(20):
+            while here.awaited._expected:
+                await asyncio.sleep(0.02)

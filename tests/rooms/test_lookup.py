@@ -1,0 +1,281 @@
+"""Archives asked in order, over real connections: what is passed over, why, and at what price."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from gateway.archives.dicomweb import DicomwebArchive
+from gateway.archives.lookup import Found, Lookup, NotYet, Wanted
+from gateway.archives.terms import Terms
+from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unsuitable
+from gateway.dicom.web import Limits
+from gateway.settings.quantities import Hours, Rate
+from gateway.settings.sections import Choose
+from gateway.simulate import archive as simulated
+from gateway.simulate.archive import ArchiveState
+from gateway.simulate.serve import serve
+from tests.peers.dicom_samples import encode, make_study
+from tests.peers.dimse import AET, service
+from tests.peers.orthanc import orthanc
+from tests.peers.silence import silent_port
+
+UID = "1.2.826.0.1.3680043.10.777.1"
+
+
+class Archives:
+    """As many as a test needs, and the calls on each."""
+
+    def __init__(self, session: aiohttp.ClientSession, stack: AsyncExitStack) -> None:
+        self.known: dict[str, DicomwebArchive] = {}
+        self._session = session
+        self._stack = stack
+
+    async def add(self, name: str) -> ArchiveState:
+        state = ArchiveState()
+        runner, port = await serve(simulated.make_app(state, files=[]))
+        self._stack.push_async_callback(runner.cleanup)
+        self.add_at(name, port)
+        return state
+
+    def add_at(self, name: str, port: int) -> None:
+        url = f"http://127.0.0.1:{port}/dicom-web"
+        self.known[name] = DicomwebArchive(name, url, self._session, limits=Limits(connect=0.3, read=20))
+
+    def lookup(self, makers: tuple[str, ...] = (), **terms: Terms) -> Lookup:
+        return Lookup(self.known, terms, makers)
+
+
+@pytest.fixture
+def calls() -> Counter[int]:
+    """Connections begun, by port."""
+    return Counter()
+
+
+@pytest.fixture
+async def archives(calls: Counter[int]) -> AsyncIterator[Archives]:
+    trace = aiohttp.TraceConfig()
+
+    async def note(session: object, context: object, parameters: aiohttp.TraceRequestStartParams) -> None:
+        calls[parameters.url.port or 0] += 1
+
+    trace.on_request_start.append(note)
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(aiohttp.ClientSession(trace_configs=[trace]))
+        yield Archives(session, stack)
+
+
+@pytest.fixture
+def silence() -> Iterator[int]:
+    with silent_port() as port:
+        yield port
+
+
+def fill(state: ArchiveState, study: str = UID, count: int = 2, **changes: object) -> list[str]:
+    uids = []
+    for dataset in make_study(count, study=study):
+        for keyword, value in changes.items():
+            setattr(dataset, keyword, value)
+        state.add(encode(dataset))
+        uids.append(str(dataset.SOPInstanceUID))
+    return uids
+
+
+def by_uid(**more: object) -> Wanted:
+    return Wanted(UID, None, None, **more)  # type: ignore[arg-type]
+
+
+async def failing(kind: type[Failure], lookup: Lookup, wanted: Wanted, *names: str) -> Failure:
+    with pytest.raises(kind) as caught:
+        await lookup.find(names, wanted)
+    return caught.value
+
+
+async def test_each_archive_that_is_passed_over_says_why(archives: Archives, silence: int) -> None:
+    archives.add_at("gone", silence)
+    await archives.add("empty")
+    tape, vna = await archives.add("tape"), await archives.add("vna")
+    tape.manners.availability = "NEARLINE"
+    vna.manners.availability = None
+    for state in (tape, vna):
+        fill(state)
+    lookup = archives.lookup(tape=Terms(only_online=True))
+    found = await lookup.find(["gone", "empty", "tape", "vna"], by_uid())
+    assert (found.archive, found.listed, len(found.instances)) == ("vna", 2, 2)
+    assert found.remarks == (
+        "gone: the archive gone can't be reached while looking for a study",
+        "empty: the study isn't there",
+        "tape: the study is there, but NEARLINE, not ONLINE",
+        "vna: doesn't tell availability; taken as ONLINE",
+    )
+    failure = await failing(Retryable, lookup, by_uid(), "gone", "empty")
+    first, second = failure.detail["archives"]
+    assert first.startswith("gone: the archive gone is unreachable since 20")
+    assert second == "empty: the study isn't there"
+    failure = await failing(Permanent, lookup, by_uid(), "empty")
+    assert failure.message == "no archive has the study (asked: empty)"
+
+
+async def test_an_archive_that_is_down_costs_one_connect_limit_not_one_for_each_job(
+    archives: Archives, calls: Counter[int], silence: int
+) -> None:
+    archives.add_at("vna", silence)
+    fill(await archives.add("pacs"))
+    lookup = archives.lookup()
+    at_once = await asyncio.gather(*(lookup.find(["vna", "pacs"], by_uid()) for _ in range(25)))
+    assert {one.archive for one in at_once} == {"pacs"}
+    before = calls[silence]
+    for _ in range(25):
+        found = await lookup.find(["vna", "pacs"], by_uid())
+        assert found.archive == "pacs"
+        assert "unreachable since" in found.remarks[0]
+    assert calls[silence] == before
+
+
+def open_or_closed(*, now: bool) -> Hours:
+    hour = timedelta(hours=1)
+    begin = datetime.now() - hour if now else datetime.now() + hour
+    return Hours.parse(f"{begin:%H:%M}-{begin + 2 * hour:%H:%M}")
+
+
+async def test_outside_its_hours_an_archive_is_waited_for_unless_it_is_urgent_or_elsewhere(
+    archives: Archives,
+) -> None:
+    vna, pacs = await archives.add("vna"), await archives.add("pacs")
+    fill(pacs)
+    lookup = archives.lookup(pacs=Terms(hours=open_or_closed(now=False)))
+    with pytest.raises(NotYet) as caught:
+        await lookup.find(["pacs", "vna"], by_uid())
+    opening = caught.value.at
+    assert opening.tzinfo is not None
+    assert timedelta(0) < opening - datetime.now().astimezone() <= timedelta(hours=1)
+    assert f"open again at {opening:%Y-%m-%d %H:%M}" in caught.value.why
+    assert caught.value.remarks == (caught.value.why, "vna: the study isn't there")
+    assert lookup.opens_at("pacs", urgent=False) == opening
+    assert lookup.opens_at("pacs", urgent=True) is None
+
+    assert (await lookup.find(["pacs", "vna"], by_uid(urgent=True))).archive == "pacs"
+    open_now = archives.lookup(pacs=Terms(hours=open_or_closed(now=True)))
+    assert (await open_now.find(["pacs"], by_uid())).archive == "pacs"
+    fill(vna)
+    assert (await lookup.find(["pacs", "vna"], by_uid())).archive == "vna"
+
+
+async def test_while_an_archive_is_in_trouble_nobody_waits_for_another_ones_hours_alone(
+    archives: Archives, silence: int
+) -> None:
+    archives.add_at("vna", silence)
+    fill(await archives.add("pacs"))
+    lookup = archives.lookup(pacs=Terms(hours=open_or_closed(now=False)))
+    with pytest.raises(NotYet) as caught:
+        await lookup.find(["vna", "pacs"], by_uid())
+    assert caught.value.at - datetime.now().astimezone() <= timedelta(minutes=5)
+
+
+async def test_over_its_rate_an_archive_is_passed_over_or_waited_for(archives: Archives) -> None:
+    vna, pacs = await archives.add("vna"), await archives.add("pacs")
+    for state in (vna, pacs):
+        fill(state)
+    lookup = archives.lookup(vna=Terms(rate=Rate(3, 3600.0)))
+    results = await asyncio.gather(*(lookup.find(["vna", "pacs"], by_uid()) for _ in range(8)))
+    assert Counter(one.archive for one in results) == {"vna": 3, "pacs": 5}
+    assert "3 studies were fetched within 3600 s already" in results[-1].remarks[0]
+    with pytest.raises(NotYet):
+        await lookup.find(["vna"], by_uid())
+    lookup.give_back(next(one for one in results if one.archive == "vna"))
+    assert (await lookup.find(["vna"], by_uid())).archive == "vna"
+
+
+async def test_what_no_archive_knows_by_its_uid_is_looked_for_by_accession_number(
+    archives: Archives,
+) -> None:
+    vna, pacs = await archives.add("vna"), await archives.add("pacs")
+    fill(vna, "1.2.3.1", AccessionNumber="A1", PatientID="P1")
+    fill(pacs, "1.2.3.2", AccessionNumber="A1", PatientID="P2")
+    lookup = archives.lookup()
+
+    async def find(uid: str | None, patient: str | None) -> Found:
+        return await lookup.find(["vna", "pacs"], Wanted(uid, "A1", patient))
+
+    assert (await find("1.2.3.2", "P1")).archive == "pacs"  # not the first that knows the accession number
+    found = await find("1.2.3.9", "P2")
+    assert (found.archive, found.study.study_instance_uid) == ("pacs", "1.2.3.2")
+    assert found.remarks[-1] == "pacs: found by its accession number, not by the study UID that was given"
+    assert (await find(None, None)).archive == "vna"
+    fill(vna, "1.2.3.3", AccessionNumber="A1", PatientID="P1")
+    with pytest.raises(NeedsHuman) as caught:
+        await find(None, "P1")
+    assert caught.value.detail["choices"] == ["1.2.3.1", "1.2.3.3"]
+
+
+async def test_instances_are_chosen_by_what_the_archive_tells_of_study_series_and_instance(
+    archives: Archives,
+) -> None:
+    vna = await archives.add("vna")
+    hand = fill(vna, SeriesDescription="AX hand", BodyPartExamined="HAND")
+    foot = fill(vna, SeriesDescription="AX foot", BodyPartExamined="FOOT", PatientComments="odd")
+    made = fill(vna, Manufacturer="Milvue")
+    scanned = fill(vna, Manufacturer="Milvue", ImageType=["ORIGINAL", "PRIMARY"])
+    for uid in made:
+        vna.instances[uid].header.ImageType = ["DERIVED", "SECONDARY"]
+    asked: list[set[str]] = []
+
+    async def ours(uids: object) -> set[str]:
+        asked.append(set(uids))  # type: ignore[call-overload]
+        return {foot[0]}
+
+    async def chosen(**choose: object) -> set[str]:
+        wanted = by_uid(choose=Choose.model_validate(choose))
+        found = await archives.lookup(("Milvue",)).find(["vna"], wanted, ours)
+        return {one.sop_instance_uid for one in found.instances}
+
+    assert await chosen() == {*hand, foot[1], *scanned}
+    assert asked == [{*hand, *foot, *made, *scanned}]
+    assert await chosen(series=["^AX"]) == {*hand, foot[1]}
+    assert await chosen(tags=["BodyPartExamined = HAND"]) == set(hand)
+    assert await chosen(tags=["PatientName =~ ^Sample"]) == {*hand, foot[1], *scanned}
+    nothing = await archives.lookup().find(["vna"], by_uid(choose=Choose(modalities=["MR"])))
+    with pytest.raises(Unsuitable, match=r"it holds DX; left out: 8 not in choose\.modalities"):
+        nothing.check()
+
+
+async def test_a_real_archive_tells_of_instances_what_rules_are_about_both_ways(
+    tmp_path: Path, archives: Archives
+) -> None:
+    """By DICOMweb and by DIMSE, of the study, the series and the instance."""
+    hand = list(make_study(3, study=UID))
+    for number, dataset in enumerate(hand):
+        dataset.SeriesDescription = "AX hand"
+        dataset.ImageType = ["ORIGINAL", "PRIMARY"] if number else ["DERIVED", "SECONDARY"]
+        (tmp_path / f"{number}.dcm").write_bytes(encode(dataset))
+    keywords = ("PatientName", "StudyID", "SeriesDescription", "Manufacturer", "ImageType", "InstanceNumber")
+    with (
+        service(tmp_path / "gateway", None, {"ORTHANC": "127.0.0.1"}) as here,
+        orthanc(tmp_path / "orthanc", modalities={"gateway": (AET, "127.0.0.1", here.port)}) as running,
+    ):
+        running.upload(tmp_path.glob("*.dcm"))
+        archives.add_at("vna", urlsplit(running.url).port or 0)
+        told = []
+        for archive in (archives.known["vna"], here.archive(running.dicom_port, "ORTHANC")):
+            listed = await archive.list_instances(UID, 3, keywords)
+            told.append({one.sop_instance_uid: one.attributes for one in listed})
+            for one in listed:
+                assert one.attributes["PatientName"][0].startswith("Sample")
+                assert one.attributes["SeriesDescription"] == ("AX hand",)
+                assert (one.attributes["Manufacturer"], one.attributes["StudyID"]) == (("Samples",), ("S1",))
+                assert one.attributes["InstanceNumber"][0] in ("1", "2", "3")
+        assert told[0] == told[1]
+        derived = str(hand[0].SOPInstanceUID)
+        assert told[0][derived]["ImageType"] == ("DERIVED", "SECONDARY")
+        wanted = by_uid(choose=Choose.model_validate({"tags": ["ImageType !~ DERIVED"]}))
+        found = await archives.lookup().find(["vna"], wanted)
+        assert derived not in {one.sop_instance_uid for one in found.instances}
+        assert len(found.instances) == 2
