@@ -28,7 +28,7 @@ from gateway.intake.incoming import gathering
 from gateway.run import build, listening, prepare, working
 from gateway.settings.load import load
 from gateway.settings.sections import Settings
-from gateway.simulate import archive, milvue, samples, sectra
+from gateway.simulate import archive, milvue, patients, sectra
 from gateway.simulate.archive import ArchiveState
 from gateway.simulate.firing import Fire, fire
 from gateway.simulate.milvue import MilvueState
@@ -191,9 +191,9 @@ async def _show(hospital: Hospital, console: Console) -> bool:
     headers = {"Authorization": f"Bearer {hospital.token}"}
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=10)) as session:
         followed = [
-            Followed("a user asks (create)", "slide-hand", _APPLICATION, samples.HAND.study_instance_uid),
-            Followed("a slide arrives", "slide-wsi", _PATHOLOGY, samples.SLIDE.study_instance_uid),
-            Followed("a system asks (REST)", None, _APPLICATION, samples.KNEE.study_instance_uid),
+            Followed("a user asks (create)", "slide-hand", _APPLICATION, patients.HAND.study_instance_uid),
+            Followed("a slide arrives", "slide-wsi", _PATHOLOGY, patients.SLIDE.study_instance_uid),
+            Followed("a system asks (REST)", None, _APPLICATION, patients.KNEE.study_instance_uid),
         ]
         problems = await _fire(hospital, session, followed)
         if not problems:
@@ -224,8 +224,8 @@ async def _fire(hospital: Hospital, session: aiohttp.ClientSession, followed: li
         problems += [f"{one.title}: {complaint}" for complaint in answer.complaints]
     body = {
         "application": rest.application,
-        "accession_number": samples.KNEE.accession_number,
-        "patient_id": samples.KNEE.patient_id,
+        "accession_number": patients.KNEE.accession_number,
+        "patient_id": patients.KNEE.patient_id,
         "idempotency_key": "demo",
     }
     async with session.post(f"{hospital.url}/api/v1/jobs", json=body) as response:

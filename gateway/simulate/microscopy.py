@@ -8,8 +8,8 @@ from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage
 
+from gateway.simulate.patients import DATE, TIME, Identity, make_uid, write_part10
 from gateway.simulate.radiographs import make_code
-from gateway.simulate.samples import DATE, TIME, Identity, make_uid, write_part10
 from gateway.simulate.tissue import encode, paint
 
 WIDTH, HEIGHT, TILE = 1024, 768, 256

@@ -25,7 +25,7 @@ from gateway.simulate import milvue_results
 from gateway.simulate.front import Front, build_front, read_model
 from gateway.simulate.multipart import Malformed, close_parts, make_boundary, open_part
 from gateway.simulate.part10 import Instance, measure_pixels, read_body, read_instance, read_posted
-from gateway.simulate.samples import make_uid
+from gateway.simulate.patients import make_uid
 
 TOKEN = "simulated-milvue-token"  # noqa: S105 (it opens nothing but this simulator)
 VERSION = "3.2.0"

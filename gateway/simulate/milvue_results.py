@@ -13,7 +13,7 @@ from pydicom.errors import InvalidDicomError
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, BasicTextSRStorage, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from gateway.simulate.samples import make_uid, write_part10
+from gateway.simulate.patients import make_uid, write_part10
 
 MAKER = "Simulated Milvue"
 KEPT = (

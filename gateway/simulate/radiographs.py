@@ -12,7 +12,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 
-from gateway.simulate.samples import Identity, write_part10
+from gateway.simulate.patients import Identity, write_part10
 
 WIDTH, HEIGHT = 384, 448
 TOP = 4095  # 12 bits

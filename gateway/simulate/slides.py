@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 from pydantic import BaseModel, ConfigDict
 
-from gateway.simulate import samples
+from gateway.simulate import patients
+from gateway.simulate.patients import Identity
 from gateway.simulate.radiographs import HEIGHT, WIDTH, draw_pixels
-from gateway.simulate.samples import Identity
+from gateway.simulate.samples import make_samples
 from gateway.simulate.tissue import Pixels, encode, paint, paint_picture
 
 BLOCK = 2**20
@@ -196,7 +197,7 @@ def list_files(slide: Slide) -> list[File]:
             File(spec.name, spec.size, _make_block(slide.seed * 1000 + number))
             for number, spec in enumerate(slide.files)
         ]
-    study = samples.make_samples()[-1]
+    study = make_samples()[-1]
     return [File(f"level{number}.dcm", len(data), data) for number, data in enumerate(study.files)]
 
 
@@ -223,16 +224,18 @@ def _of_study(slide_id: str, identity: Identity, **more: Any) -> Slide:
 
 
 def make_slides() -> list[Slide]:
-    one = [FileSpec(name="slide.svs", size=3_000_000)]
+    single = [FileSpec(name="slide.svs", size=3_000_000)]
     pair = [FileSpec(name="slide.mrxs", size=4_000), FileSpec(name="data0.dat", size=2_500_000)]
     odd = [FileSpec(name="../../outside.svs", size=1_000), FileSpec(name="", size=1_000)]
     size = {"width": WIDTH * 16, "height": HEIGHT * 16, "microns": 31.25}
-    sibling = {"block": "A2", "staining": "Ki-67"}
+    sibling: dict[str, Any] = {"block": "A2", "staining": "Ki-67", "files": single}
     return [
-        _of_study("slide-wsi", samples.SLIDE, width=1024, height=768, microns=0.5, seed=4),
-        _of_study("slide-wsi-2", samples.SLIDE, seed=5, files=one, single_file=True, label=False, **sibling),
-        *(_of_study(f"slide-{each.key}", each, radiograph=each.body_part, **size) for each in samples.XRAYS),
-        Slide(id="slide-accession", accession_number=samples.CHEST.accession_number, files=pair, seed=6),
+        _of_study("slide-wsi", patients.SLIDE, width=1024, height=768, microns=0.5, seed=4),
+        _of_study(
+            "slide-wsi-2", patients.SLIDE, seed=5, files=single, single_file=True, label=False, **sibling
+        ),
+        *(_of_study(f"slide-{each.key}", each, radiograph=each.body_part, **size) for each in patients.XRAYS),
+        Slide(id="slide-accession", accession_number=patients.CHEST.accession_number, files=pair, seed=6),
         Slide(id="slide-bare", files=pair, focal_planes=3, seed=7),
         Slide(id="slide-odd-names", files=odd, seed=8),
     ]

@@ -10,7 +10,8 @@ from pydicom import dcmread
 from requests_toolbelt.multipart import decoder
 
 from gateway.simulate.archive import ArchiveState, Manners, make_app
-from gateway.simulate.samples import HAND, SLIDE, make_samples
+from gateway.simulate.patients import HAND, SLIDE
+from gateway.simulate.samples import make_samples
 from gateway.simulate.serve import serve
 
 WADO = {"Accept": 'multipart/related; type="application/dicom"; transfer-syntax=*'}

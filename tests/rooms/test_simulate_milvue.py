@@ -12,7 +12,8 @@ from pydicom import dcmread
 from requests_toolbelt.multipart import decoder
 
 from gateway.simulate.milvue import Behaviour, MilvueState, make_app
-from gateway.simulate.samples import HAND, make_samples
+from gateway.simulate.patients import HAND
+from gateway.simulate.samples import make_samples
 from gateway.simulate.serve import serve
 
 UID = HAND.study_instance_uid

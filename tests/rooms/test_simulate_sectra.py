@@ -14,7 +14,8 @@ from sectra_client import SectraClient
 from sectra_client.schemas import AdaptedResult, QualityControl, Result
 from sectra_client.utils.errors import SectraRequestError
 
-from gateway.simulate.samples import HAND, SLIDE, make_samples
+from gateway.simulate.patients import HAND, SLIDE
+from gateway.simulate.samples import make_samples
 from gateway.simulate.sectra import make_app
 from gateway.simulate.sectra_state import PASSWORD, USERNAME, SectraState, Settings
 from gateway.simulate.serve import serve

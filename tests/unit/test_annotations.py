@@ -7,7 +7,8 @@ from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from gateway.dicom.annotations import read_findings
 from gateway.dicom.part10 import read_width
-from gateway.simulate.samples import HAND, make_samples
+from gateway.simulate.patients import HAND
+from gateway.simulate.samples import make_samples
 
 IMAGE = "1.2.826.0.1.3680043.8.498.1"
 COMPREHENSIVE_SR, GSPS = "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.11.1"
