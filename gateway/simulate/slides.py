@@ -231,9 +231,7 @@ def make_slides() -> list[Slide]:
     sibling: dict[str, Any] = {"block": "A2", "staining": "Ki-67", "files": single}
     return [
         _of_study("slide-wsi", patients.SLIDE, width=1024, height=768, microns=0.5, seed=4),
-        _of_study(
-            "slide-wsi-2", patients.SLIDE, seed=5, files=single, single_file=True, label=False, **sibling
-        ),
+        _of_study("slide-wsi-2", patients.SLIDE, seed=5, single_file=True, label=False, **sibling),
         *(_of_study(f"slide-{each.key}", each, radiograph=each.body_part, **size) for each in patients.XRAYS),
         Slide(id="slide-accession", accession_number=patients.CHEST.accession_number, files=pair, seed=6),
         Slide(id="slide-bare", files=pair, focal_planes=3, seed=7),
