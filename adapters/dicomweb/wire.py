@@ -16,15 +16,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, f
 
 from gateway.contract import Failure, NeedsHuman, Retryable
 from gateway.dicom import web
+from gateway.kit.quantities import Duration, PositiveDuration, PositiveSize
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _FIELDS = "00080016,00080018,00080060,0008103E,0020000D,0020000E"
 _LISTING = "listing the instances of the study"
-
-
-def _read_seconds(value: Any) -> Any:
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", value) if isinstance(value, str) else None
-    return float(found[1]) * _UNITS[found[2]] if found else value
 
 
 def _read_pattern(value: Any) -> Any:
@@ -34,8 +29,6 @@ def _read_pattern(value: Any) -> Any:
         raise ValueError(f"no regular expression: {error}") from None
 
 
-_Span = Annotated[float, BeforeValidator(_read_seconds), Field(ge=0, allow_inf_nan=False)]
-Seconds = Annotated[_Span, Field(gt=0)]
 Url = Annotated[str, Field(pattern=r"^https?://[^/?#]+[^?#]*$")]
 
 
@@ -62,17 +55,17 @@ class Options(BaseModel):
     headers: dict[str, SecretStr] = {}
     results: Results = Results()
     push_token: SecretStr | None = None  # the vendor stores its results with us, at /adapters/NAME/studies
-    quiet: _Span = 10.0  # the results are complete once nothing new came for so long
-    empty_after: Seconds | None = None  # a vendor that finds nothing returns nothing: by then it has
+    quiet: Duration = 10.0  # the results are complete once nothing new came for so long
+    empty_after: PositiveDuration | None = None  # a vendor that finds nothing returns nothing: by then it has
 
-    first_poll: Seconds = 2.0
-    slowest_poll: Seconds = 30.0
-    connect_timeout: Seconds = 10.0
-    read_timeout: Seconds = 60.0  # the longest silence, in either direction
-    call_timeout: Seconds = 120.0  # the whole of a small call
-    upload_timeout: Seconds = 3600.0
-    download_timeout: Seconds = 1800.0
-    most_result_bytes: Annotated[int, Field(gt=0)] = 2 * 2**30
+    first_poll: PositiveDuration = 2.0
+    slowest_poll: PositiveDuration = 30.0
+    connect_timeout: PositiveDuration = 10.0
+    read_timeout: PositiveDuration = 60.0  # the longest silence, in either direction
+    call_timeout: PositiveDuration = 120.0  # the whole of a small call
+    upload_timeout: PositiveDuration = 3600.0
+    download_timeout: PositiveDuration = 1800.0
+    most_result_bytes: PositiveSize = 2 * 2**30
 
     @field_validator("url", "results_url")
     @classmethod

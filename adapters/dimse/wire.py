@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import queue
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, aclosing, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 from pydicom.dataset import Dataset
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
@@ -33,8 +32,8 @@ from gateway.dicom.association import (
     exchange,
     failure_of,
 )
+from gateway.kit.quantities import Duration, PositiveDuration
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SENDING, _LISTING = "taking the study", "listing the study"
 _AHEAD = 2
 _MOST_CONTEXTS = 128
@@ -47,13 +46,6 @@ _WORDS = {
 }
 
 
-def _read_seconds(value: Any) -> Any:
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", value) if isinstance(value, str) else None
-    return float(found[1]) * _UNITS[found[2]] if found else value
-
-
-_Span = Annotated[float, BeforeValidator(_read_seconds), Field(ge=0, allow_inf_nan=False)]
-Seconds = Annotated[_Span, Field(gt=0)]
 AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~ ]+$")]
 
 
@@ -67,15 +59,15 @@ class Options(BaseModel):
     ae_title: AeTitle
     calling: AeTitle = "GATEWAY"  # our own AE title, as the vendor knows it
     results_from: list[Sender] = []  # who stores the results with us, if it isn't the same
-    quiet: _Span = 10.0  # the results are complete once nothing new came for so long
-    empty_after: Seconds | None = None  # a vendor that finds nothing returns nothing: by then it has
+    quiet: Duration = 10.0  # the results are complete once nothing new came for so long
+    empty_after: PositiveDuration | None = None  # a vendor that finds nothing returns nothing: by then it has
 
-    first_poll: Seconds = 2.0
-    slowest_poll: Seconds = 15.0
-    connect_timeout: Seconds = 10.0
-    read_timeout: Seconds = 60.0  # the longest silence
-    call_timeout: Seconds = 120.0  # the whole of a question
-    upload_timeout: Seconds = 6 * 3600.0
+    first_poll: PositiveDuration = 2.0
+    slowest_poll: PositiveDuration = 15.0
+    connect_timeout: PositiveDuration = 10.0
+    read_timeout: PositiveDuration = 60.0  # the longest silence
+    call_timeout: PositiveDuration = 120.0  # the whole of a question
+    upload_timeout: PositiveDuration = 6 * 3600.0
 
 
 class _Abandoned(Exception):

@@ -10,7 +10,6 @@ import asyncio
 import errno
 import json
 import math
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -18,11 +17,12 @@ from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, Literal
 
 import aiohttp
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from yarl import URL
 
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
 from gateway.dicom.outgoing import Outgoing
+from gateway.kit.quantities import PositiveDuration, PositiveSize
 
 TOKEN_HEADER = "x-goog-meta-owner"  # noqa: S105
 _MOST_JSON = 16 * 2**20
@@ -30,15 +30,8 @@ _RENDERING = (
     *("output_format", "language", "output_selection", "recap_theme"),
     *("structured_report_format", "static_report_format", "timezone"),
 )
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def _read_seconds(value: Any) -> Any:
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", value) if isinstance(value, str) else None
-    return float(found[1]) * _UNITS[found[2]] if found else value
-
-
-Seconds = Annotated[float, BeforeValidator(_read_seconds), Field(gt=0, allow_inf_nan=False)]
 Command = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -64,14 +57,14 @@ class Options(BaseModel):
     site_id: Annotated[str | None, Field(alias="siteId")] = None
     analysis_id: Annotated[str | None, Field(alias="analysisId")] = None
 
-    first_poll: Seconds = 2.0
-    slowest_poll: Seconds = 30.0
-    connect_timeout: Seconds = 10.0
-    read_timeout: Seconds = 60.0  # the longest silence, in either direction
-    call_timeout: Seconds = 120.0  # the whole of a small call
-    upload_timeout: Seconds = 3600.0
-    download_timeout: Seconds = 1800.0
-    most_result_bytes: Annotated[int, Field(gt=0)] = 2 * 2**30
+    first_poll: PositiveDuration = 2.0
+    slowest_poll: PositiveDuration = 30.0
+    connect_timeout: PositiveDuration = 10.0
+    read_timeout: PositiveDuration = 60.0  # the longest silence, in either direction
+    call_timeout: PositiveDuration = 120.0  # the whole of a small call
+    upload_timeout: PositiveDuration = 3600.0
+    download_timeout: PositiveDuration = 1800.0
+    most_result_bytes: PositiveSize = 2 * 2**30
 
     @field_validator("url")
     @classmethod

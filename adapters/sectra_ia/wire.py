@@ -15,25 +15,17 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import aiohttp
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from yarl import URL
 
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
 from gateway.dicom.certificate import certificate_expiry
+from gateway.kit.quantities import PositiveDuration
 from gateway.sectra.client import API_VERSION
 from gateway.sectra.failures import retry_after
 
 _MOST_JSON = 32 * 2**20
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SURE = (500, 501, 503)  # the app itself says no: it has not taken the call
-
-
-def _read_seconds(value: Any) -> Any:
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h)\s*", value) if isinstance(value, str) else None
-    return float(found[1]) * _UNITS[found[2]] if found else value
-
-
-Seconds = Annotated[float, BeforeValidator(_read_seconds), Field(gt=0, allow_inf_nan=False)]
 
 
 class Options(BaseModel):
@@ -43,15 +35,15 @@ class Options(BaseModel):
 
     url: Annotated[str, Field(pattern=r"^https?://[^/?#]+[^?#]*$")]
     application_id: str | None = None  # as the vendor calls itself; else asked of it
-    quiet: Seconds = 60.0  # its last result is final when it has stood for so long
+    quiet: PositiveDuration = 60.0  # its last result is final when it has stood for so long
     final_when: re.Pattern[str] | None = None  # or at once, when its text matches
     username: str | None = None
     password: SecretStr | None = None
     headers: dict[str, SecretStr] = {}
 
-    connect_timeout: Seconds = 10.0
-    read_timeout: Seconds = 120.0  # the longest silence: some answer only when they are done
-    call_timeout: Seconds = 300.0
+    connect_timeout: PositiveDuration = 10.0
+    read_timeout: PositiveDuration = 120.0  # the longest silence: some answer only when they are done
+    call_timeout: PositiveDuration = 300.0
 
     @field_validator("url")
     @classmethod

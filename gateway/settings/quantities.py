@@ -3,39 +3,50 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, time, timedelta
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, GetCoreSchemaHandler
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _PER = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "hour": 3600.0}
+_LONGEST = 100 * 366 * 86400.0
+_LARGEST = 2**63 - 1
 
 
 def read_duration(value: Any) -> float:
-    """`500ms`, `5s`, `10m`, `24h` in seconds."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", value) if isinstance(value, str) else None
-    if found is None:
+    """`500ms`, `5s`, `10m`, `24h`, `1d` in seconds; a plain number is seconds already."""
+    seconds = _read_number(value, _SECONDS)
+    if seconds is None or seconds > _LONGEST:
         raise ValueError("a duration is written like 500ms, 5s, 10m or 24h")
-    return float(found[1]) * _SECONDS[found[2]]
+    return float(seconds)
 
 
 def read_size(value: Any) -> int:
-    """`2GB` in bytes; a plain number is bytes already."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKMGT]?i?B)\s*", value) if isinstance(value, str) else None
-    if found is None or found[2] not in _BYTES:
+    """`2GB` in bytes; a plain whole number is bytes already."""
+    size = None if isinstance(value, float) else _read_number(value, _BYTES)
+    if size is None or size > _LARGEST:
         raise ValueError("a size is written like 500MB, 2GB or 1TiB")
-    return int(float(found[1]) * _BYTES[found[2]])
+    return int(size)
+
+
+def _read_number(value: Any, units: Mapping[str, float]) -> float | None:
+    """Never negative and never NaN; None if it isn't written so."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return value if value >= 0 else None
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", value) if isinstance(value, str) else None
+    return None if found is None or found[2] not in units else float(found[1]) * units[found[2]]
 
 
 Duration = Annotated[float, BeforeValidator(read_duration)]
+PositiveDuration = Annotated[Duration, Field(gt=0)]
 Size = Annotated[int, BeforeValidator(read_size)]
+PositiveSize = Annotated[Size, Field(gt=0)]
 
 
 class _Written:

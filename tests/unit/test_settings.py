@@ -83,7 +83,7 @@ def test_no_secret_is_shown(write):
     [
         (
             "settle: 10s",
-            "settle: 10",
+            "settle: 10 seconds",
             "gateway.yaml line 30: departments.emergency.applications.milvue-trauma.settle:"
             " a duration is written like 500ms, 5s, 10m or 24h",
         ),
