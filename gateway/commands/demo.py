@@ -8,6 +8,7 @@ import logging
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -28,7 +29,7 @@ from gateway.intake.incoming import gathering
 from gateway.run import build, listening, prepare, working
 from gateway.settings.load import load
 from gateway.settings.sections import Settings
-from gateway.simulate import archive, milvue, patients, sectra
+from gateway.simulate import archive, ia_app, milvue, patients, sectra
 from gateway.simulate.archive import ArchiveState
 from gateway.simulate.firing import Fire, fire
 from gateway.simulate.milvue import MilvueState
@@ -38,7 +39,7 @@ from gateway.simulate.serve import serve as open_peer
 _PATIENCE = 60.0
 _STOPPED = 130  # as shells say it of Ctrl-C
 _APPLICATION = "milvue-trauma"
-_PATHOLOGY = "milvue-slides"
+_PATHOLOGY = "nuclei"
 
 _CONFIGURATION = """\
 public_url: {gateway}
@@ -55,6 +56,7 @@ destinations:
   vna: {{kind: stow, archive: vna}}
 adapters:
   milvue: {{kind: milvue, url: {milvue}, token: {milvue_token}, commands: [smarturgences], max_concurrent: 8}}
+  nuclei: {{kind: sectra-ia, url: "{nuclei}/ia/nuclei", final_when: dense}}
 departments:
   emergency:
     contact: radiology-it@hospital
@@ -72,11 +74,10 @@ departments:
     contact: pathology-it@hospital
     applications:
       {pathology}:
-        display_name: Slide triage
-        manufacturer: Milvue
-        adapter: milvue
-        archives: [vna]
-        deliver: [sectra, vna]
+        display_name: Nuclei
+        manufacturer: Hospital in a box
+        adapter: nuclei
+        deliver: [sectra]
         settle: 500ms
 """
 
@@ -98,7 +99,7 @@ class Followed:
     title: str
     slide: str | None
     application: str
-    study: str
+    study: str | None  # whose results go to the archive too
     job: dict[str, Any] | None = None
 
     @property
@@ -150,13 +151,22 @@ async def _hospital(home: Path, console: Console) -> AsyncIterator[Hospital]:
     async with AsyncExitStack() as stack:
         states = SectraState(), ArchiveState(), MilvueState()
         urls = []
-        for app in (sectra.make_app(states[0]), archive.make_app(states[1]), milvue.make_app(states[2])):
+        peers = (
+            sectra.make_app(states[0]),
+            archive.make_app(states[1]),
+            milvue.make_app(states[2]),
+            ia_app.make_app(),
+        )
+        for app in peers:
             runner, port = await open_peer(app)
             stack.push_async_callback(runner.cleanup)
             urls.append(f"http://127.0.0.1:{port}")
         token = secrets.token_urlsafe(16)
         settings = _configure(home, urls, token, states[2].token)
-        console.print(f"Sectra     {urls[0]}\narchive    {urls[1]}\nMilvue     {urls[2]}", highlight=False)
+        console.print(
+            f"Sectra     {urls[0]}\narchive    {urls[1]}\nMilvue     {urls[2]}\nnuclei     {urls[3]}",
+            highlight=False,
+        )
         url = await stack.enter_async_context(embedded.serve(settings.data_dir, fast=True))
         await prepare(settings, url)
         house = await stack.enter_async_context(build(settings, url))
@@ -171,15 +181,18 @@ async def _hospital(home: Path, console: Console) -> AsyncIterator[Hospital]:
 
 def _configure(home: Path, urls: list[str], token: str, milvue_token: str) -> Settings:
     path = home / "gateway.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]  # known before the doors open: vendors are told it
     text = _CONFIGURATION.format(
-        gateway="http://127.0.0.1",
-        port=0,
+        gateway=f"http://127.0.0.1:{port}",
+        port=port,
         data_dir=home / "data",
         token_sha256=hashlib.sha256(token.encode()).hexdigest(),
         sectra=urls[0],
         archive=urls[1],
         milvue=urls[2],
         milvue_token=milvue_token,
+        nuclei=urls[3],
         application=_APPLICATION,
         pathology=_PATHOLOGY,
     )
@@ -192,7 +205,7 @@ async def _show(hospital: Hospital, console: Console) -> bool:
     async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=10)) as session:
         followed = [
             Followed("a user asks (create)", "slide-hand", _APPLICATION, patients.HAND.study_instance_uid),
-            Followed("a slide arrives", "slide-wsi", _PATHOLOGY, patients.SLIDE.study_instance_uid),
+            Followed("a slide arrives", "slide-wsi", _PATHOLOGY, None),
             Followed("a system asks (REST)", None, _APPLICATION, patients.KNEE.study_instance_uid),
         ]
         problems = await _fire(hospital, session, followed)
@@ -295,7 +308,7 @@ def _examine(hospital: Hospital, one: Followed) -> list[str]:
         error = one.job.get("error") or {}
         return [f"{one.title}: the job is {one.state}: {error.get('message', 'it took too long')}"]
     problems = []
-    if not _stored(hospital, one):
+    if one.study is not None and not _stored(hospital, one):
         problems.append(f"{one.title}: no result object in the archive")
     if one.slide is not None:
         results = hospital.sectra.list_results(one.application, one.slide)
@@ -321,4 +334,5 @@ def _report(hospital: Hospital, one: Followed, console: Console) -> None:
             console.print(
                 f"  on the slide {one.slide}: “{result['displayResult']}” ({shown})", highlight=False
             )
-    console.print(f"  in the archive: {_stored(hospital, one)} result objects", highlight=False)
+    if one.study is not None:
+        console.print(f"  in the archive: {_stored(hospital, one)} result objects", highlight=False)
