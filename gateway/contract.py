@@ -136,6 +136,8 @@ class Order:
     application: str
     study_instance_uid: str
     accession_number: str | None = None
+    accession_number_issuer: str | None = None  # as Sectra names it
+    exam_id: str | None = None  # the study's Study ID, where both are known
     slide_id: str | None = None
     input: Mapping[str, Any] | None = None  # as Sectra sent it: {"type": "wholeSlide"} and so on
     context: Mapping[str, Any] = field(default_factory=dict)
@@ -248,6 +250,7 @@ class Heard:
     result_id: int | None  # of the result that it stored last
     text: str  # the displayResult of that
     properties: Mapping[str, str | int | float]
+    stores: int = 0  # how often it stored a result or a change of one
 
 
 class Errand(Protocol):

@@ -1,4 +1,4 @@
-"""What stands on the slide: one result per application, always our own earlier one updated.
+"""What stands on the slide: one result per application and area, always our own earlier one updated.
 
 A job's sign on the slide has an age (its job's creation, then its step). An older sign never covers a newer
 one, however late it comes.
@@ -18,7 +18,7 @@ import aiohttp
 
 from gateway import __version__
 from gateway.contract import Failure, Retryable, SlideResult
-from gateway.jobs.records import SlideRecord
+from gateway.jobs.records import Place, SlideRecord
 from gateway.sectra.client import SectraClient
 from gateway.sectra.failures import NotThere, VersionConflict
 from gateway.sectra.results import NewResult, StoredResult
@@ -31,55 +31,54 @@ _TRIES = 12
 _CREATING = 15.0
 _PATIENCE = 20  # seconds to wait for whoever creates it, or died in the middle of that
 _REPLACED = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    server: str
-    application: str
-    slide_id: str
+_MARK = "gatewayArea"  # in the context of a result: it is ours, and for this area
+_VENDORS_TEXT = "Result"
 
 
 @dataclass(frozen=True, slots=True)
 class Author:
-    """Whose sign it is: of two, the younger job's and then the higher rank's stays. What the job's vendor has
-    put there stays as well, unless the sign is the `last` one of the job."""
+    """Whose word it is: of two, the younger job's and then the higher rank's stays. A `sign` (queued, at
+    work, failed) never covers what a vendor has put there; of this job's own vendor nothing is added to it
+    either, unless it is the `last` sign of the job."""
 
     job_id: UUID
     created_at: datetime
     rank: int
+    sign: bool = True
     last: bool = False
 
     def comes_before(self, other: SlideRecord) -> bool:
         if other.job_created_at is None or other.rank is None:
             return False
-        if other.taken and other.job_id == self.job_id and not self.last:
+        if other.taken_by == self.job_id and not self.last:
             return True
         return (self.created_at, self.rank) < (other.job_created_at, other.rank)
 
     def of(self, stored: StoredResult, known: SlideRecord | None, replaced: Sequence[str]) -> SlideRecord:
-        taken = known is not None and known.taken and known.job_id == self.job_id
+        taken_by = known.taken_by if known is not None and self.sign else None
         return SlideRecord(
-            stored.id, stored.version_id, self.job_id, self.created_at, self.rank, taken, list(replaced)
+            stored.id, stored.version_id, self.job_id, self.created_at, self.rank, taken_by, list(replaced)
         )
 
 
 class Memory(Protocol):
     """Where results and their versions are remembered, so that one call is the rule."""
 
-    async def slide_result(self, server: str, application: str, slide_id: str) -> SlideRecord | None: ...
+    async def slide_result(self, place: Place) -> SlideRecord | None: ...
 
-    async def begin_slide_result(
-        self, server: str, application: str, slide_id: str, seconds: float
-    ) -> bool: ...
+    async def results_elsewhere(self, place: Place) -> set[int]: ...
 
-    async def give_up_slide_result(self, server: str, application: str, slide_id: str) -> None: ...
+    async def begin_slide_result(self, place: Place, seconds: float) -> bool: ...
 
-    async def remember_slide_result(
-        self, server: str, application: str, slide_id: str, record: SlideRecord
-    ) -> None: ...
+    async def give_up_slide_result(self, place: Place) -> None: ...
 
-    async def forget_slide_result(self, server: str, application: str, slide_id: str) -> None: ...
+    async def remember_slide_result(self, place: Place, record: SlideRecord) -> None: ...
+
+    async def note_version(self, server: str, application: str, result_id: int, version: str) -> None: ...
+
+    async def forget_slide_result(self, place: Place) -> None: ...
+
+    async def forget_result(self, server: str, application: str, result_id: int) -> None: ...
 
 
 class _BeingCreated(Exception):
@@ -107,7 +106,7 @@ class SlideWriter:
     ) -> StoredResult | None:
         """What stands there if it is this job's or a younger one's; else put `result` there."""
         async with self.turn(place):
-            known = await self._memory.slide_result(place.server, place.application, place.slide_id)
+            known = await self._memory.slide_result(place)
             if known is not None and known.result_id is not None and _stands(known, author):
                 return await client.read_result(place.application, known.result_id)
             return await self._show(client, place, author, result)
@@ -117,11 +116,11 @@ class SlideWriter:
     ) -> StoredResult | None:
         tries, patience = _TRIES, _PATIENCE
         while tries and patience:
-            known = await self._memory.slide_result(place.server, place.application, place.slide_id)
+            known = await self._memory.slide_result(place)
             if known is not None and author.comes_before(known):
                 return None
             try:
-                stored, replaced = await self._store(client, place, known, result)
+                stored, replaced = await self._store(client, place, known, author, result)
             except VersionConflict:
                 tries -= 1
                 await self._look_again(client, place, known)
@@ -135,7 +134,7 @@ class SlideWriter:
                     raise
                 # the user deleted it meanwhile: a new one takes its place
                 tries -= 1
-                await self._memory.forget_slide_result(place.server, place.application, place.slide_id)
+                await self._memory.forget_slide_result(place)
                 continue
             await self._remember(place, author.of(stored, known, replaced))
             return stored
@@ -146,46 +145,47 @@ class SlideWriter:
 
     async def is_known(self, place: Place, author: Author) -> bool:
         """Whether a sign of this job, or of a younger one, stands there."""
-        known = await self._memory.slide_result(place.server, place.application, place.slide_id)
+        known = await self._memory.slide_result(place)
         return known is not None and _stands(known, author)
 
-    async def change(self, client: SectraClient, place: Place, changed: StoredResult) -> StoredResult:
-        """Store a result as a user changed it."""
-        async with self.turn(place):
-            known = await self._memory.slide_result(place.server, place.application, place.slide_id)
-            try:
-                stored = await client.update_result(place.application, changed)
-            except VersionConflict:
-                current = await client.read_result(place.application, changed.id)
-                changed = changed.model_copy(update={"version_id": current.version_id})
-                stored = await client.update_result(place.application, changed)
-            if known is not None and known.result_id == stored.id:
-                await self._remember(place, replace(known, version_id=stored.version_id, replaced=[]))
-            return stored
+    async def change(
+        self, client: SectraClient, server: str, application: str, changed: StoredResult
+    ) -> StoredResult:
+        """Store a result as a user changed it. If he changed one that doesn't stand there any more, what
+        stands there now is worth more than his change of something older."""
+        try:
+            stored = await client.update_result(application, changed)
+        except VersionConflict:
+            return await client.read_result(application, changed.id)
+        await self._memory.note_version(server, application, stored.id, stored.version_id)
+        return stored
 
-    async def forget(self, place: Place, result_id: int) -> None:
+    async def forget(self, server: str, application: str, result_id: int) -> None:
         """The user deleted it."""
-        known = await self._memory.slide_result(place.server, place.application, place.slide_id)
-        if known is not None and known.result_id == result_id:
-            await self._memory.forget_slide_result(place.server, place.application, place.slide_id)
+        await self._memory.forget_result(server, application, result_id)
 
     async def _store(
-        self, client: SectraClient, place: Place, known: SlideRecord | None, result: SlideResult
+        self,
+        client: SectraClient,
+        place: Place,
+        known: SlideRecord | None,
+        author: Author,
+        result: SlideResult,
     ) -> tuple[StoredResult, Sequence[str]]:
         """And the versions that it replaces."""
         if known is not None and known.result_id is not None and known.version_id is not None:
-            body = _compose(place, result)
-            stored = await client.update_result(
-                place.application,
-                StoredResult(**body, id=known.result_id, version_id=known.version_id),
-            )
+            if known.taken_by is not None and author.sign:
+                current = await client.read_result(place.application, known.result_id)
+                changed = _with_sign(current, result).model_copy(update={"version_id": known.version_id})
+            else:
+                body = _compose(place, result)
+                changed = StoredResult(**body, id=known.result_id, version_id=known.version_id)
+            stored = await client.update_result(place.application, changed)
             return stored, [*known.replaced, known.version_id][-_REPLACED:]
         # One may stand there all the same: from before a crash, or an earlier life of the database.
         last = await _last_of(client, place)
         if last is None:
-            if not await self._memory.begin_slide_result(
-                place.server, place.application, place.slide_id, _CREATING
-            ):
+            if not await self._memory.begin_slide_result(place, _CREATING):
                 raise _BeingCreated
             try:
                 last = await _last_of(client, place)  # it may be done since we looked
@@ -194,7 +194,7 @@ class SlideWriter:
                     return await client.create_result(place.application, new), []
             except Failure as failure:
                 if not _may_still_arrive(failure):
-                    await self._memory.give_up_slide_result(place.server, place.application, place.slide_id)
+                    await self._memory.give_up_slide_result(place)
                 raise
         body = _compose(place, result)
         stored = await client.update_result(
@@ -210,7 +210,7 @@ class SlideWriter:
         await self._remember(place, replace(known, version_id=current.version_id, replaced=[]))
 
     async def _remember(self, place: Place, record: SlideRecord) -> None:
-        await self._memory.remember_slide_result(place.server, place.application, place.slide_id, record)
+        await self._memory.remember_slide_result(place, record)
 
 
 def _may_still_arrive(failure: Failure) -> bool:
@@ -220,9 +220,18 @@ def _may_still_arrive(failure: Failure) -> bool:
 
 
 async def _last_of(client: SectraClient, place: Place) -> StoredResult | None:
-    return max(
-        await client.list_results(place.application, place.slide_id), key=lambda one: one.id, default=None
-    )
+    """Of ours alone, and of this area's: what others wrote, and other areas, are left as they are."""
+    stored = await client.list_results(place.application, place.slide_id)
+    ours = [result for result in stored if result.data.context.get(_MARK) == place.area]
+    return max(ours, key=lambda result: result.id, default=None)
+
+
+def _with_sign(standing: StoredResult, sign: SlideResult) -> StoredResult:
+    """A vendor's result stays as it is; what there is to say stands beside its text."""
+    own = str(standing.display_properties.get(_VENDORS_TEXT, standing.display_result))
+    told = f"{own} ({sign.display_result})" if own else sign.display_result
+    properties = {**standing.display_properties, **sign.display_properties, _VENDORS_TEXT: own}
+    return standing.model_copy(update={"display_result": told, "display_properties": properties})
 
 
 def _stands(known: SlideRecord, author: Author) -> bool:
@@ -232,7 +241,7 @@ def _stands(known: SlideRecord, author: Author) -> bool:
 
 
 def _compose(place: Place, result: SlideResult) -> dict[str, Any]:
-    data = {"context": {}, "result": result.data or {"type": "primitive", "content": []}}
+    data = {"context": {_MARK: place.area}, "result": result.data or {"type": "primitive", "content": []}}
     return {
         "slide_id": place.slide_id,
         "display_result": result.display_result,

@@ -10,8 +10,8 @@ import structlog
 
 from gateway.contract import Failure, Finished, NeedsHuman, SlideResult
 from gateway.delivery.drawings import present
-from gateway.delivery.slide import UNKNOWN_SIZE, Author, Place, Size, SlideWriter, sign
-from gateway.jobs.records import Job
+from gateway.delivery.slide import UNKNOWN_SIZE, Author, Size, SlideWriter, sign
+from gateway.jobs.records import Job, Place, area_of
 from gateway.jobs.states import State
 from gateway.sectra.client import SectraClient
 from gateway.sectra.results import StoredResult
@@ -103,7 +103,8 @@ class SlideStatus:
         self, job: Job, finished: Finished, widths: Mapping[str, int]
     ) -> StoredResult | None:
         self._shown.pop(job.id, None)
-        return await self.show(job, present(finished, size_of(job), widths))
+        author = replace(author_of(job), sign=False)
+        return await self._put(job, author, present(finished, size_of(job), widths))
 
 
 def size_of(job: Job) -> Size:
@@ -113,7 +114,7 @@ def size_of(job: Job) -> Size:
 
 
 def place_of(job: Job) -> Place:
-    return Place(job.server or "", job.application, job.slide_id or "")
+    return Place(job.server or "", job.application, job.slide_id or "", area_of(job.input))
 
 
 def author_of(job: Job) -> Author:

@@ -1,6 +1,7 @@
 """What a vendor stores on a slide by its own hand, under the department's own application.
 
-The vendor sees its own results and never our sign: the first result that it creates takes the sign's place.
+The vendor sees its own results of the job's area and never our sign: the first result that it creates takes
+the place of the sign, or of what an earlier job's vendor stored there.
 Ids are Sectra's own. A version that only we have replaced meanwhile is still good, one that a user replaced
 is not: optimistic locking stays what it is.
 """
@@ -13,8 +14,8 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.contract import Retryable
-from gateway.delivery.slide import Author, Memory, Place, SlideWriter
-from gateway.jobs.records import SlideRecord
+from gateway.delivery.slide import Author, Memory, SlideWriter
+from gateway.jobs.records import Place, SlideRecord
 from gateway.sectra.calls import segment
 from gateway.sectra.passage import Answer, Passage
 
@@ -36,7 +37,12 @@ class VendorResults:
         if not answer.good or not isinstance(answer.body, list):
             return answer
         known = await self._known(place)
-        theirs = [one for one in answer.body if _is_on(one, place) and not _is_sign(one, known)]
+        elsewhere = await self._memory.results_elsewhere(place)
+        theirs = [
+            result
+            for result in answer.body
+            if _is_on(result, place) and not _is_sign(result, known) and result.get("id") not in elsewhere
+        ]
         return replace(answer, body=theirs)
 
     async def read(
@@ -61,21 +67,17 @@ class VendorResults:
         async with self._writer.turn(place):
             for _ in range(_TRIES):
                 known = await self._known(place)
-                if known is not None and known.result_id is not None and known.taken:
+                if known is not None and known.result_id is not None and known.taken_by == author.job_id:
                     return await self._store_new(passage, place, body, headers)
                 if known is not None and known.result_id is not None:
-                    answer = await self._take(passage, place, known, body, headers)
+                    answer = await self._take(passage, place, known, author, body, headers)
                     if answer is not None:
                         return answer
-                elif await self._memory.begin_slide_result(
-                    place.server, place.application, place.slide_id, _CREATING
-                ):
+                elif await self._memory.begin_slide_result(place, _CREATING):
                     answer = await self._store_new(passage, place, body, headers)
                     if answer.good:
-                        first = SlideRecord(
-                            _id_of(answer), _version_of(answer), author.job_id, author.created_at, author.rank
-                        )
-                        await self._remember(place, replace(first, taken=True))
+                        first = SlideRecord(_id_of(answer), _version_of(answer), None, None, None)
+                        await self._remember(place, _taken(first, author))
                     else:
                         await self._forget(place)
                     return answer
@@ -86,6 +88,7 @@ class VendorResults:
         self,
         passage: Passage,
         place: Place,
+        author: Author,
         result_id: int,
         body: Mapping[str, Any],
         headers: Mapping[str, str],
@@ -94,6 +97,8 @@ class VendorResults:
     ) -> Answer:
         """`own`: results that are known to be on the slide; of another it is asked first."""
         async with self._writer.turn(place):
+            if result_id not in own and result_id in await self._memory.results_elsewhere(place):
+                return _ANOTHERS
             known = await self._known(place)
             ours = known is not None and known.result_id == result_id
             if not ours and result_id not in own:
@@ -104,7 +109,7 @@ class VendorResults:
                     return _ANOTHERS
             if known is None or not ours:
                 return await self._put(passage, place, result_id, body, headers)
-            await self._remember(place, replace(known, taken=True))
+            await self._remember(place, _taken(known, author))
             sent = body.get("versionId")
             answer = await self._put(passage, place, result_id, _current(body, known), headers)
             if answer.status in _STALE and (again := await self._known(place)) is not None:
@@ -112,7 +117,7 @@ class VendorResults:
                 now = _current(body, again)
                 if now["versionId"] not in (sent, known.version_id):
                     answer = await self._put(passage, place, result_id, now, headers)
-            await self._settle(place, known, answer)
+            await self._settle(place, known, author, answer)
             return answer
 
     async def _take(
@@ -120,13 +125,14 @@ class VendorResults:
         passage: Passage,
         place: Place,
         known: SlideRecord,
+        author: Author,
         body: Mapping[str, Any],
         headers: Mapping[str, str],
     ) -> Answer | None:
         """Put the vendor's first result where our sign stands; None where it doesn't stand any more."""
         assert known.result_id is not None
         # First, so that a sign on its way doesn't cover what comes now.
-        await self._remember(place, replace(known, taken=True))
+        await self._remember(place, _taken(known, author))
         version = known.version_id
         answer = None
         for _ in range(_TRIES):
@@ -140,15 +146,14 @@ class VendorResults:
             now = await self._read(passage, place, known.result_id, headers)
             version = _version_of(now) or version
         assert answer is not None
-        await self._settle(place, known, answer)
+        await self._settle(place, known, author, answer)
         return replace(answer, status=201) if answer.good else answer
 
-    async def _settle(self, place: Place, known: SlideRecord, answer: Answer) -> None:
+    async def _settle(self, place: Place, known: SlideRecord, author: Author, answer: Answer) -> None:
         if answer.good:
-            await self._remember(
-                place, replace(known, version_id=_version_of(answer), taken=True, replaced=[])
-            )
-        elif not known.taken:
+            stands = replace(known, version_id=_version_of(answer), replaced=[])
+            await self._remember(place, _taken(stands, author))
+        elif known.taken_by != author.job_id:
             await self._remember(place, known)
 
     async def _store_new(
@@ -181,13 +186,13 @@ class VendorResults:
         return await passage.results("GET", place.application, f"/{result_id}", doing, headers=headers)
 
     async def _known(self, place: Place) -> SlideRecord | None:
-        return await self._memory.slide_result(place.server, place.application, place.slide_id)
+        return await self._memory.slide_result(place)
 
     async def _remember(self, place: Place, record: SlideRecord) -> None:
-        await self._memory.remember_slide_result(place.server, place.application, place.slide_id, record)
+        await self._memory.remember_slide_result(place, record)
 
     async def _forget(self, place: Place) -> None:
-        await self._memory.forget_slide_result(place.server, place.application, place.slide_id)
+        await self._memory.forget_slide_result(place)
 
 
 def _is_on(result: object, place: Place) -> bool:
@@ -195,7 +200,21 @@ def _is_on(result: object, place: Place) -> bool:
 
 
 def _is_sign(result: Mapping[str, Any], known: SlideRecord | None) -> bool:
-    return known is not None and not known.taken and result.get("id") == known.result_id
+    return known is not None and known.taken_by is None and result.get("id") == known.result_id
+
+
+def _taken(known: SlideRecord, author: Author) -> SlideRecord:
+    """A vendor that corrects an earlier job's result takes nothing from a younger one."""
+    if known.job_created_at is not None and author.created_at < known.job_created_at:
+        return replace(known, taken_by=known.taken_by or author.job_id)
+    rank = known.rank if known.job_id == author.job_id else author.rank
+    return replace(
+        known,
+        taken_by=author.job_id,
+        job_id=author.job_id,
+        job_created_at=author.created_at,
+        rank=rank,
+    )
 
 
 def _current(body: Mapping[str, Any], known: SlideRecord) -> dict[str, Any]:

@@ -17,11 +17,12 @@ from aiohttp import web
 
 from gateway import __version__
 from gateway.contract import Failure, Modification
-from gateway.delivery.slide import Place, SlideWriter, temporary
+from gateway.delivery.slide import SlideWriter, temporary
 from gateway.delivery.slide_status import SlideStatus, place_of, queued_sign
 from gateway.intake.problems import Problem, read_json
 from gateway.jobs.records import Job, NewJob, Origin
 from gateway.jobs.store import Store, Superseded
+from gateway.jobs.store.grants import ChangedResult
 from gateway.sectra.client import API_VERSION
 from gateway.sectra.messages import (
     Call,
@@ -199,7 +200,7 @@ class SectraDoor:
         client = self._servers.client(server, callback.url, name, callback.token.get_secret_value())
         try:
             async with asyncio.timeout(_USER_WAITS):
-                stored = await self._writer.change(client, Place(server, name, call.slide_id), changed)
+                stored = await self._writer.change(client, server, name, changed)
                 return stored.to_wire()
         except (Failure, TimeoutError) as trouble:
             log.warning("a change by the user couldn't be stored", application=name, error=str(trouble))
@@ -208,16 +209,18 @@ class SectraDoor:
     async def _tell_change(
         self, call: Modify | Delete, changed: StoredResult, name: str, application: Application
     ) -> object | None:
-        sectra = None
-        if call.callback_info is not None:
-            sectra = {
-                "server": self._server(call),
-                "callback_url": call.callback_info.url,
-                "callback_token": call.callback_info.token.get_secret_value(),
-            }
-        change = Modification(call.action, changed.to_wire())
+        if call.callback_info is None:
+            return None  # nobody says which server's slide it is
+        sectra = {
+            "callback_url": call.callback_info.url,
+            "callback_token": call.callback_info.token.get_secret_value(),
+        }
         answer = await self._slide_way.tell_change(
-            name, application.adapter, call.slide_id, change, sectra, call.context
+            application.adapter,
+            ChangedResult(self._server(call), name, call.slide_id, changed.id),
+            Modification(call.action, changed.to_wire()),
+            sectra,
+            call.context,
         )
         if answer is None or (answer.get("id"), answer.get("slideId")) != (changed.id, call.slide_id):
             return None
@@ -227,7 +230,7 @@ class SectraDoor:
         if call.input is not None:
             await self._tell_change(call, call.input, name, application)
         if call.input is not None and call.callback_info is not None:
-            await self._writer.forget(Place(self._server(call), name, call.slide_id), call.input.id)
+            await self._writer.forget(self._server(call), name, call.input.id)
 
     # -- inside ---------------------------------------------------------------------------------------
 

@@ -11,11 +11,11 @@ from typing import Any
 from aiohttp import web
 
 from gateway.contract import Failure, Order, Retryable
-from gateway.delivery.slide import Place
 from gateway.delivery.slide_status import author_of, place_of
 from gateway.delivery.vendor_results import VendorResults
 from gateway.intake import problems
 from gateway.intake.streams import Stream, Streams
+from gateway.jobs.records import Place
 from gateway.jobs.states import State
 from gateway.jobs.store import Refused, Store
 from gateway.jobs.store.grants import Grant
@@ -158,7 +158,7 @@ class SlideAccess:
         own = {int(one) for one in self._given.results}
         body["id"] = result_id
         answer = await self._results.update(
-            self._passage, self._place, result_id, body, self._versions, own=own
+            self._passage, self._place, author_of(self._given.job), result_id, body, self._versions, own=own
         )
         return await self._stored(answer)
 

@@ -91,6 +91,8 @@ class Job:
     study_instance_uid: str | None
     accession_number: str | None
     patient_id: str | None
+    accession_number_issuer: str | None
+    exam_id: str | None
     slide_id: str | None
     server: str | None
     callback_url: str | None
@@ -145,18 +147,29 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class SlideRecord:
-    """What we last stored for an application on a slide, and for which job and step.
+class Place:
+    """Where a result stands: each area of a slide has one of its own; the whole slide's is empty."""
 
-    `taken`: a vendor that writes on the slide itself has put its own result there. `replaced`: the versions
-    that writes of ours have replaced since then: who holds one of them has seen all that others wrote."""
+    server: str
+    application: str
+    slide_id: str
+    area: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRecord:
+    """What we last stored for an application in an area of a slide, and for which job and step.
+
+    `taken_by`: the job whose vendor writes on the slide itself and has put its own result there. `replaced`:
+    the versions that writes of ours have replaced since then: who holds one of them has seen all that others
+    wrote."""
 
     result_id: int | None
     version_id: str | None
     job_id: UUID | None
     job_created_at: datetime | None
     rank: int | None
-    taken: bool = False
+    taken_by: UUID | None = None
     replaced: Sequence[str] = ()
 
 
@@ -188,6 +201,21 @@ class Seal:
     def digest(self) -> str:
         moment = self.at.astimezone(UTC).isoformat(timespec="microseconds")
         return _digest([moment, self.last_event_id, dict(self.heads), self.previous_hash])
+
+
+def area_of(given: Mapping[str, Any] | None) -> str:
+    """The same for all inputs that mean the same part of a slide, and for no others; empty for the whole."""
+    content = (given or {}).get("content")
+    if given is None or not isinstance(content, Mapping):
+        return ""
+    polygons = content.get("polygons") or [content.get("polygon") or {"points": []}]
+    outlines = [
+        [[float(point["x"]) + 0.0, float(point["y"]) + 0.0] for point in each["points"]] for each in polygons
+    ]
+    tags, index = content.get("tags") or [], content.get("tagIndex")
+    tag = tags[index] if tags and index is not None else None
+    written = json.dumps([given["type"], sorted(outlines), tag])
+    return hashlib.sha256(written.encode()).hexdigest()
 
 
 def storable(value: Any) -> Any:

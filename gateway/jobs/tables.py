@@ -53,6 +53,8 @@ jobs = Table(
     # what was asked
     Column("study_instance_uid", Text),
     Column("accession_number", Text),
+    Column("accession_number_issuer", Text),
+    Column("exam_id", Text),
     Column("patient_id", LargeBinary),  # encrypted
     Column("slide_id", Text),
     Column("server", Text),
@@ -183,13 +185,14 @@ slide_results = Table(
     Column("server", Text, primary_key=True),
     Column("application", Text, primary_key=True),
     Column("slide_id", Text, primary_key=True),
+    Column("area", Text, primary_key=True, server_default=""),  # empty: the whole slide
     Column("result_id", BigInteger),
     Column("version_id", Text),
     Column("job_id", Uuid),
     Column("job_created_at", _moment),
     Column("rank", BigInteger),
     Column("creating_until", _moment),
-    Column("taken", Boolean, nullable=False, server_default="false"),
+    Column("taken_by", Uuid),
     Column("replaced", ARRAY(Text), nullable=False, server_default="{}"),
 )
 
@@ -199,7 +202,9 @@ grants = Table(
     Column("job_id", Uuid, ForeignKey("jobs.id"), primary_key=True),
     Column("adapter", Text, nullable=False),
     Column("application", Text, nullable=False),
+    Column("server", Text, nullable=False, server_default=""),
     Column("slide_id", Text, nullable=False),
+    Column("area", Text, nullable=False, server_default=""),
     Column("token", LargeBinary),  # encrypted
     Column("token_sha256", Text),
     Column("opened_at", _moment, nullable=False, server_default=_now),
@@ -209,12 +214,13 @@ grants = Table(
     Column("read_at", _moment),
     Column("results", JSONB, nullable=False, server_default="{}"),  # id: version
     Column("stored_at", _moment),
+    Column("stores", BigInteger, nullable=False, server_default="0"),  # how often it stored
     Column("shown", LargeBinary),  # encrypted: the text of its last result
     Column("noted", Integer, nullable=False, server_default="0"),
     Column("tiles", BigInteger, nullable=False, server_default="0"),
     Column("tile_bytes", BigInteger, nullable=False, server_default="0"),
     Index("grants_by_token", "token_sha256", unique=True),
-    Index("grants_by_slide", "application", "slide_id"),
+    Index("grants_by_slide", "server", "application", "slide_id"),
 )
 
 vendor_calls = Table(

@@ -18,6 +18,8 @@ def order_of(
         application=job.application,
         study_instance_uid=job.study_instance_uid or "",
         accession_number=job.accession_number,
+        accession_number_issuer=job.accession_number_issuer,
+        exam_id=job.exam_id,
         slide_id=job.slide_id,
         input=job.input,
         context=dict(job.context or {}),

@@ -18,6 +18,7 @@ from gateway.jobs.outcomes import Advance, Outcome, Wait
 from gateway.jobs.records import Job, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
+from gateway.jobs.store.grants import ChangedResult
 from gateway.sectra.passage import without_identity
 from gateway.settings.sections import Application, Settings
 from gateway.work.orders import NoInstances, order_of, ticket_to_json
@@ -83,11 +84,10 @@ class SlideWay:
 
     async def tell_change(
         self,
-        application: str,
         adapter_name: str,
-        slide_id: str,
+        changed: ChangedResult,
         change: Modification,
-        sectra: Mapping[str, str] | None,
+        sectra: Mapping[str, str],
         context: Mapping[str, Any],
     ) -> Mapping[str, Any] | None:
         """A user has changed or deleted a result: the vendor's answer. None when there is none to give, and
@@ -95,7 +95,7 @@ class SlideWay:
         if not self._vendors.kind(adapter_name).interactive:
             return None
         told = f"the user's {change.kind} of a result is told to the vendor"
-        reopened = await self._store.reopen_grant(application, slide_id, _REOPENED, sectra, told)
+        reopened = await self._store.reopen_grant(changed, _REOPENED, sectra, told)
         if reopened is None:
             return None
         job, token = reopened

@@ -188,6 +188,8 @@ class JobSteps:
             slide_height=size.height if size else 1000,
             study_instance_uid=job.study_instance_uid or info.study_instance_uid,
             accession_number=job.accession_number or info.accession_number,
+            accession_number_issuer=info.accession_number_issuer,
+            exam_id=info.exam_id,
         )
         if job.origin is not Origin.NOTIFICATION:
             await self._status.show_queued(job)

@@ -300,7 +300,7 @@ async def test_thirty_identical_creates_are_one_job_that_lives_while_one_waits(h
     assert house.bytes_arrived(patient) == [1, 1]
 
 
-async def test_thirty_areas_at_once_are_thirty_jobs_and_one_result(house: Hospital) -> None:
+async def test_thirty_areas_at_once_are_thirty_jobs_with_a_result_each(house: Hospital) -> None:
     patient = house.admit(1, size=16)
     areas = [
         {"points": [{"x": point["x"] + number / 100, "y": point["y"]} for point in SQUARE["points"]]}
@@ -317,10 +317,35 @@ async def test_thirty_areas_at_once_are_thirty_jobs_and_one_result(house: Hospit
     assert len(jobs) == 30
     for job in jobs:
         await house.settled(job["id"], "done")
-    assert "Milvue" in shown(house, patient.slide)
-    youngest = await house.settled(jobs[0]["id"], "done")
-    delivered = {event["what"] for event in youngest["events"]}
-    assert "the result stands on the slide" in delivered, "the youngest one's result is never covered"
+    results = house.results_on(patient.slide)
+    assert ["Milvue" in result["displayResult"] for result in results] == [True] * 30
+    ended = [await house.settled(job["id"], "done") for job in jobs]
+    references = {
+        each["reference"] for job in ended for each in job["deliveries"] if each["destination"] == "sectra"
+    }
+    assert references == {str(result["id"]) for result in results}
+    # Asked for again, an area's own result is updated; the others stay as they are.
+    again = await house.fire(patient.slide, input={"type": "multiArea", "content": {"polygons": [areas[7]]}})
+    assert again.body["id"] == answers[7].body["id"]
+    await house.job_on(patient.slide, "done")
+    now = {result["id"]: result["versionId"] for result in house.results_on(patient.slide)}
+    assert [result["id"] for result in results if now[result["id"]] != result["versionId"]] == [
+        again.body["id"]
+    ]
+
+
+async def test_a_change_of_what_no_longer_stands_there_changes_nothing(house: Hospital) -> None:
+    patient = house.admit()
+    house.milvue.behaviours[patient.study] = Behaviour(delay=0.1)
+    hold = house.gates.close("GET", f"/studies/{patient.study}$")
+    queued = (await house.fire(patient.slide)).body
+    hold.opened.set()
+    await house.job_on(patient.slide, "done")
+    [final] = house.results_on(patient.slide)
+    change = house.invocation(patient.slide, action="modify", input={**queued, "displayResult": "mine"})
+    status, answer, _ = await house.invoke(change)
+    assert (status, answer["id"], answer["versionId"]) == (200, final["id"], final["versionId"])
+    assert house.results_on(patient.slide) == [final]
 
 
 # -- our own trouble ----------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.contract import Callback, Heard
 from gateway.jobs.cipher import Unreadable
-from gateway.jobs.records import Job, storable
+from gateway.jobs.records import Job, area_of, storable
 from gateway.jobs.states import State
 from gateway.jobs.store.database import Database, soon
 from gateway.jobs.tables import ALIVE, grants, jobs, vendor_calls
@@ -44,7 +44,8 @@ Reach = Literal["all", "results", "nothing"]
 _RESULTS_STAY_OPEN = timedelta(days=7)  # a vendor may correct what it stored
 _NOTED = 500  # calls in the job's history; more are in vendor_calls alone
 _REACH: ColumnElement[str] = case(
-    (or_(ALIVE, grants.c.reopened_until > func.now()), "all"),
+    (ALIVE, "all"),
+    (and_(jobs.c.state == State.DONE.value, grants.c.reopened_until > func.now()), "all"),
     (
         and_(jobs.c.state == State.DONE.value, jobs.c.updated_at > func.now() - _RESULTS_STAY_OPEN),
         "results",
@@ -61,6 +62,16 @@ class Grant:
     reach: Reach
     call: int
     results: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedResult:
+    """What a user changed or deleted."""
+
+    server: str
+    application: str
+    slide_id: str
+    result_id: int
 
 
 class Grants(Database):
@@ -80,13 +91,16 @@ class Grants(Database):
                 "job_id": job.id,
                 "adapter": job.adapter,
                 "application": job.application,
+                "server": job.server or "",
                 "slide_id": job.slide_id,
+                "area": area_of(job.input),
                 "opened_at": func.now(),
                 "reopened_until": None,
                 "calls": 0,
                 "read_at": None,
                 "results": {},
                 "stored_at": None,
+                "stores": 0,
                 "shown": None,
                 **self._mint(),
             }
@@ -99,14 +113,20 @@ class Grants(Database):
             return Callback(url, self._token(known) or "", used=False)
 
     async def reopen_grant(
-        self, application: str, slide_id: str, seconds: float, callback: Mapping[str, str] | None, why: str
+        self, changed: ChangedResult, seconds: float, callback: Mapping[str, str], why: str
     ) -> tuple[Job, str] | None:
-        """The last job of a slide that a vendor was called for, and its token, good again for a while: a user
-        has changed what that job stored. `callback`: the server, url and token that Sectra brought along."""
+        """The job whose vendor stored what a user has changed, and its token; if the job is done, good again
+        for so long. `callback`: the url and token that Sectra brought along, of the same server."""
         latest = (
             select(jobs.c.id)
             .join(grants, grants.c.job_id == jobs.c.id)
-            .where(grants.c.application == application, grants.c.slide_id == slide_id)
+            .where(
+                grants.c.server == changed.server,
+                grants.c.application == changed.application,
+                grants.c.slide_id == changed.slide_id,
+                grants.c.results.has_key(str(changed.result_id)),
+                or_(ALIVE, jobs.c.state == State.DONE.value),
+            )
             .order_by(jobs.c.created_at.desc())
             .limit(1)
         )
@@ -115,11 +135,11 @@ class Grants(Database):
             job = None if job_id is None else await self._locked(connection, job_id)
             if job is None:
                 return None
-            if callback is not None:
-                changed = await connection.execute(
+            if callback:
+                renewed = await connection.execute(
                     update(jobs).where(jobs.c.id == job.id).values(**self._columns(callback)).returning(jobs)
                 )
-                job = self._job(changed.mappings().one())
+                job = self._job(renewed.mappings().one())
             known = await self._grant_of(connection, job.id)
             assert known is not None
             minted = {} if self._token(known) else self._mint()
@@ -239,6 +259,7 @@ class Grants(Database):
                 .values(
                     results=grants.c.results.op("||")(entry),
                     stored_at=func.now(),
+                    stores=grants.c.stores + 1,
                     shown=self._cipher.encrypt(storable(shown)),
                 )
             )
@@ -250,7 +271,9 @@ class Grants(Database):
             cast(func.extract("epoch", func.clock_timestamp() - grants.c[name]), Float).label(name)
             for name in ("opened_at", "read_at", "stored_at")
         ]
-        statement = select(grants.c.calls, grants.c.shown, *since).where(grants.c.job_id == job_id)
+        statement = select(grants.c.calls, grants.c.stores, grants.c.shown, *since).where(
+            grants.c.job_id == job_id
+        )
         async with self._engine.connect() as connection:
             row = (await connection.execute(statement)).mappings().first()
         if row is None:
@@ -264,6 +287,7 @@ class Grants(Database):
             shown.get("id"),
             shown.get("text", ""),
             shown.get("properties", {}),
+            row["stores"],
         )
 
     # -- inside ---------------------------------------------------------------------------------------
