@@ -93,6 +93,7 @@ def _export(filters: dict[str, Any]) -> Callable[[Store], Awaitable[int]]:
                 shown = view(job, events, await store.deliveries_of(job.id)).model_dump(mode="json")
                 for said, event in zip(shown["events"], events, strict=True):
                     said |= {"previous_hash": event.previous_hash, "hash": event.hash}
+                    said |= {"salt": event.salt, "detail_digest": event.detail_digest}
                 print(json.dumps(shown))
             after = (page[-1].created_at, page[-1].id)
         return 0

@@ -116,6 +116,7 @@ class Job:
     error_kind: str | None
     error_message: str | None
     error_advice: str | None
+    purged_at: datetime | None
     unreadable: bool = False  # its secrets were stored with a key that is gone
 
     def __repr__(self) -> str:
@@ -173,19 +174,43 @@ class SlideRecord:
     replaced: Sequence[str] = ()
 
 
+PURGED = "what identified the patient was removed"  # says an event whose own detail stays
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
+    """Its detail enters the hash by a salted digest, so that it can be purged and the chain still verified.
+
+    `detail_digest` is None in an event of an older release, which was hashed with its detail in clear; ""
+    when such a one was purged: then the event that says so vouches for it.
+    """
+
     at: datetime
     state: str
     what: str
     detail: Mapping[str, Any] = field(default_factory=dict)
     previous_hash: str = ""
     hash: str = ""
+    salt: str | None = None  # purged with the detail, which could be guessed from its digest otherwise
+    detail_digest: str | None = None
 
     def digest(self, job_id: UUID) -> str:
         """The hash that chains this event to the one before it."""
-        moment = self.at.astimezone(UTC).isoformat(timespec="microseconds")
-        return _digest([str(job_id), moment, self.state, self.what, self.detail, self.previous_hash])
+        detail = self.detail if self.detail_digest is None else self.detail_digest
+        return _digest([str(job_id), self._moment, self.state, self.what, detail, self.previous_hash])
+
+    def digest_detail(self) -> str:
+        return _digest([self.salt, self.detail])
+
+    def voucher(self, job_id: UUID) -> str:
+        """What stands for an older event whose detail is gone."""
+        return _digest(
+            [str(job_id), self._moment, self.state, self.what, self.previous_hash, self.hash, "purged"]
+        )
+
+    @property
+    def _moment(self) -> str:
+        return self.at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,7 @@ jobs = Table(
     Column("error_kind", Text),
     Column("error_message", Text),
     Column("error_advice", Text),
+    Column("purged_at", _moment),
     CheckConstraint(
         "state IN ('received','locating','submitting','analysing','delivering',"
         "'done','failed','cancelled','held')",
@@ -126,6 +127,8 @@ job_events = Table(
     Column("detail", JSONB, nullable=False),
     Column("previous_hash", Text, nullable=False),
     Column("hash", Text, nullable=False),
+    Column("salt", Text),
+    Column("detail_digest", Text),
     Column(
         "transaction", BigInteger, nullable=False, server_default=text("pg_current_xact_id()::text::bigint")
     ),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -111,8 +112,14 @@ class Database:
             .limit(1)
         )
         event = Event(
-            datetime.now(UTC), job.state.value, storable(what), storable(dict(detail)), previous or ""
+            datetime.now(UTC),
+            job.state.value,
+            storable(what),
+            storable(dict(detail)),
+            previous or "",
+            salt=secrets.token_hex(16),
         )
+        event = replace(event, detail_digest=event.digest_detail())
         await connection.execute(
             insert(job_events).values(
                 job_id=job.id,
@@ -122,6 +129,8 @@ class Database:
                 detail=event.detail,
                 previous_hash=event.previous_hash,
                 hash=event.digest(job.id),
+                salt=event.salt,
+                detail_digest=event.detail_digest,
             )
         )
 

@@ -151,6 +151,8 @@ class Requests(Database):
                         raise Refused(f"the job is being worked on ({job.state}) at this moment")
                     await self._hasten_deliveries(connection, job)
                     return await self._overrule(connection, job, job.state, "retried", {"by": who})
+                if job.purged_at is not None:
+                    raise Refused("what the job was about is kept no longer: ask for a new one")
                 return await self._begin_again(connection, job, who)
         except IntegrityError:  # the one index that a reopened job can offend
             raise Refused("another job is already at work on the same") from None
