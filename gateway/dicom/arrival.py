@@ -23,8 +23,9 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.pdu_primitives import P_DATA
 
 from gateway.contract import Header, Permanent
-from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
+from gateway.dicom.part10 import NotDicom
 from gateway.dicom.web import require_uid
+from gateway.dicom.whole import CutOff, WholeCheck
 
 SUCCESS = 0x0000
 OUT_OF_RESOURCES = 0xA700
@@ -38,7 +39,6 @@ log = structlog.get_logger(__name__)
 _IMPLEMENTATION = "1.2.826.0.1.3680043.10.1570.1"
 _PREFIX = uuid4().hex  # other processes may use the same folder
 _NUMBERS = count()
-_FIRST_LOOK = 64 * 1024
 _NO_DATASET = 0x0101
 _MOST_QUEUED = 16
 _TICK = 0.5
@@ -105,51 +105,46 @@ class Arrival:
         self.sop_instance_uid = sop_instance_uid
         self.origin = origin
         self.path = staging.path / f"{_PREFIX}-{next(_NUMBERS)}.part"
-        self.trouble: OSError | None = None
-        self._head = bytearray(file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid))
+        self._trouble: OSError | NotDicom | None = None
+        self._check = WholeCheck()
         self._descriptor: int | None = None
         try:
             staging.require_room()
             self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            self._write(self._head)
+            self.write(memoryview(file_head(sop_class_uid, sop_instance_uid, transfer_syntax_uid)))
         except OSError as error:
-            self._fail(error)
+            self._lose(error)
 
     def write(self, fragment: memoryview) -> None:
         if self._descriptor is None:
             return  # what is still to come of a lost instance is read and forgotten
-        if len(self._head) < _FIRST_LOOK:
-            self._head += fragment[:_FIRST_LOOK]
         try:
-            self._write(fragment)
-        except OSError as error:
-            self._fail(error)
+            self._check.feed(fragment)
+            while fragment:
+                fragment = fragment[os.write(self._descriptor, fragment) :]
+        except (OSError, NotDicom) as error:
+            self._lose(error)
 
     def finish(self) -> Header:
         """Which instance it is by its own words; Refused if it can't be kept."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-        if self.trouble is not None:
-            log.error("an instance can't be written to the spool", error=self.trouble.strerror)
+        if isinstance(self._trouble, OSError):
+            log.error("an instance can't be written to the spool", error=self._trouble.strerror)
             raise Refused(Reply(OUT_OF_RESOURCES, "the disk is full or broken"))
         try:
-            header = self._read_header()
+            if self._trouble is not None:
+                raise self._trouble
+            header = self._check.finish()
             require_uid(header.study_instance_uid)
             require_uid(header.sop_instance_uid)
+        except CutOff as error:
+            raise Refused(Reply(NOT_UNDERSTOOD, "the instance is cut off")) from error
         except (NotDicom, Permanent) as error:
             raise Refused(Reply(NOT_UNDERSTOOD, "the instance doesn't say what it is")) from error
         if header.sop_instance_uid != self.sop_instance_uid:
             raise Refused(Reply(MISMATCH, "the instance is another than announced"))
-        return header
-
-    def _read_header(self) -> Header:
-        header = read_header(bytes(self._head))
-        if header is None:
-            with self.path.open("rb") as file:
-                header = read_header(file.read(MAX_HEADER))
-        if header is None:
-            raise NotDicom("an instance ends within its header")
         return header
 
     def abandon(self) -> None:
@@ -158,14 +153,8 @@ class Arrival:
             self._descriptor = None
         self.path.unlink(missing_ok=True)
 
-    def _write(self, data: bytes | bytearray | memoryview) -> None:
-        assert self._descriptor is not None
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
-
-    def _fail(self, error: OSError) -> None:
-        self.trouble = error
+    def _lose(self, error: OSError | NotDicom) -> None:
+        self._trouble = error
         self.abandon()
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.contract import INBOX, Header, NeedsHuman, Retryable
-from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
+from gateway.dicom.part10 import NotDicom
+from gateway.dicom.whole import check_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,7 @@ def look_into(work: Path) -> Inbox:
 
 
 def _look_into(path: Path) -> Header:
-    header = None
     try:
-        with path.open("rb") as file:
-            header = read_header(file.read(MAX_HEADER))
+        return check_whole(path)
     except (OSError, NotDicom):
-        header = None
-    if header is None:
-        raise Retryable("A result of the vendor can't be read.", "Have the vendor send it again.")
-    return header
+        raise Retryable("A result of the vendor can't be read.", "Have the vendor send it again.") from None

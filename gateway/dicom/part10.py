@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
 from gateway.contract import Header
@@ -19,13 +19,13 @@ IMPLICIT: Final = "1.2.840.10008.1.2"
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
 BIG_ENDIAN: Final = "1.2.840.10008.1.2.2"
 
-_UNDEFINED: Final = 0xFFFFFFFF
-_LONG: Final = frozenset(
+UNDEFINED: Final = 0xFFFFFFFF
+LONG_VRS: Final = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
 _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES = 0x0020000D, 0x0020000E
-_WANTED: Final = frozenset((_SOP_CLASS, _SOP_INSTANCE, _MODALITY, _STUDY, _SERIES))
+WANTED: Final = frozenset((_SOP_CLASS, _SOP_INSTANCE, _MODALITY, _STUDY, _SERIES))
 _COLUMNS, _SLIDE_COLUMNS = 0x00280011, 0x00480006
 _PIXELS: Final = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 
@@ -42,7 +42,7 @@ class _Element(NamedTuple):
     end: int  # of a sequence of undefined length: of its head
 
 
-class _Meta(NamedTuple):
+class Meta(NamedTuple):
     values: dict[int, str]
     dataset: int
 
@@ -53,7 +53,7 @@ class _Meta(NamedTuple):
 
 def read_header(data: bytes) -> Header | None:
     """What the first bytes of a file say of its instance; None as long as they don't reach far enough."""
-    meta = _read_meta(data)
+    meta = read_meta(data)
     found: dict[int, str] = {}
     whole = False
     if meta:
@@ -62,7 +62,7 @@ def read_header(data: bytes) -> Header | None:
             if element.tag > _SERIES:
                 whole = True
                 break
-            if element.tag in _WANTED:
+            if element.tag in WANTED:
                 if element.end > len(data):
                     break
                 found[element.tag] = _text(data, element)
@@ -73,6 +73,10 @@ def read_header(data: bytes) -> Header | None:
         if len(data) >= MAX_HEADER:
             raise NotDicom("the header of an instance doesn't end")
         return None
+    return header_of(found, meta)
+
+
+def header_of(found: Mapping[int, str], meta: Meta) -> Header:
     header = Header(
         study_instance_uid=found.get(_STUDY, ""),
         series_instance_uid=found.get(_SERIES, ""),
@@ -90,7 +94,7 @@ def read_width(data: bytes) -> int | None:
     """How many columns the image has, or the whole slide that it is a part of, if these first bytes tell."""
     width = None
     try:
-        meta = _read_meta(data)
+        meta = read_meta(data)
         if meta is None:
             return None
         dataset, at = _open_dataset(data, meta, limit=MAX_HEADER)
@@ -107,13 +111,13 @@ def read_width(data: bytes) -> int | None:
 
 def dataset_start(data: bytes) -> int | None:
     """Where the file meta information, which each archive writes anew, ends."""
-    meta = _read_meta(data)
+    meta = read_meta(data)
     return meta.dataset if meta else None
 
 
 def reaches_pixels(data: bytes) -> bool:
     """Whether all that stands before the pixels is there. Of a deflated file that isn't known."""
-    meta = _read_meta(data)
+    meta = read_meta(data)
     if meta is None or meta.transfer_syntax == DEFLATED:
         return False
     return any(element.tag >= min(_PIXELS) for element in _elements(data, meta.dataset, meta.transfer_syntax))
@@ -121,7 +125,7 @@ def reaches_pixels(data: bytes) -> bool:
 
 def without_pixels(data: bytes) -> bytes:
     """The file with its pixel data emptied. `data` begins at its beginning and reaches at least to them."""
-    meta = _read_meta(data)
+    meta = read_meta(data)
     if meta is None:
         raise NotDicom("the file meta information is cut off")
     dataset, at = _open_dataset(data, meta, limit=0)
@@ -135,7 +139,8 @@ def without_pixels(data: bytes) -> bytes:
     return dataset
 
 
-def _read_meta(data: bytes) -> _Meta | None:
+def read_meta(data: bytes) -> Meta | None:
+    """None as long as the bytes don't reach beyond it."""
     if len(data) < 132:
         return None
     if data[128:132] != b"DICM":
@@ -151,11 +156,11 @@ def _read_meta(data: bytes) -> _Meta | None:
         else:
             values[element.tag] = _text(data, element)
         if at == declared or data[at : at + 2] != b"\2\0":
-            return _Meta(values, at)
+            return Meta(values, at)
     return None
 
 
-def _open_dataset(data: bytes, meta: _Meta, limit: int = MAX_HEADER) -> tuple[bytes, int]:
+def _open_dataset(data: bytes, meta: Meta, limit: int = MAX_HEADER) -> tuple[bytes, int]:
     if meta.transfer_syntax != DEFLATED:
         return data, meta.dataset
     try:
@@ -179,7 +184,7 @@ def _elements(data: bytes, at: int, transfer_syntax: str) -> Iterator[_Element]:
         if group == 0xFFFE:
             length = read_long(data, at + 4)[0]
             at += 8
-            if number == 0xE000 and length != _UNDEFINED:
+            if number == 0xE000 and length != UNDEFINED:
                 at += length
             elif number == 0xE000:
                 outer.append(implicit)
@@ -194,7 +199,7 @@ def _elements(data: bytes, at: int, transfer_syntax: str) -> Iterator[_Element]:
             length = read_long(data, at + 4)[0]
         else:
             vr = data[at + 4 : at + 6]
-            if vr in _LONG:
+            if vr in LONG_VRS:
                 if at + 12 > size:
                     return
                 length = read_long(data, at + 8)[0]
@@ -203,10 +208,10 @@ def _elements(data: bytes, at: int, transfer_syntax: str) -> Iterator[_Element]:
                 length = read_short(data, at + 6)[0]
             else:
                 raise NotDicom("an element has no value representation")
-        end = value if length == _UNDEFINED else value + length
+        end = value if length == UNDEFINED else value + length
         if not outer:
             yield _Element((group << 16) | number, vr, at, value, end)
-        if length == _UNDEFINED:
+        if length == UNDEFINED:
             outer.append(implicit)
             implicit = implicit or vr == b"UN"
         at = end

@@ -21,12 +21,14 @@ from gateway.dicom.multipart import (
 )
 from gateway.dicom.part10 import NotDicom, read_header
 from gateway.dicom.web import nonsense, translated
+from gateway.dicom.whole import WholeCheck
 
 _FIRST_LOOK = 4096
 
 
 class StreamedInstance:
-    """An instance on its way: its bytes are there once, until the next instance is asked for."""
+    """An instance on its way: its bytes are there once, until the next instance is asked for. Whoever reads
+    them to their end has a whole one."""
 
     def __init__(self, header: Header, head: list[bytes | memoryview], parts: _Parts) -> None:
         self.header = header
@@ -38,12 +40,16 @@ class StreamedInstance:
         if self._gone:
             raise RuntimeError("the bytes of a streamed instance come once")
         self._gone = True
+        check = WholeCheck()
         head, self._head = self._head, []
         for piece in head:
+            self._parts.follow(check, piece)
             yield bytes(piece)  # costs nothing where it is bytes already
         del head
         while (data := await self._parts.next_data(self)) is not None:
+            self._parts.follow(check, data)
             yield bytes(data)
+        self._parts.follow(check, None)
 
 
 async def instances_of(
@@ -90,6 +96,16 @@ class _Parts:
                 return event.data
             self._inside = False
         return None
+
+    def follow(self, check: WholeCheck, data: bytes | memoryview | None) -> None:
+        """None: that was all."""
+        try:
+            if data is None:
+                check.finish()
+            else:
+                check.feed(data)
+        except NotDicom as error:
+            raise nonsense(self._peer, self._doing, f"with an instance that isn't whole ({error})") from error
 
     async def _begin_instance(self) -> StreamedInstance:
         pieces: list[bytes | memoryview] = []

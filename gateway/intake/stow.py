@@ -39,8 +39,9 @@ from gateway.dicom.multipart import (
     boundary_of,
     media_type_of,
 )
-from gateway.dicom.part10 import NotDicom, read_header
+from gateway.dicom.part10 import NotDicom
 from gateway.dicom.web import require_uid
+from gateway.dicom.whole import WholeCheck
 from gateway.intake.access import Access, shows
 from gateway.intake.incoming import Incoming
 from gateway.intake.problems import Problem
@@ -52,7 +53,6 @@ log = structlog.get_logger(__name__)
 _PREFIX = uuid4().hex  # other processes may use the same folder
 _NUMBERS = count()
 _PIECE = 2**20
-_FIRST_LOOK = 2**16
 _MOST_INSTANCES = 100_000
 _SILENCE = 60.0
 _SUFFIX = ".stow"  # the storage service sweeps its own after an hour; an upload may take longer
@@ -182,8 +182,7 @@ class _Part:
     path: Path
     descriptor: int
     announced: str | None
-    head: bytearray = field(default_factory=bytearray)
-    header: Header | None = None
+    check: WholeCheck = field(default_factory=WholeCheck)
     lost: bool = False
     size: int = 0
 
@@ -261,14 +260,11 @@ class Upload:
         part.size += len(data)
         if part.lost:
             return  # what is still to come of it is read and forgotten
-        if part.header is None:
-            part.head += data
-            try:
-                part.header = read_header(bytes(part.head[:_FIRST_LOOK])) or read_header(bytes(part.head))
-            except NotDicom:
-                part.lost = True
-            if part.header is not None or part.lost:
-                part.head.clear()
+        try:
+            part.check.feed(data)
+        except NotDicom:
+            part.lost = True
+            return
         view = memoryview(data)
         while view:
             view = view[os.write(part.descriptor, view) :]
@@ -296,7 +292,7 @@ class Upload:
 
     def _judge(self, part: _Part) -> tuple[Header | None, int | None]:
         """Which instance it is, if it says so, and why it can't be kept."""
-        header = part.header
+        header = part.check.header
         if header is None:
             return None, NOT_UNDERSTOOD
         try:
@@ -304,7 +300,11 @@ class Upload:
             require_uid(header.sop_instance_uid)
         except Permanent:
             return None, NOT_UNDERSTOOD
-        if part.announced is not None and part.announced != str(part.size):
+        if part.lost or part.announced not in (None, str(part.size)):
+            return header, NOT_UNDERSTOOD
+        try:
+            part.check.finish()
+        except NotDicom:
             return header, NOT_UNDERSTOOD
         return header, MISMATCH if self._study not in (None, header.study_instance_uid) else None
 

@@ -13,7 +13,8 @@ from pydicom.errors import InvalidDicomError
 
 from gateway.contract import Document, Finding, Finished, NeedsHuman, Retryable, SlideResult
 from gateway.dicom.annotations import read_findings
-from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
+from gateway.dicom.part10 import NotDicom
+from gateway.dicom.whole import check_whole
 
 
 def to_json(finished: Finished, work: Path) -> dict[str, Any]:
@@ -66,16 +67,13 @@ def files_are_here(stored: Mapping[str, Any], work: Path) -> bool:
 def check_study(finished: Finished, study_instance_uid: str, patient_id: str | None) -> None:
     """Every object must be DICOM, of the study that was asked about, and of its patient if it names one."""
     for path in finished.dicom:
-        with path.open("rb") as file:
-            try:
-                header = read_header(file.read(MAX_HEADER))
-            except NotDicom:
-                header = None
-        if header is None:
+        try:
+            header = check_whole(path)
+        except NotDicom:
             raise Retryable(
                 "the vendor returned an object that is no whole DICOM file",
                 "If this goes on, tell the vendor.",
-            )
+            ) from None
         if header.study_instance_uid != study_instance_uid:
             raise NeedsHuman(
                 "the vendor returned a result for another study",

@@ -263,6 +263,17 @@ async def test_only_the_closing_boundary_makes_a_study_whole(serve: Serve) -> No
     assert await walk(await serve(always(body=body, kind=kind))) == []
 
 
+async def test_an_instance_that_was_cut_off_is_not_passed_on_as_whole(serve: Serve) -> None:
+    whole, cut = (encode(make_instance("1.2.3", "1.2.4", f"1.2.5.{n}", size=300)) for n in range(2))
+    body, kind = multipart(whole, cut[:-1])
+    archive = await serve(always(body=body, kind=kind))
+    got = []
+    with pytest.raises(Retryable, match="isn't whole"):
+        async for instance in archive.retrieve("1.2.3"):
+            got.append(b"".join([chunk async for chunk in instance.chunks()]))
+    assert got == [whole]
+
+
 async def test_one_instance_may_come_without_a_frame(serve: Serve) -> None:
     data = encode(make_instance("1.2.3", "1.2.4", "1.2.5", size=600))
     archive = await serve(always(body=data, kind="application/dicom"))

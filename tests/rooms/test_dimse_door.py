@@ -297,6 +297,16 @@ async def test_half_an_instance_is_nothing(here):
     assert kept(here) == []
 
 
+def test_an_instance_that_was_cut_off_before_is_refused(here, tmp_path):
+    (made,) = make_study(1, size=512)
+    path = tmp_path / "cut.dcm"
+    path.write_bytes(encode(made)[:-1])
+    with associated(here.port, made.SOPClassUID) as association:
+        answer = association.send_c_store(path)
+    assert (answer.Status, answer.ErrorComment) == (0xC000, "the instance is cut off")
+    assert kept(here) == [] and here.unplaced == []
+
+
 async def test_who_stops_amid_a_message_is_let_go(tmp_path):
     limits = Limits(connect=1, accept=1, answer=1)
     (made,) = make_study(1, size=512)

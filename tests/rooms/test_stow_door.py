@@ -316,3 +316,11 @@ async def test_a_study_that_a_client_stores_is_analysed_also_after_a_kill(house)
     assert {str(dcmread(each).StudyInstanceUID) for each in house.folder.glob("data/incoming/*/*/*.dcm")} <= {
         study
     }
+
+
+async def test_an_instance_that_is_cut_off_is_refused_and_the_rest_kept(door):
+    whole, cut = make_study(2)
+    status, told = await door.post(parts(encode(whole), encode(cut)[:-1]))
+    assert (status, uids(told, "00081198")) == (202, [cut.SOPInstanceUID])
+    assert told["00081198"]["Value"][0]["00081197"]["Value"] == [0xC000]
+    assert list(door.kept) == [whole.SOPInstanceUID] and door.aside == []
