@@ -37,6 +37,12 @@ class Failure(Exception):
         self.advice = advice
         self.detail = dict(detail or {})
 
+    @property
+    def sentences(self) -> str:
+        """For a reader: the message, which begins small and ends without a full stop so that it can stand
+        within another, and the advice."""
+        return f"{self.message[:1].upper()}{self.message[1:]}. {self.advice}".strip()
+
 
 class Retryable(Failure):
     """Time-outs, 429, 5xx. `after`: seconds the peer asked us to wait. `uncertain`: what was sent may have

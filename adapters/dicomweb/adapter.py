@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from adapters.dicomweb.results import Collector, choose_results
 from adapters.dicomweb.sending import send
 from adapters.dicomweb.wire import Options as DicomwebOptions
-from adapters.dicomweb.wire import Wire, say, unwritable
+from adapters.dicomweb.wire import Wire, unwritable
 from gateway.contract import (
     Failure,
     Finished,
@@ -51,7 +51,7 @@ class Dicomweb:
         self._work = work
 
     async def submit(self, order: Order, study: Study) -> Ticket:  # noqa: ARG002 (the contract's)
-        uid = _checked(study.study_instance_uid)
+        uid = require_uid(study.study_instance_uid)
         wire = self._wire
         there = await wire.list_study(wire.front, uid)
         before = there if wire.back is wire.front else await wire.list_study(wire.back, uid)
@@ -65,13 +65,13 @@ class Dicomweb:
 
     async def find(self, order: Order) -> Ticket | None:
         """All that the vendor lists; whose it is, the engine knows."""
-        uid = _checked(order.study_instance_uid)
+        uid = require_uid(order.study_instance_uid)
         there = await self._wire.list_study(self._wire.front, uid)
         return _ticket(uid, tuple(sorted(there)), self._recall(uid) or []) if there else None
 
     async def poll(self, ticket: Ticket) -> Pending | Finished:
         state = dict(ticket.state)
-        uid = _checked(str(state.get("study", ticket.reference)))
+        uid = require_uid(str(state.get("study", ticket.reference)))
         if self._options.push_token is not None:
             return await self._look_into_inbox(ticket, state, uid)
         listed = await self._wire.list_study(self._wire.back, uid)
@@ -94,7 +94,7 @@ class Dicomweb:
         return Finished(f"The vendor returned {said}.", dicom=tuple(collector.files))
 
     async def modify(self, order: Order, change: Modification) -> Pending | Finished:  # noqa: ARG002
-        raise Permanent("The vendor's results can't be changed there.")
+        raise Permanent("the vendor's results can't be changed there")
 
     async def cancel(self, ticket: Ticket) -> None:
         """DICOMweb knows no cancelling: what the vendor makes is not fetched any more, that is all."""
@@ -107,7 +107,7 @@ class Dicomweb:
                 await wire.greet(peer)
                 expires.append(await certificate_expiry(peer.url, self._options.connect_timeout))
         except Failure as failure:
-            return Health(ok=False, sentence=f"{failure.message} {failure.advice}".strip())
+            return Health(ok=False, sentence=failure.sentences)
         known = [moment for moment in expires if moment is not None]
         return Health(True, "The vendor answers and lets us in.", min(known) if known else None)
 
@@ -164,11 +164,3 @@ class Dicomweb:
 
 def _ticket(uid: str, acknowledged: tuple[str, ...], before: list[str]) -> Ticket:
     return Ticket(uid, acknowledged, {"study": uid, "before": before, "since": time.time(), "polls": 0})
-
-
-def _checked(uid: str) -> str:
-    """It becomes part of an address."""
-    try:
-        return require_uid(uid)
-    except Failure as failure:
-        raise say(failure) from None

@@ -10,8 +10,8 @@ from pathlib import Path
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from adapters.dicomweb.wire import Listed, Results, Wire, say, unwritable
-from gateway.contract import Failure, Instance, NeedsHuman, Retryable
+from adapters.dicomweb.wire import Listed, Results, Wire, unwritable
+from gateway.contract import Instance, NeedsHuman, Retryable
 from gateway.dicom import web
 from gateway.dicom.part10 import DEFLATED, MAX_HEADER, read_header
 from gateway.dicom.stream import instances_of
@@ -69,15 +69,15 @@ class Collector:
                     await self._keep(instance)
         if got != expected:
             raise Retryable(
-                f"The vendor lists {len(expected)} results of a series and sent {len(got & expected)}"
-                f" of them, and {len(got - expected)} others.",
+                f"the vendor lists {len(expected)} results of a series and sent {len(got & expected)}"
+                f" of them, and {len(got - expected)} others",
                 "They may still be arriving there; if this goes on, ask the vendor.",
             )
 
     async def _keep(self, instance: Instance) -> None:
         if instance.header.study_instance_uid != self._study:
             raise NeedsHuman(
-                "The vendor returned a result for another study.",
+                "the vendor returned a result for another study",
                 "It isn't delivered. Tell the vendor, and resume the job once it has mended it.",
             )
         path = self._work / f"result-{len(self.files):04d}.dcm"
@@ -88,18 +88,16 @@ class Collector:
                     self._left -= len(chunk)
                     if self._left < 0:
                         raise Retryable(
-                            "The vendor's results are larger than any real ones; no more of them is taken.",
+                            "the vendor's results are larger than any real ones; no more of them is taken",
                             "If they are genuine, raise the adapter's `most_result_bytes`.",
                         )
                     await asyncio.to_thread(file.write, chunk)
             whole = await asyncio.to_thread(_is_whole, path)
-        except Failure as failure:
-            raise say(failure) from None
         except OSError:
             raise unwritable() from None
         if not whole:
             raise Retryable(
-                "The vendor sent a result that isn't DICOM, or is cut off.",
+                "the vendor sent a result that isn't DICOM, or is cut off",
                 "If it stays so, tell the vendor.",
             )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from adapters.dicomweb.wire import Wire, say
+from adapters.dicomweb.wire import Wire
 from gateway.contract import Failure, Instance, NeedsHuman, Permanent, Retryable, Study
 from gateway.dicom import web
 from gateway.dicom.multipart import Writer
@@ -50,7 +50,7 @@ async def send(
     async with _lacking(study, there, walked) as instances:
         first = await anext(instances, None)
         if not walked:
-            raise Retryable("The archive gave no instance of the study, so nothing was sent.")
+            raise Retryable("the archive gave no instance of the study, so nothing was sent")
         if first is None:
             return tuple(walked)
         begin()
@@ -61,7 +61,7 @@ async def send(
         silent -= (await wire.list_study(wire.front, study.study_instance_uid)).keys()
     if silent:
         raise Retryable(
-            f"The vendor took {len(sent)} instances and doesn't list {len(silent)} of them.",
+            f"the vendor took {len(sent)} instances and doesn't list {len(silent)} of them",
             "It may still be taking them in; only what it lacks is sent again.",
             uncertain=True,
         )
@@ -79,7 +79,7 @@ async def _lacking(
         async for instance in instances:
             if instance.header.study_instance_uid != study.study_instance_uid:
                 raise NeedsHuman(
-                    "The archive gave an instance of another study, so the study isn't sent.",
+                    "the archive gave an instance of another study, so the study isn't sent",
                     "Look at the study in the archive, then resume the job.",
                 )
             walked.append(instance.header.sop_instance_uid)
@@ -137,7 +137,7 @@ async def _post(
                 ) as answer:
                     return await _read(answer, peer, body, sent)
     except Failure as failure:
-        raise body.trouble or say(failure) from None
+        raise body.trouble or failure from None
     finally:
         await body.close()
 
@@ -157,11 +157,11 @@ async def _read(
             raise
         item = items[0] if items else {}
     if not body.complete:
-        raise Retryable("The vendor answered before it had the whole study.", uncertain=True)
+        raise Retryable("the vendor answered before it had the whole study", uncertain=True)
     read = _outcome_of(item, sent)
     if answer.status == 409 and not read.failed:
         raise Permanent(
-            "The vendor refused the whole study (409) and doesn't say why.",
+            "the vendor refused the whole study (409) and doesn't say why",
             "Ask the vendor whether it takes studies of this kind.",
         )
     return read
@@ -188,9 +188,9 @@ def _judge(failed: Mapping[str, int], count: int) -> None:
         return
     said = f"refused {len(refused)} of {count} instances: {'; '.join(sorted(set(map(_describe, refused))))}."
     if all(reason == _PROCESSING or reason & 0xFF00 == _RESOURCES for reason in refused):
-        raise Retryable(f"The vendor {said}", "Only what it lacks is sent again.", uncertain=True)
+        raise Retryable(f"the vendor {said}", "Only what it lacks is sent again.", uncertain=True)
     raise Permanent(
-        f"The vendor {said}",
+        f"the vendor {said}",
         "Choose only instances that it takes (`choose` of the application), or ask the vendor.",
         detail={"refused": {uid: _describe(reason) for uid, reason in failed.items()}},
     )

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import aiohttp
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 
-from gateway.contract import Failure, NeedsHuman, Retryable
+from gateway.contract import NeedsHuman, Retryable
 from gateway.dicom import web
 from gateway.kit.quantities import Duration, PositiveDuration, PositiveSize
 
@@ -125,21 +125,18 @@ class Wire:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer of 200, 204 or 404."""
         limits = peer.limits
-        try:
-            with web.translated(peer.name, doing):
-                async with self.session.get(
-                    peer.address(path),
-                    params=query,
-                    headers=self.headers(peer, accept),
-                    timeout=limits.for_query() if accept == web.ACCEPT_JSON else limits.for_transfer(),
-                    allow_redirects=False,
-                    read_bufsize=web.READ_BUFFER,
-                ) as answer:
-                    if answer.status not in (200, 204, 404):
-                        raise web.refusal_of(answer, peer.name, doing)
-                    yield answer
-        except Failure as failure:
-            raise say(failure) from None
+        with web.translated(peer.name, doing):
+            async with self.session.get(
+                peer.address(path),
+                params=query,
+                headers=self.headers(peer, accept),
+                timeout=limits.for_query() if accept == web.ACCEPT_JSON else limits.for_transfer(),
+                allow_redirects=False,
+                read_bufsize=web.READ_BUFFER,
+            ) as answer:
+                if answer.status not in (200, 204, 404):
+                    raise web.refusal_of(answer, peer.name, doing)
+                yield answer
 
     async def list_study(self, peer: web.WebPeer, study: str) -> dict[str, Listed]:
         """By SOP instance UID; page by page where the server caps its answers."""
@@ -149,10 +146,10 @@ class Wire:
             told = (web.text_of(item, tag) for tag in ("00080018", "0020000E", "00080016", "00080060"))
             uid, series, sop_class, modality = (text or "" for text in told)
             if not uid or not series:
-                raise say(web.nonsense(peer.name, _LISTING, "with one that has no UID"))
+                raise web.nonsense(peer.name, _LISTING, "with one that has no UID")
             if web.text_of(item, "0020000D") not in (None, study):
                 raise NeedsHuman(
-                    f"The {peer.name} lists an instance of another study than the one asked for.",
+                    f"the {peer.name} lists an instance of another study than the one asked for",
                     "Nothing of it is taken. Ask the vendor, then resume the job.",
                 )
             listed[uid] = Listed(uid, series, sop_class, modality, web.text_of(item, "0008103E") or "")
@@ -195,24 +192,14 @@ class Wire:
         async with self.get(peer, "studies", web.ACCEPT_JSON, doing, {"limit": "1"}) as answer:
             if answer.status == 404:
                 raise NeedsHuman(
-                    f"The {peer.name} has no DICOMweb at its url (404).",
+                    f"the {peer.name} has no DICOMweb at its url (404)",
                     "Correct the adapter's url, or its results_url.",
                 )
             if answer.status == 200:
                 await web.read_items(answer, peer.name, doing)
 
 
-def say(failure: Failure) -> Failure:
-    """As a sentence, and without what a library has said."""
-    if not failure.message.endswith("."):
-        failure.message = f"{failure.message[:1].upper()}{failure.message[1:]}."
-        failure.args = (failure.message,)
-    failure.__cause__ = None
-    failure.__suppress_context__ = True
-    return failure
-
-
 def unwritable() -> Retryable:
     return Retryable(
-        "The job's work folder can't be written.", "Make room below `data_dir`, or mend its rights."
+        "the job's work folder can't be written", "Make room below `data_dir`, or mend its rights."
     )

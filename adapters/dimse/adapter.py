@@ -69,7 +69,7 @@ class Dimse:
         return Finished(f"The vendor returned {said}.", dicom=inbox.files)
 
     async def modify(self, order: Order, change: Modification) -> Pending | Finished:  # noqa: ARG002
-        raise Permanent("The vendor's results can't be changed there.")
+        raise Permanent("the vendor's results can't be changed there")
 
     async def cancel(self, ticket: Ticket) -> None:
         """DIMSE knows no cancelling of what has been stored: what the vendor still sends is refused."""
@@ -78,7 +78,7 @@ class Dimse:
         try:
             await self._wire.greet()
         except Failure as failure:
-            return Health(ok=False, sentence=f"{failure.message} {failure.advice}".strip())
+            return Health(ok=False, sentence=failure.sentences)
         return Health(True, "The vendor answers and lets us in.")
 
     def routes(self) -> Iterable[Route]:

@@ -88,17 +88,11 @@ class Wire:
         )
 
     async def greet(self) -> None:
-        try:
-            await exchange(lambda watch: echo(self._peer, watch), self._peer.limits.query)
-        except Failure as failure:
-            raise _say(failure) from None
+        await exchange(lambda watch: echo(self._peer, watch), self._peer.limits.query)
 
     async def list_study(self, study: str) -> set[str]:
         """The SOP instance UIDs that it has; none if it has nothing, or answers no questions."""
-        try:
-            return await exchange(lambda watch: self._list(study, watch), self._peer.limits.query)
-        except Failure as failure:
-            raise _say(failure) from None
+        return await exchange(lambda watch: self._list(study, watch), self._peer.limits.query)
 
     async def send(self, study: Study, work: Path) -> tuple[str, ...]:
         """The SOP instance UIDs that the vendor has taken, which are all."""
@@ -109,13 +103,13 @@ class Wire:
         try:
             count = await _fill(crate, study, work, sending)
             if count == 0:
-                raise Retryable("The archive gave no instance of the study, so nothing was sent.")
+                raise Retryable("the archive gave no instance of the study, so nothing was sent")
             return tuple(await sending)
-        except Failure as failure:
+        except Failure:
             crate.close(whole=False)
             with suppress(Failure, _Abandoned):  # what came of it there isn't known, and no news
                 await sending
-            raise (_say(failure) if sending.done() and _is_of(sending, failure) else failure) from None
+            raise
         finally:
             sending.cancel()
             crate.close(whole=False)
@@ -248,7 +242,7 @@ async def _fill(crate: _Crate, study: Study, work: Path, sending: asyncio.Task[A
                 return count
             if instance.header.study_instance_uid != study.study_instance_uid:
                 raise NeedsHuman(
-                    "The archive gave an instance of another study, so nothing more was sent.",
+                    "the archive gave an instance of another study, so nothing more was sent",
                     "Have the archive check the study, then resume the job.",
                 )
             path = work / f"outgoing-{count}.dcm"
@@ -267,17 +261,13 @@ async def _write(instance: Instance, path: Path) -> None:
                 await asyncio.to_thread(file.write, chunk)
     except OSError:
         raise Retryable(
-            "The job's work folder can't be written.", "Make room below `data_dir`, or mend its rights."
+            "the job's work folder can't be written", "Make room below `data_dir`, or mend its rights."
         ) from None
 
 
 def _tidy(work: Path) -> None:
     for left in work.glob("outgoing-*.dcm"):
         left.unlink(missing_ok=True)
-
-
-def _is_of(sending: asyncio.Task[Any], failure: Failure) -> bool:
-    return not sending.cancelled() and sending.exception() is failure
 
 
 def _refusal_of(code: int, before: int) -> Failure:
@@ -289,13 +279,3 @@ def _refusal_of(code: int, before: int) -> Failure:
     if code in (0x0117, 0x0122) or code & 0xFF00 == 0xA900 or code & 0xF000 == 0xC000:
         return Permanent(said, "The study doesn't suit this vendor; its own log says more.")
     return Retryable(said, "It is busy, or its disk is full; if this goes on, ask the vendor.")
-
-
-def _say(failure: Failure) -> Failure:
-    """As a sentence, and without what a library has said."""
-    if not failure.message.endswith("."):
-        failure.message = f"{failure.message[:1].upper()}{failure.message[1:]}."
-        failure.args = (failure.message,)
-    failure.__cause__ = None
-    failure.__suppress_context__ = True
-    return failure

@@ -75,14 +75,14 @@ class Milvue:
         said = await self._ask_status(uid)
         if said is None:
             raise Retryable(
-                "Milvue doesn't know a study that it acknowledged before.",
+                "Milvue doesn't know a study that it acknowledged before",
                 "If it stays so, ask Milvue's support; a new job sends the study again.",
             )
         if said["status"] == "running":
             return self._pending(ticket)
         if said["status"] == "error":
             raise Permanent(
-                "Milvue couldn't analyse the study.",
+                "Milvue couldn't analyse the study",
                 "Milvue's support can tell the reason.",
                 detail=heard(said),
             )
@@ -96,7 +96,7 @@ class Milvue:
         return self._finish(readings, shelf)
 
     async def modify(self, order: Order, change: Modification) -> Pending | Finished:  # noqa: ARG002
-        raise Permanent("Milvue's results can't be changed there.")
+        raise Permanent("Milvue's results can't be changed there")
 
     async def cancel(self, ticket: Ticket) -> None:
         """Milvue knows no cancelling: what it makes of the study is not fetched any more, that is all."""
@@ -106,7 +106,7 @@ class Milvue:
             expires = await certificate_expiry(self._options.url, self._options.connect_timeout)
             await self._wire.ask("the status", f"/v3/studies/{_NO_STUDY}/status")
         except Failure as failure:
-            return Health(ok=False, sentence=f"{failure.message} {failure.advice}".strip())
+            return Health(ok=False, sentence=failure.sentences)
         return Health(True, "Milvue answers and takes the token.", expires)
 
     def routes(self) -> Iterable[Route]:
@@ -118,7 +118,7 @@ class Milvue:
             return None
         check_study(said, uid)
         if said.get("status") not in ("running", "done", "error"):
-            raise Retryable("Milvue's status of the study says nothing that is known.")
+            raise Retryable("Milvue's status of the study says nothing that is known")
         return said
 
     async def _ask_findings(self, uid: str, command: str) -> Reading | None:
@@ -187,5 +187,5 @@ def _ticket(uid: str, acknowledged: tuple[str, ...] | None = None) -> Ticket:
 def _checked(uid: str) -> str:
     """It becomes part of an address."""
     if not re.fullmatch(r"[0-9.]{1,64}", uid) or not uid.strip("."):
-        raise Permanent("The study's UID isn't a valid one.", "Look at the study in the archive.")
+        raise Permanent("the study's UID isn't a valid one", "Look at the study in the archive.")
     return uid

@@ -84,7 +84,7 @@ def read_findings(said: dict[str, Any], command: str, language: str) -> Reading:
         told = _Said.model_validate(said)
     except ValidationError:
         raise Retryable(
-            f"Milvue's findings of {command} don't have the shape they should have.",
+            f"Milvue's findings of {command} don't have the shape they should have",
             "If it stays so, ask Milvue's support whether the interface has changed.",
         ) from None
     names = {seen.value: _name(seen, language) for seen in told.findings or ()}

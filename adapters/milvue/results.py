@@ -46,7 +46,7 @@ class Shelf:
 
     def begin(self, *, gzipped: bool) -> ResultFile:
         if len(self.files) >= _MOST_PARTS:
-            raise Retryable(f"Milvue's result has more than {_MOST_PARTS} parts.")
+            raise Retryable(f"Milvue's result has more than {_MOST_PARTS} parts")
         path = self._work / f"result-{len(self.files):04d}.dcm"
         self.files.append(path)
         return ResultFile(self, path, gzipped=gzipped)
@@ -78,7 +78,7 @@ class ResultFile:
                 rest = self._inflate.unconsumed_tail or self._inflate.unused_data
                 pending = bool(rest) or len(piece) == _PIECE
         except zlib.error:
-            raise Retryable("A part of Milvue's result says that it is gzip, and isn't.") from None
+            raise Retryable("a part of Milvue's result says that it is gzip, and isn't") from None
 
     def _put(self, data: bytes | memoryview) -> None:
         self._written += len(data)
@@ -86,7 +86,7 @@ class ResultFile:
         implausible = self._written > max(_RATIO_COUNTS_FROM, _PLAUSIBLE_RATIO * self._came)
         if self._shelf.left < 0 or (self._inflate is not None and implausible):
             raise Retryable(
-                "Milvue's result is larger than any real one, so it isn't unpacked further.",
+                "Milvue's result is larger than any real one, so it isn't unpacked further",
                 "If it is genuine, raise the adapter's `most_result_bytes`.",
             )
         try:
@@ -97,7 +97,7 @@ class ResultFile:
     def finish(self) -> None:
         self.close()
         if self._inflate is not None and not self._inflate.eof:
-            raise Retryable("A part of Milvue's result is cut off.")
+            raise Retryable("a part of Milvue's result is cut off")
 
     def close(self) -> None:
         try:
@@ -113,23 +113,23 @@ def interpret(said: dict[str, Any], command: str) -> Outcome:
         return status  # type: ignore[return-value]
     if status == "forbidden":
         raise NeedsHuman(
-            f"Milvue's contract doesn't include {command}.",
+            f"Milvue's contract doesn't include {command}",
             "Have the product added to the contract or take it out of the adapter's `commands`, then resume.",
             detail=heard(said),
         )
     if status == "error":
         raise Permanent(
-            f"Milvue couldn't analyse the study with {command}.",
+            f"Milvue couldn't analyse the study with {command}",
             "Milvue's support can tell the reason.",
             detail=heard(said),
         )
     if "formatting" in str(said.get("message", "")).lower():
         raise Permanent(
-            f"Milvue has analysed the study, but can't render the result of {command}.",
+            f"Milvue has analysed the study, but can't render the result of {command}",
             "Try other rendering options (`output_format` and the report formats), or ask Milvue's support.",
             detail=heard(said),
         )
-    raise Retryable(f"Milvue's answer to the results of {command} says nothing that is known.")
+    raise Retryable(f"Milvue's answer to the results of {command} says nothing that is known")
 
 
 def check_study(said: dict[str, Any], study: str) -> None:
@@ -172,7 +172,7 @@ async def collect(wire: Wire, study: str, command: str, shelf: Shelf) -> Outcome
             await _take_file(response, shelf, gzipped=kind.endswith("gzip"))
         else:
             raise Retryable(
-                f"Milvue's answer to {what} is neither DICOM nor JSON.",
+                f"Milvue's answer to {what} is neither DICOM nor JSON",
                 "If it stays so, look for a proxy between the gateway and Milvue that answers in its place.",
             )
     outcomes: set[Outcome] = set()
@@ -225,7 +225,7 @@ async def _take_parts(
                     if file is not None:
                         file.write(event.data)
                     elif len(text) + len(event.data) > _MOST_JSON:
-                        raise Retryable(f"Milvue's answer to {what} is far too long.")
+                        raise Retryable(f"Milvue's answer to {what} is far too long")
                     else:
                         text += event.data
                 elif file is not None:
@@ -235,7 +235,7 @@ async def _take_parts(
                     said.append(wire.decode(bytes(text), what))
         parser.close()
     except Malformed:
-        raise Retryable(f"Milvue's answer to {what} is cut off or broken.") from None
+        raise Retryable(f"Milvue's answer to {what} is cut off or broken") from None
     finally:
         if file is not None:
             file.close()
@@ -250,7 +250,7 @@ async def _take_file(response: aiohttp.ClientResponse, shelf: Shelf, *, gzipped:
                 file = shelf.begin(gzipped=gzipped or chunk[:2] == b"\x1f\x8b")
             file.write(chunk)
         if file is None:
-            raise Retryable("Milvue sent an empty file as a result.")
+            raise Retryable("Milvue sent an empty file as a result")
         file.finish()
     finally:
         if file is not None:
@@ -264,13 +264,13 @@ async def _fetch_signed(
     if urls is None and had_parts:
         return
     if not isinstance(urls, list):
-        raise Retryable(f"Milvue says that {what} are done, but gives none.")
+        raise Retryable(f"Milvue says that {what} are done, but gives none")
     for url in urls:
         async with wire.call(
             what, "GET", check_signed(url, wire.options), total=wire.options.download_timeout
         ) as response:
             if response.status in (403, 404, 410):
-                raise Retryable(f"A signed url for {what} is no longer valid; new ones are asked for.")
+                raise Retryable(f"a signed url for {what} is no longer valid; new ones are asked for")
             if response.status != 200:
                 raise await wire.refuse(response, what)
             await _take_file(response, shelf, gzipped=False)
@@ -290,16 +290,16 @@ def _inspect(path: Path, study: str) -> None:
         raise unwritable(error) from None
     except _UNREADABLE:
         raise Retryable(
-            "Milvue sent a result that isn't DICOM, or is cut off.", "If it stays so, tell Milvue's support."
+            "Milvue sent a result that isn't DICOM, or is cut off", "If it stays so, tell Milvue's support."
         ) from None
     if header is None or not whole:
-        raise Retryable("Milvue sent a result that is cut off.", "If it stays so, tell Milvue's support.")
+        raise Retryable("Milvue sent a result that is cut off", "If it stays so, tell Milvue's support.")
     if header.study_instance_uid != study:
         raise _of_another_study()
 
 
 def _of_another_study() -> NeedsHuman:
     return NeedsHuman(
-        "Milvue returned a result for another study.",
+        "Milvue returned a result for another study",
         "It isn't delivered. Tell Milvue's support, and resume the job once they have mended it.",
     )

@@ -75,7 +75,7 @@ async def send_by_signed_urls(wire: Wire, study: Study, work: Path) -> tuple[str
                 progress.acknowledged.append(uid)
                 progress.save(work)
     if set(progress.urls) - done:
-        raise Retryable("The archive gave fewer instances than Milvue was told to expect.")
+        raise Retryable("the archive gave fewer instances than Milvue was told to expect")
     progress.complete = True
     progress.urls = {}
     progress.save(work)
@@ -101,13 +101,13 @@ async def _store(wire: Wire, study_uid: str, parts: _Parts, *, signed: bool) -> 
         if body.trouble is not None:
             raise body.trouble
         if not body.complete:
-            raise Retryable("Milvue answered before it had the whole study.", uncertain=True)
+            raise Retryable("Milvue answered before it had the whole study", uncertain=True)
     told = said.get("StudyInstanceUID")
     if told is None:
-        raise Retryable(f"Milvue took {what} without saying which study it is.", uncertain=True)
+        raise Retryable(f"Milvue took {what} without saying which study it is", uncertain=True)
     if told != study_uid:
         raise NeedsHuman(
-            f"Milvue acknowledged {what} as another study than the one sent.",
+            f"Milvue acknowledged {what} as another study than the one sent",
             "Ask Milvue which study it received before the job is retried.",
         )
     return said
@@ -158,7 +158,7 @@ async def _put(wire: Wire, instance: Instance, progress: Progress, work: Path) -
     url = progress.urls.get(instance.header.sop_instance_uid)
     if url is None:
         _forget_urls(progress, work)
-        raise Retryable("Milvue gave no signed url for one of the study's instances.")
+        raise Retryable("Milvue gave no signed url for one of the study's instances")
     async with _spooled(instance, work) as path:
         size = path.stat().st_size
         headers = {
@@ -173,7 +173,7 @@ async def _put(wire: Wire, instance: Instance, progress: Progress, work: Path) -
             if response.status in (401, 403, 404, 410):
                 _forget_urls(progress, work)
                 raise Retryable(
-                    f"A signed url of Milvue is no longer valid ({response.status}); new ones are asked for."
+                    f"a signed url of Milvue is no longer valid ({response.status}); new ones are asked for"
                 )
             if response.status not in (200, 201, 204):
                 raise await wire.refuse(response, what)
@@ -187,13 +187,13 @@ def _forget_urls(progress: Progress, work: Path) -> None:
 def _read_urls(said: dict[str, Any], options: Options) -> dict[str, str]:
     urls = said.get("signed_urls")
     if not isinstance(urls, dict) or not urls:
-        raise Retryable("Milvue took the study's headers but gave no signed urls.")
+        raise Retryable("Milvue took the study's headers but gave no signed urls")
     return {str(uid): check_signed(url, options) for uid, url in urls.items()}
 
 
 def _refuse_nothing(count: int) -> None:
     if count == 0:
-        raise Retryable("The archive gave no instance of the study, so nothing was sent.")
+        raise Retryable("the archive gave no instance of the study, so nothing was sent")
 
 
 @asynccontextmanager
@@ -205,7 +205,7 @@ async def _walk(study: Study) -> AsyncIterator[AsyncIterator[Instance]]:
         async for instance in instances:
             if instance.header.study_instance_uid != study.study_instance_uid:
                 raise NeedsHuman(
-                    "The archive gave an instance of another study, so the study isn't sent.",
+                    "the archive gave an instance of another study, so the study isn't sent",
                     "Look at the study in the archive, then resume the job.",
                 )
             yield instance
@@ -253,7 +253,7 @@ async def _read_head(instance: Instance) -> bytes:
                     return head
             if try_at >= MAX_HEADER:
                 raise Permanent(
-                    "An instance has no pixel data, or a header too long to be sent apart.",
+                    "an instance has no pixel data, or a header too long to be sent apart",
                     "Set the adapter's `signed_url: false`.",
                 )
             try_at = min(2 * len(gathered), MAX_HEADER)
@@ -261,5 +261,5 @@ async def _read_head(instance: Instance) -> bytes:
         return without_pixels(bytes(gathered))
     except NotDicom:
         raise Permanent(
-            "The archive gave an instance that isn't readable DICOM.", "Look at the study in the archive."
+            "the archive gave an instance that isn't readable DICOM", "Look at the study in the archive."
         ) from None

@@ -9,23 +9,29 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Annotated, Any, Literal
 
 import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from yarl import URL
 
-from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway import http
+from gateway.contract import Failure, NeedsHuman, Retryable
 from gateway.dicom.outgoing import Outgoing
 from gateway.kit.quantities import PositiveDuration, PositiveSize
 
 TOKEN_HEADER = "x-goog-meta-owner"  # noqa: S105
 _MOST_JSON = 16 * 2**20
+_PEER = http.Peer(
+    "Milvue",
+    address="Check the adapter's `url`, and what a proxy between the gateway and Milvue answers.",
+    credentials="Put a valid token into the adapter's `token`, then resume the job.",
+    refusal="See whether the study suits the product, and whether Milvue takes the adapter's options.",
+    reach="See whether the gateway reaches Milvue's address (firewall, proxy, name service).",
+    sure=frozenset(),
+)
 _RENDERING = (
     *("output_format", "language", "output_selection", "recap_theme"),
     *("structured_report_format", "static_report_format", "timezone"),
@@ -116,23 +122,26 @@ class Wire:
         )
         sent = {TOKEN_HEADER: options.token.get_secret_value(), "Accept-Encoding": "identity"}
         try:
-            async with asyncio.timeout(None) as patience:
-                if body is not None:
-                    body.patience = patience
-                async with self._session.request(
-                    method,
-                    URL(url, encoded=True) if params is None else URL(url).with_query(params),
-                    headers={**sent, **(headers or {})},
-                    data=None if body is None else body.stream(),
-                    timeout=limits,
-                    allow_redirects=False,
-                    raise_for_status=False,
-                ) as response:
-                    yield response
-        except (aiohttp.ClientError, OSError) as error:
+            with http.translated(_PEER, _dealing_with(what), writes=body is not None):
+                async with asyncio.timeout(None) as patience:
+                    if body is not None:
+                        body.patience = patience
+                    async with self._session.request(
+                        method,
+                        URL(url, encoded=True) if params is None else URL(url).with_query(params),
+                        headers={**sent, **(headers or {})},
+                        data=None if body is None else body.stream(),
+                        timeout=limits,
+                        allow_redirects=False,
+                        raise_for_status=False,
+                    ) as response:
+                        yield response
+        except Failure as failure:
             if body is not None and body.trouble is not None:
                 raise body.trouble from None
-            raise _broken(what, error, uncertain=body is not None and body.began) from None
+            if isinstance(failure, Retryable) and body is not None and not body.began:
+                failure.uncertain = False
+            raise
         finally:
             if body is not None:
                 await body.close()
@@ -140,12 +149,8 @@ class Wire:
     async def read_json(
         self, response: aiohttp.ClientResponse, what: str, *, uncertain: bool = False
     ) -> dict[str, Any]:
-        gathered = bytearray()
-        async for chunk in response.content.iter_any():
-            gathered += chunk
-            if len(gathered) > _MOST_JSON:
-                raise Retryable(f"Milvue's answer to {what} is far too long.", uncertain=uncertain)
-        return self.decode(bytes(gathered), what, uncertain=uncertain)
+        body = await http.read_body(_PEER, response, _dealing_with(what), _MOST_JSON)
+        return self.decode(body, what, uncertain=uncertain)
 
     def decode(self, data: bytes, what: str, *, uncertain: bool = False) -> dict[str, Any]:
         """An object, without the token where Milvue repeats it: its words may be kept."""
@@ -154,10 +159,8 @@ class Wire:
         except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict):
-            raise Retryable(
-                f"Milvue's answer to {what} can't be read: it isn't a JSON object.",
-                "If it stays so, look for a proxy between the gateway and Milvue that answers in its place.",
-                uncertain=uncertain,
+            raise http.nonsense(
+                _PEER, _dealing_with(what), "with something that is no JSON object", writes=uncertain
             )
         if isinstance(said.get("message"), str):
             said["message"] = said["message"].replace(self.options.token.get_secret_value(), "(token)")
@@ -169,7 +172,7 @@ class Wire:
         """The failure that the status means, with Milvue's words where it gives some."""
         try:
             said = await self.read_json(response, what)
-        except (Retryable, aiohttp.ClientError, OSError):
+        except (Failure, aiohttp.ClientError, OSError):
             said = {}  # the status has said the important thing
         return refusal(response, what, said, uncertain=uncertain)
 
@@ -199,40 +202,21 @@ def refusal(
     response: aiohttp.ClientResponse, what: str, said: Mapping[str, Any], *, uncertain: bool = False
 ) -> Failure:
     """What a status other than success means. `uncertain`: what was sent may count in spite of a 5xx."""
-    status = response.status
-    if status in (401, 403, 407):
+    doing, detail = _dealing_with(what), heard(said)
+    if response.status == 404:
         return NeedsHuman(
-            f"Milvue refuses the gateway's token for {what} ({status}).",
-            "Put a valid token into the adapter's `token`, then resume the job.",
-            detail=heard(said),
-        )
-    if status == 404:
-        return NeedsHuman(
-            f"Milvue doesn't know the address for {what} (404).",
+            f"Milvue answered 404 while {doing}: it doesn't know the address",
             "Check the adapter's `url`, organization, site and analysis, then resume the job.",
-            detail=heard(said),
+            detail=detail,
         )
-    if 300 <= status < 400:
-        return NeedsHuman(
-            f"Milvue sends {what} elsewhere ({status}), and the token doesn't follow a redirect.",
-            "Put the final address into the adapter's `url`, then resume the job.",
-        )
-    after = _retry_after(response)
-    if status == 429:
+    if response.status == 429:
+        after = http.retry_after(response.headers.get("Retry-After"))
         return Retryable(
-            f"Milvue's quota is used up for {what} (429).",
+            f"Milvue answered 429 while {doing}: its quota is used up",
             "It is tried again later; lower `max_concurrent` or ask Milvue for a larger quota if it recurs.",
             after=60.0 if after is None else after,
         )
-    if status >= 500 or status < 300 or status in (408, 425):
-        return Retryable(
-            f"Milvue can't answer {what} at the moment ({status}).", after=after, uncertain=uncertain
-        )
-    return Permanent(
-        f"Milvue refuses {what} as not valid ({status}).",
-        "See whether the study suits the product, and whether the adapter's options are ones Milvue takes.",
-        detail=heard(said),
-    )
+    return http.refusal(_PEER, response, doing, writes=uncertain, detail=detail)
 
 
 def check_signed(url: Any, options: Options) -> str:
@@ -244,7 +228,7 @@ def check_signed(url: Any, options: Options) -> str:
         safe = False
     if not safe:
         raise NeedsHuman(
-            "Milvue gave a signed url that isn't safe to use.",
+            "Milvue gave a signed url that isn't safe to use",
             "Ask Milvue why; meanwhile `signed_url: false` sends the study directly.",
         )
     return str(url)
@@ -252,39 +236,10 @@ def check_signed(url: Any, options: Options) -> str:
 
 def unwritable(error: OSError) -> Retryable:
     return Retryable(
-        f"The job's work folder can't be written ({errno.errorcode.get(error.errno or 0, 'unknown')}).",
+        f"the job's work folder can't be written ({errno.errorcode.get(error.errno or 0, 'unknown')})",
         "Make room below `data_dir`, or mend its rights.",
     )
 
 
-def _retry_after(response: aiohttp.ClientResponse) -> float | None:
-    given = response.headers.get("Retry-After", "").strip()
-    try:
-        seconds = float(given)
-    except ValueError:
-        try:
-            when = parsedate_to_datetime(given)
-        except (ValueError, TypeError):
-            return None
-        seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0.0), 3600.0) if math.isfinite(seconds) else None
-
-
-def _broken(what: str, error: Exception, *, uncertain: bool) -> Failure:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return NeedsHuman(
-            "Milvue's certificate isn't trusted here, so nothing was sent.",
-            "Check the adapter's `url`, and that the certificate is valid and its authority installed.",
-        )
-    if isinstance(error, aiohttp.InvalidURL):
-        return NeedsHuman(f"The address for {what} isn't a valid url.", "Check the adapter's `url`.")
-    advice = "See whether the gateway reaches Milvue's address (firewall, proxy, name service)."
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return Retryable("Milvue can't be reached.", advice)
-    if isinstance(error, TimeoutError):
-        return Retryable(f"Milvue didn't deal with {what} in time.", advice, uncertain=uncertain)
-    return Retryable(
-        f"The connection with Milvue broke during {what} ({type(error).__name__}).",
-        advice,
-        uncertain=uncertain,
-    )
+def _dealing_with(what: str) -> str:
+    return f"dealing with {what}"

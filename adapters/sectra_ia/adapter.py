@@ -126,7 +126,7 @@ class SectraIa:
             expires = await self._wire.ask_certificate()
             answer = await self._wire.call("the version probe", "GET", "/info")
         except Failure as failure:
-            return Health(ok=False, sentence=f"{failure.message} {failure.advice}".strip())
+            return Health(ok=False, sentence=failure.sentences)
         if not isinstance(answer, dict) or "apiVersion" not in answer:
             return Health(ok=False, sentence="What answers is no IA-API app: its info names no apiVersion.")
         return Health(True, "The vendor's app answers and lets us in.", expires)
@@ -166,7 +166,7 @@ class SectraIa:
         answer = await self._wire.call(what, "POST", path, body)
         if answer is not None and not isinstance(answer, dict | list):
             raise Retryable(
-                f"The vendor answered {what} in an unknown shape.",
+                f"the vendor answered {what} in an unknown shape",
                 "Check that the adapter's url leads to an IA-API app.",
                 uncertain=True,
             )
@@ -174,7 +174,7 @@ class SectraIa:
 
     def _ticket(self, order: Order, application: object) -> Ticket:
         if order.callback is None or order.slide_id is None:
-            raise NeedsHuman("The vendor was to be called without a slide.", "Ask again from Sectra.")
+            raise NeedsHuman("the vendor was to be called without a slide", "Ask again from Sectra.")
         return Ticket(
             order.slide_id,
             None,

@@ -7,10 +7,7 @@ name.
 from __future__ import annotations
 
 import base64
-import json
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -18,14 +15,19 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from yarl import URL
 
-from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway import http
 from gateway.dicom.certificate import certificate_expiry
 from gateway.kit.quantities import PositiveDuration
 from gateway.sectra.client import API_VERSION
-from gateway.sectra.failures import retry_after
 
 _MOST_JSON = 32 * 2**20
-_SURE = (500, 501, 503)  # the app itself says no: it has not taken the call
+_PEER = http.Peer(
+    "the vendor",
+    address="Check that the adapter's url leads to the app itself, not to a proxy's or login page.",
+    credentials="Check username, password and headers of the adapter.",
+    late="If it works long before it answers, raise the adapter's read_timeout and call_timeout.",
+    sure=frozenset((429, 500, 501, 503)),  # the app itself says no: it has not taken the call
+)
 
 
 class Options(BaseModel):
@@ -79,7 +81,8 @@ class Wire:
             sock_connect=options.connect_timeout,
             sock_read=options.read_timeout,
         )
-        with _translated(what, writes=method != "GET"):
+        doing, writes = f"dealing with {what}", method != "GET"
+        with http.translated(_PEER, doing, writes=writes):
             async with self._session.request(
                 method,
                 URL(options.url + path, encoded=True),
@@ -88,10 +91,11 @@ class Wire:
                 allow_redirects=False,
                 timeout=timeout,
             ) as response:
-                raw = await _read(response, what)
+                raw = await http.read_body(_PEER, response, doing, _MOST_JSON)
                 if not 200 <= response.status < 300:
-                    raise _refusal(response, what, self._heard(response.status, raw, body))
-        return _parse(raw, what, writes=method != "GET")
+                    detail = self._heard(response.status, raw, body)
+                    raise http.refusal(_PEER, response, doing, writes=writes, detail=detail)
+        return await http.parse_json(_PEER, raw, doing, writes=writes) if raw.strip() else None
 
     def _heard(self, status: int, raw: bytes, body: object) -> dict[str, Any]:
         """The app's own words, without what it may repeat of ours."""
@@ -106,82 +110,3 @@ class Wire:
 
     async def ask_certificate(self) -> datetime | None:
         return await certificate_expiry(self._options.url, self._options.connect_timeout)
-
-
-async def _read(response: aiohttp.ClientResponse, what: str) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > _MOST_JSON:
-            raise Permanent(
-                f"The vendor's answer to {what} is larger than {_MOST_JSON >> 20} MiB.",
-                "Nothing of that size belongs there; tell the vendor.",
-            )
-    return b"".join(parts)
-
-
-def _parse(raw: bytes, what: str, *, writes: bool) -> Any:
-    if not raw.strip():
-        return None
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
-        raise Retryable(
-            f"The vendor answered {what} with something that isn't JSON.",
-            "Check that the adapter's url leads to the app itself, not to a proxy's or login page.",
-            uncertain=writes,
-        ) from None
-
-
-@contextmanager
-def _translated(what: str, *, writes: bool) -> Iterator[None]:
-    try:
-        yield
-    except aiohttp.ClientSSLError:
-        raise NeedsHuman(
-            f"The vendor can't be trusted with {what}: its certificate was refused.",
-            "Install the vendor's certificate authority here, or have its certificate renewed.",
-        ) from None
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        raise Retryable(
-            f"The vendor can't be reached for {what}.",
-            "Check that its app runs, and the adapter's url, the name, port and firewall on the way there.",
-        ) from None
-    except TimeoutError:
-        raise Retryable(
-            f"The vendor gave no answer to {what} in time.",
-            "If it works long before it answers, raise the adapter's read_timeout and call_timeout.",
-            uncertain=writes,
-        ) from None
-    except aiohttp.InvalidURL:
-        raise NeedsHuman("The adapter's url is no usable address.", "Correct it.") from None
-    except aiohttp.ClientError:
-        raise Retryable(
-            f"The connection to the vendor broke during {what}.", "Check the way there.", uncertain=writes
-        ) from None
-
-
-def _refusal(response: aiohttp.ClientResponse, what: str, detail: Mapping[str, Any]) -> Failure:
-    status, writes = response.status, response.method != "GET"
-    told = f"The vendor answered {what} with {status}"
-    if 300 <= status < 400:
-        return NeedsHuman(
-            f"{told}: it points to another address.", "Configure the address that it uses.", detail=detail
-        )
-    if status in (401, 403):
-        return NeedsHuman(
-            f"{told}: it doesn't let us in.",
-            "Check username, password and headers of the adapter.",
-            detail=detail,
-        )
-    if status == 429 or status >= 500:
-        return Retryable(
-            f"{told}.",
-            "It is busy or broken; its own log says more.",
-            after=retry_after(response.headers.get("Retry-After")),
-            uncertain=writes and status != 429 and status not in _SURE,
-            detail=detail,
-        )
-    return Permanent(f"{told}: it refuses this.", "The vendor's log tells why.", detail=detail)

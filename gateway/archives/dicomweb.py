@@ -219,7 +219,7 @@ class DicomwebArchive:
                 if answer.status != 204:
                     await web.read_items(answer, self.peer.name, "checking it")
         except Failure as failure:
-            return Health(False, f"{failure.message}. {failure.advice}")
+            return Health(False, failure.sentences)
         return Health(
             True,
             f"the {self.peer.name} answers and lets us in",

@@ -159,7 +159,7 @@ class DimseArchive:
         try:
             await self._query(lambda watch: echo(self.peer, watch))
         except Failure as failure:
-            return Health(False, f"{failure.message}. {failure.advice}")
+            return Health(False, failure.sentences)
         return Health(True, f"the {self.peer.name} answers our C-ECHO")
 
     async def _query(self, work: Callable[[Watch], T]) -> T:

@@ -27,7 +27,7 @@ class Spool:
             self._make()
         except OSError as error:
             raise NeedsHuman(
-                f"The folder for files of jobs, {self._root}, can't be used: {error.strerror}.",
+                f"the folder for files of jobs, {self._root}, can't be used: {error.strerror}",
                 "Give data_dir a folder that the gateway's user may write to.",
             ) from None
 

@@ -71,7 +71,7 @@ async def check(listener: Listener) -> Health:
         async with _connected(listener):
             return Health(True, f"the {listener.name} takes connections")
     except Failure as failure:
-        return Health(False, f"{failure.message}. {failure.advice}")
+        return Health(False, failure.sentences)
 
 
 @asynccontextmanager

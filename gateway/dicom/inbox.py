@@ -24,7 +24,7 @@ class Inbox:
         headers = [_look_into(path) for path in self.files]
         if any(one.study_instance_uid != study_instance_uid for one in headers):
             raise NeedsHuman(
-                "The vendor returned a result for another study.",
+                "the vendor returned a result for another study",
                 "It isn't delivered. Find out at the vendor whose it is, then cancel or retry the job.",
             )
         kinds = Counter(one.modality or "unknown" for one in headers)
@@ -41,4 +41,4 @@ def _look_into(path: Path) -> Header:
     try:
         return check_whole(path)
     except (OSError, NotDicom):
-        raise Retryable("A result of the vendor can't be read.", "Have the vendor send it again.") from None
+        raise Retryable("a result of the vendor can't be read", "Have the vendor send it again.") from None

@@ -7,19 +7,16 @@ The sentences name the server as the configuration does, never an address: it ma
 from __future__ import annotations
 
 import base64
-import json
-import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import aiohttp
 
-from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unreachable
+from gateway import http
+from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
 from gateway.dicom.multipart import media_type_of
 
 ACCEPT_JSON: Final = "application/dicom+json"
@@ -27,7 +24,6 @@ ACCEPT_JSON: Final = "application/dicom+json"
 ACCEPT_DICOM: Final = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 READ_BUFFER: Final = 1024 * 1024
 
-_LONGEST_WAIT = 3600.0
 _LARGEST_JSON = 256 * 1024 * 1024
 _UID = re.compile(r"[0-9.]{1,64}")
 
@@ -89,89 +85,31 @@ def require_uid(uid: str) -> str:
     return uid
 
 
-@contextmanager
-def translated(peer: str, doing: str, *, writes: bool = False) -> Iterator[None]:
+def translated(peer: str, doing: str, *, writes: bool = False) -> AbstractContextManager[None]:
     """Turn what the HTTP client raises into our failures. `writes`: the call changes something over there."""
-    try:
-        yield
-    except aiohttp.ClientSSLError as error:
-        raise NeedsHuman(
-            f"the {peer} can't be trusted while {doing}: its certificate was refused",
-            "Install the hospital's certificate authority here, or renew the server's certificate.",
-        ) from error
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-        raise Unreachable(
-            f"the {peer} can't be reached while {doing}",
-            "Check that the server runs, and the name, port and firewall between it and this machine.",
-        ) from error
-    except TimeoutError as error:
-        raise Retryable(
-            f"the {peer} did not answer in time while {doing}",
-            "Check the load of the server and the network between it and this machine.",
-            uncertain=writes,
-        ) from error
-    except aiohttp.InvalidURL as error:
-        raise NeedsHuman(
-            f"the url of the {peer} is no usable address", "Correct its url in the configuration."
-        ) from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise Retryable(
-            f"the connection to the {peer} broke while {doing}",
-            "Check the network and any proxy between the server and this machine.",
-            uncertain=writes,
-        ) from error
+    return http.translated(_named(peer), doing, writes=writes)
 
 
 def refusal_of(response: aiohttp.ClientResponse, peer: str, doing: str, *, writes: bool = False) -> Failure:
     """What an unwelcome status means."""
-    status = response.status
-    if status in (401, 403):
-        return NeedsHuman(
-            f"the {peer} refused our credentials ({status}) while {doing}",
-            "Check its username and password, or its token, in the configuration, and that account's rights.",
-        )
-    where = f"the {peer} answered {status} while {doing}"
-    if status in (408, 425, 429) or status >= 500:
-        return Retryable(
-            where,
-            "The server is busy or broken; its own log says more.",
-            after=retry_after(response.headers.get("Retry-After")),
-            uncertain=writes and status not in (429, 503),
-        )
-    if 300 <= status < 400:
-        return NeedsHuman(
-            f"{where}: it points to another address",
-            "Configure the address that the server itself uses, without a redirect.",
-        )
-    if status < 300:
-        return Retryable(f"{where}, which means nothing here", "Check that the url is that of DICOMweb.")
-    return NeedsHuman(
-        f"{where}: it refuses the request",
-        "Check that its url in the configuration is that of DICOMweb; the server's own log says why.",
-    )
+    return http.refusal(_named(peer), response, doing, writes=writes)
 
 
 def nonsense(peer: str, doing: str, what: str) -> Retryable:
     """An answer that no DICOMweb server gives: a proxy's page, a server that is just starting."""
-    return Retryable(
-        f"the {peer} answered {what} while {doing}",
-        "Check that its url is that of DICOMweb, and what a proxy in between answers.",
+    return http.nonsense(_named(peer), doing, what)
+
+
+def _named(name: str) -> http.Peer:
+    return http.Peer(
+        f"the {name}",
+        address="Check that its url in the configuration is that of DICOMweb, and what a proxy in between"
+        " answers.",
+        credentials="Check its username and password, or its token, in the configuration, and that account's"
+        " rights.",
+        refusal="Check that its url in the configuration is that of DICOMweb; the server's own log says why.",
+        refused=NeedsHuman,
     )
-
-
-def retry_after(text: str | None) -> float | None:
-    """Seconds, or a date; nonsense is as good as nothing."""
-    if not text:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            at = parsedate_to_datetime(text)
-        except ValueError:
-            return None
-        seconds = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-    return min(max(seconds, 0.0), _LONGEST_WAIT) if math.isfinite(seconds) else None
 
 
 async def read_items(response: aiohttp.ClientResponse, peer: str, doing: str) -> list[Item]:
@@ -179,15 +117,9 @@ async def read_items(response: aiohttp.ClientResponse, peer: str, doing: str) ->
     kind = media_type_of(response.headers.get("Content-Type", ""))
     if kind not in (ACCEPT_JSON, "application/json"):
         raise nonsense(peer, doing, f"with {kind[:60] or 'no content type'} instead of DICOM JSON")
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > _LARGEST_JSON:
-            raise nonsense(peer, doing, "with more JSON than any study needs")
-    try:
-        items = json.loads(body) if body.strip() else []
-    except (ValueError, RecursionError) as error:
-        raise nonsense(peer, doing, "with JSON that can't be read") from error
+    asked = _named(peer)
+    body = await http.read_body(asked, response, doing, _LARGEST_JSON)
+    items = await http.parse_json(asked, body, doing) if body.strip() else []
     if isinstance(items, dict):
         items = [items]
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):

@@ -47,7 +47,7 @@ def choose_account(cluster: Path) -> Account:
     if os.geteuid() != 0:
         if owner is not None and owner.st_uid != os.geteuid():
             raise NeedsHuman(
-                f"The embedded database in {cluster} belongs to another user (number {owner.st_uid}).",
+                f"the embedded database in {cluster} belongs to another user (number {owner.st_uid})",
                 "Run the gateway as the user who made it, or give it a data_dir of its own.",
             )
         return Account(os.geteuid(), os.getegid())
@@ -58,7 +58,7 @@ def choose_account(cluster: Path) -> Account:
             entry = pwd.getpwnam(name)
             return Account(entry.pw_uid, entry.pw_gid)
     raise NeedsHuman(
-        f"The embedded database can't run as root, and this machine has no user {' or '.join(USERS)}.",
+        f"the embedded database can't run as root, and this machine has no user {' or '.join(USERS)}",
         f"Run the gateway as an ordinary user. {OTHER}",
     )
 
@@ -73,11 +73,11 @@ def find_programs(cluster: Path) -> Programs:
                 version = int(lines.readline().split()[-1])  # "# PostgreSQL 18"
             versions[version] = Programs(version, catalogue.parents[2])
     if not versions:
-        raise NeedsHuman("The programs of the embedded database aren't installed.", f"Run `uv sync`. {OTHER}")
+        raise NeedsHuman("the programs of the embedded database aren't installed", f"Run `uv sync`. {OTHER}")
     wanted = int((cluster / "PG_VERSION").read_text()) if cluster.exists() else max(versions)
     if wanted not in versions:
         raise NeedsHuman(
-            f"The embedded database in {cluster} was made by PostgreSQL {wanted}, which isn't installed.",
+            f"the embedded database in {cluster} was made by PostgreSQL {wanted}, which isn't installed",
             f"Install the release of the gateway that made it. {OTHER}",
         )
     return versions[wanted]

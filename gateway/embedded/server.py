@@ -74,7 +74,7 @@ async def start(data_dir: Path, *, fast: bool = False) -> Server:
     except OSError as error:
         await server.stop()
         raise NeedsHuman(
-            f"The folder for the embedded database, {home}, can't be used: {error.strerror or error}.",
+            f"the folder for the embedded database, {home}, can't be used: {error.strerror or error}",
             "Give data_dir a folder that the gateway's user may write to, on a disk with some room.",
         ) from error
     except BaseException:
@@ -98,7 +98,7 @@ def running_url(data_dir: Path) -> str | None:
         return None
     except PermissionError as error:
         raise NeedsHuman(
-            f"The embedded database in {home} belongs to another user.",
+            f"the embedded database in {home} belongs to another user",
             "Run this command as the user whom the gateway runs as.",
         ) from error
     try:
@@ -209,7 +209,7 @@ class Server:
                 await process.wait()
         if code != 0:
             raise NeedsHuman(
-                f"The embedded database could not be created in {self._home}: {self._last_words()}",
+                f"the embedded database could not be created in {self._home}: {self._last_words()}",
                 "Mend what it says, or set database_url to a PostgreSQL server.",
             )
         fresh.rename(self._cluster)
@@ -232,7 +232,7 @@ class Server:
         except TimeoutError:
             await _end(self._process)
             raise NeedsHuman(
-                f"The embedded database in {self._home} was not ready after {READY_WITHIN:.0f} s: "
+                f"the embedded database in {self._home} was not ready after {READY_WITHIN:.0f} s: "
                 f"{self._last_words()}",
                 "Look at the file server.log in that folder.",
             ) from None
@@ -250,7 +250,7 @@ class Server:
             except psycopg.OperationalError:  # not ready yet, or never
                 if process.returncode is not None:
                     raise NeedsHuman(
-                        f"The embedded database in {self._home} doesn't start: {self._last_words()}",
+                        f"the embedded database in {self._home} doesn't start: {self._last_words()}",
                         "Mend what it says, or set database_url to a PostgreSQL server.",
                     ) from None
                 await asyncio.sleep(0.02)
@@ -350,7 +350,7 @@ async def _lock(home: Path) -> int:
             return descriptor
     os.close(descriptor)
     raise NeedsHuman(
-        f"Another gateway is using the embedded database in {home}.",
+        f"another gateway is using the embedded database in {home}",
         "Stop it, or give this one a data_dir of its own.",
     )
 
@@ -369,7 +369,7 @@ async def _wait_until_gone(home: Path) -> None:
                     return
     except TimeoutError:
         raise NeedsHuman(
-            f"The PostgreSQL server of an earlier gateway in {home} hasn't ended in {GONE_WITHIN:.0f} s.",
+            f"the PostgreSQL server of an earlier gateway in {home} hasn't ended in {GONE_WITHIN:.0f} s",
             f"Find it with `fuser {home}/server` and end it.",
         ) from None
     finally:

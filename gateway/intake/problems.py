@@ -64,7 +64,7 @@ async def explain(
         return answer(error.status, _sentence(request, error), _kept(error))
     except Failure as failure:
         status = 503 if isinstance(failure, Retryable) else 409
-        return answer(status, f"{failure.message}. {failure.advice}".strip())
+        return answer(status, failure.sentences)
     except DatabaseLost as trouble:
         log.error("a request found no database", route=_route(request), error=type(trouble).__name__)
         return answer(503, "the database doesn't answer at the moment; nothing was accepted: ask again")

@@ -25,7 +25,7 @@ def migrate(url: str) -> tuple[str | None, str]:
             before = _revision(connection)
             if before is not None and before not in _known():
                 raise NeedsHuman(
-                    f"The database is at {before}, which this release doesn't know.",
+                    f"the database is at {before}, which this release doesn't know",
                     "A newer release has migrated it: run that one, or restore the backup from before.",
                 )
             config = _config()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -13,11 +12,10 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from gateway.contract import NeedsHuman, Permanent, Retryable
-from gateway.sectra.failures import refusal, translated
+from gateway import http
+from gateway.contract import NeedsHuman, Permanent
+from gateway.sectra.failures import peer_at, refusal
 from gateway.sectra.tokens import TokenSource
-
-_SLOW_TO_PARSE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +47,7 @@ class Caller:
     ) -> None:
         self.url = url.rstrip("/")
         self.host = _host_of(self.url)
+        self.peer = peer_at(self.host)
         self.limits = limits
         self._session = session
         self._token = token
@@ -80,7 +79,7 @@ class Caller:
             sent = {**self.headers, **(headers or {}), "Authorization": f"Bearer {token}"}
             if data is not None:
                 sent["Content-Type"] = "application/json"
-            with translated(self.host, doing, writes=writes):
+            with http.translated(self.peer, doing, writes=writes):
                 async with self._session.request(
                     method,
                     url,
@@ -112,29 +111,10 @@ class Caller:
 
     async def json_of(self, response: aiohttp.ClientResponse, doing: str) -> Any:
         body = await self.bytes_of(response, self.limits.json_bytes, doing)
-        try:
-            if len(body) > _SLOW_TO_PARSE:
-                return await asyncio.to_thread(json.loads, body)
-            return json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise Retryable(
-                f"Sectra ({self.host}) answered something that isn't JSON while {doing}.",
-                "Check that the callback address leads to the server itself, not to a proxy's or login page.",
-                uncertain=response.method != "GET",
-            ) from error
+        return await http.parse_json(self.peer, body, doing, writes=response.method != "GET")
 
     async def bytes_of(self, response: aiohttp.ClientResponse, limit: int, doing: str) -> bytes:
-        parts: list[bytes] = []
-        size = 0
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            if size > limit:
-                raise Permanent(
-                    f"Sectra ({self.host}) answered more than {limit >> 20} MiB while {doing}.",
-                    "Nothing of that size belongs there; look at the item in Sectra.",
-                )
-            parts.append(chunk)
-        return b"".join(parts)
+        return await http.read_body(self.peer, response, doing, limit)
 
     def _timeout(self, total: float | None) -> aiohttp.ClientTimeout:
         limits = self.limits
@@ -153,7 +133,7 @@ def _host_of(url: str) -> str:
         host = None
     if not host:
         raise NeedsHuman(
-            "The callback address of Sectra is no usable address.",
+            "the callback address of Sectra is no usable address",
             "Correct sectra.servers in the configuration, or the address that Sectra sends.",
         )
     return host
@@ -163,7 +143,5 @@ def segment(name: str | int) -> str:
     """A name as one step of a path, whatever is in it."""
     text = str(name)
     if text in ("", ".", ".."):
-        raise Permanent(
-            "Sectra named a slide or application that is no usable name.", "Look at it in Sectra."
-        )
+        raise Permanent("Sectra named a slide or application that is no usable name", "Look at it in Sectra.")
     return quote(text, safe="")

@@ -239,7 +239,7 @@ class SectraClient:
         if parse_version(info.api_version) < version:
             needed = ".".join(map(str, version))
             raise Permanent(
-                f"Sectra ({self._call.host}) speaks IA-API {info.api_version}; {doing} needs {needed}.",
+                f"Sectra ({self._call.host}) speaks IA-API {info.api_version}; {doing} needs {needed}",
                 "Upgrade the Sectra server, or choose an application that does without it.",
             )
 
@@ -259,7 +259,7 @@ class SectraClient:
     def _riddle(self, faults: list[str], doing: str, *, writes: bool = False) -> Retryable:
         said = "; ".join(faults[:3])
         return Retryable(
-            f"Sectra ({self._call.host}) answered in an unknown shape while {doing}: {said}.",
+            f"Sectra ({self._call.host}) answered in an unknown shape while {doing}: {said}",
             "Compare the server's IA-API version with the versions named in the manual.",
             uncertain=writes,
         )

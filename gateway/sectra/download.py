@@ -51,7 +51,7 @@ async def download_files(call: Caller, slide_id: str, folder: Path) -> list[Down
         return await _download(call, slide_id, folder)
     except OSError as error:
         raise Retryable(
-            f"The slide's files can't be written: {error.strerror or type(error).__name__}.",
+            f"the slide's files can't be written: {error.strerror or type(error).__name__}",
             "Free space on the disk that holds data_dir, and check its permissions.",
         ) from error
 

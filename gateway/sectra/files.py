@@ -108,9 +108,11 @@ async def read_events(call: Caller, slide_id: str, mark: Mark | None = None) -> 
                 path,
                 DOING,
                 headers=_wish(mark),
-                welcome=(200, 206, 416) if mark else (200,),
+                welcome=(200, 204, 206, 416) if mark else (200, 204),
                 total=call.limits.download,
             ) as response:
+                if response.status == 204:
+                    raise _none(call)
                 if response.content_type.startswith("multipart/") and not begun:
                     async for event in _parts(call, response):
                         yield event
@@ -144,7 +146,7 @@ async def _body(call: Caller, response: aiohttp.ClientResponse, begin: Begin) ->
         yield Chunk(data, end)
     if begin.size is not None and end != begin.size:
         raise Retryable(
-            f"Sectra ({call.host}) sent another number of bytes than it promised.", "Look at its log."
+            f"Sectra ({call.host}) sent another number of bytes than it promised", "Look at its log."
         )
 
 
@@ -170,11 +172,11 @@ async def _parts(call: Caller, response: aiohttp.ClientResponse) -> AsyncIterato
         parser.close()
     except Malformed as error:
         raise Retryable(
-            f"Sectra ({call.host}) did not end its answer as it must while {DOING}: {error}.",
+            f"Sectra ({call.host}) did not end its answer as it must while {DOING}: {error}",
             "A proxy may have cut it off; look at its log and Sectra's.",
         ) from error
     if not files:
-        raise Permanent(f"Sectra ({call.host}) has no files for this slide.", "Look at the slide in Sectra.")
+        raise _none(call)
 
 
 def _begin(call: Caller, response: aiohttp.ClientResponse, mark: Mark | None) -> Begin:
@@ -185,7 +187,7 @@ def _begin(call: Caller, response: aiohttp.ClientResponse, mark: Mark | None) ->
     size = None if encoded else response.content_length
     if size is None and "chunked" not in headers.get("Transfer-Encoding", "").lower():
         raise NeedsHuman(
-            f"Sectra ({call.host}) sends the slide's file without its length: a cut one would look whole.",
+            f"Sectra ({call.host}) sends the slide's file without its length: a cut one would look whole",
             "Look for a proxy in between that strips Content-Length.",
         )
     _check_size(call, size or 0)
@@ -222,7 +224,7 @@ def _mark(begin: Begin, at: int) -> Mark | None:
 def _check_size(call: Caller, size: int) -> None:
     if size > call.limits.slide_bytes:
         raise Permanent(
-            f"The slide's files are larger than the {call.limits.slide_bytes >> 20} MiB allowed.",
+            f"the slide's files are larger than the {call.limits.slide_bytes >> 20} MiB allowed",
             "Raise max_bytes of the application if such slides are wanted.",
         )
 
@@ -230,13 +232,17 @@ def _check_size(call: Caller, size: int) -> None:
 def _check_count(call: Caller, count: int) -> None:
     if count > call.limits.slide_files:
         raise Permanent(
-            f"The slide has more than {call.limits.slide_files} files.", "Look at the slide in Sectra."
+            f"the slide has more than {call.limits.slide_files} files", "Look at the slide in Sectra."
         )
+
+
+def _none(call: Caller) -> Permanent:
+    return Permanent(f"Sectra ({call.host}) has no files for this slide", "Look at the slide in Sectra.")
 
 
 def _changed(call: Caller) -> Retryable:
     return Retryable(
-        f"The file at Sectra ({call.host}) changed while it was downloaded.",
+        f"the file at Sectra ({call.host}) changed while it was downloaded",
         "It is downloaded from its beginning.",
     )
 

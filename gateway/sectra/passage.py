@@ -86,7 +86,7 @@ class Passage:
             except ValueError:
                 if response.status < 400:
                     raise Retryable(
-                        f"Sectra ({self._call.host}) answered something that isn't JSON while {doing}.",
+                        f"Sectra ({self._call.host}) answered something that isn't JSON while {doing}",
                         "Check that the callback address leads to the server itself.",
                         uncertain=method != "GET",
                     ) from None

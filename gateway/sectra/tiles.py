@@ -39,7 +39,7 @@ def level_for(info: ImageInfo, size: int) -> Level:
     """The smallest level whose longer edge has at least `size` pixels, else the slide itself."""
     if info.image_size is None or info.tile_size is None:
         raise Permanent(
-            "Sectra doesn't tell the size of the slide or its tiles.", "Look at the slide in Sectra."
+            "Sectra doesn't tell the size of the slide or its tiles", "Look at the slide in Sectra."
         )
     width, height = info.image_size.width, info.image_size.height
     top = (max(width, height) - 1).bit_length()
@@ -49,7 +49,7 @@ def level_for(info: ImageInfo, size: int) -> Level:
     halvings = top - number
     level = Level(number, -(-width >> halvings), -(-height >> halvings), info.tile_size)
     if level.columns * level.rows > _MOST_TILES:
-        raise Permanent("The slide's tiles are too small for its size.", "Look at the slide in Sectra.")
+        raise Permanent("the slide's tiles are too small for its size", "Look at the slide in Sectra.")
     return level
 
 
@@ -67,7 +67,7 @@ async def assemble(level: Level, tiles: dict[tuple[int, int], bytes], size: int)
     try:
         return await asyncio.to_thread(_paste, level, tiles, size)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise Permanent("Sectra sent a tile that is no picture.", "Look at the slide in Sectra.") from error
+        raise Permanent("Sectra sent a tile that is no picture", "Look at the slide in Sectra.") from error
 
 
 def _paste(level: Level, tiles: dict[tuple[int, int], bytes], size: int) -> bytes:

@@ -17,8 +17,9 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
+from gateway import http
 from gateway.contract import NeedsHuman, Retryable
-from gateway.sectra.failures import refusal, translated
+from gateway.sectra.failures import peer_at, refusal
 
 _ANSWER_LIMIT = 1 << 20
 
@@ -126,7 +127,7 @@ class ClientCredentials:
         host = self._url.host or ""
         doing = "asking for a token of our own"
         asked = time.monotonic()
-        with translated(host, doing):
+        with http.translated(peer_at(host), doing):
             async with self._session.post(
                 self._url,
                 data={"grant_type": "client_credentials"},
@@ -136,7 +137,7 @@ class ClientCredentials:
             ) as response:
                 if response.status in (400, 401, 403):
                     raise NeedsHuman(
-                        f"Sectra ({host}) answered {response.status} while {doing}.",
+                        f"Sectra ({host}) answered {response.status} while {doing}",
                         "Check username and password under sectra.servers, and that the user may act for the"
                         " application.",
                     )
@@ -158,7 +159,7 @@ def _read(body: bytes, host: str) -> tuple[str, float]:
         value, lives = None, 0.0
     if not isinstance(value, str) or not value or any(mark in value for mark in "\r\n\0"):
         raise Retryable(
-            f"Sectra ({host}) answered without a token while asking for a token of our own.",
+            f"Sectra ({host}) answered without a token while asking for a token of our own",
             "Check that the configured address is the IA-API of the server, not a login page.",
         )
     return value, lives

@@ -202,7 +202,7 @@ class CallsContract:
         told = "".join(traceback.format_exception(failure)) + failure.advice + repr(failure.detail)
         assert vendor.secret not in told
         assert STUDY not in failure.message + failure.advice
-        assert failure.message.endswith(".")
+        assert not failure.message.endswith(".")
         return failure
 
     async def go(self, adapter: Adapter, step: Step) -> object:
@@ -306,7 +306,7 @@ class AdapterContract(CallsContract):
         assert vendor.complete == [STUDY]
 
     async def test_trouble_in_the_archive_stays_what_it_is(self, vendor: Vendor, adapter: Adapter) -> None:
-        trouble = Retryable("The archive is away.", after=42)
+        trouble = Retryable("the archive is away", after=42)
         study = GivenStudy(breaks_with=trouble)
         assert await self.failing(vendor, adapter.submit(ORDER, study)) is trouble
         assert vendor.complete == []

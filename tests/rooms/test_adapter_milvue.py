@@ -145,12 +145,12 @@ async def test_done_by_status_may_still_be_running_by_results(
         (said(status="forbidden"), NeedsHuman, "contract"),
         (said(403, status="forbidden"), NeedsHuman, "contract"),
         (parts(json_part(status="forbidden")), NeedsHuman, "contract"),
-        (said(403, message="bad token"), NeedsHuman, "token"),
+        (said(403, message="bad token"), NeedsHuman, "credentials"),
         (said(status="error", message="no bone"), Permanent, "analyse"),
         (said(500, message="Error formatting study"), Permanent, "render"),
         (parts(json_part(message="Error formatting study")), Permanent, "render"),
-        (said(422, message="output_format"), Permanent, "not valid"),
-        (said(500, status="error", message="database"), Retryable, "moment"),
+        (said(422, message="output_format"), Permanent, "refuses the request"),
+        (said(500, status="error", message="database"), Retryable, "answered 500"),
         (said(429, message="quota"), Retryable, "quota"),
         (said(status="done"), Retryable, "gives none"),
         (said(status="?"), Retryable, "known"),
@@ -505,7 +505,7 @@ async def test_a_certificate_is_watched_and_has_to_be_trusted(
     try:
         async with aiohttp.ClientSession() as session:
             adapter = vendor.adapter(session, tmp_path)
-            with pytest.raises(NeedsHuman, match="certificate isn't trusted"):
+            with pytest.raises(NeedsHuman, match="certificate was refused"):
                 await adapter.submit(ORDER, GivenStudy())
             assert not (await adapter.check()).ok
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "tls.pem"))

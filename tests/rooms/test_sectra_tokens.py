@@ -134,7 +134,7 @@ async def test_a_server_that_refuses_every_token_is_not_asked_for_ever(
     app = web.Application()
     app.router.add_get("/slides/s/info", refuse)
     async with TestServer(app) as server:
-        with pytest.raises(NeedsHuman, match="the token is refused"):
+        with pytest.raises(NeedsHuman, match="refused our credentials"):
             await client_of(session, str(server.make_url("/")), own).slide_info("s")
         assert (refused, issuer.given) == (2, 2)
         with pytest.raises(NeedsHuman):

@@ -1,0 +1,145 @@
+"""Every way in which a call by HTTP fails, as one of our failures.
+
+Who is called, and what a person can do about it, are the caller's words; which failure it is, is decided
+here for all. No exception of a library, no address and nothing of an answer gets into a failure or its
+causes: they may hold a credential or a patient's name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+
+from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unreachable
+
+_LONGEST_WAIT = 3600.0
+_SLOW_TO_PARSE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Whom we call: how a sentence names it, and the advice that goes with each of its failures.
+
+    `refused`: the failure when it understands us and says no. `sure`: by these it also says that it has done
+    nothing of what was asked."""
+
+    name: str
+    address: str  # advice when its address is no usable one, or something else answers there
+    credentials: str
+    refusal: str = "Its own log says why."
+    refused: type[Failure] = Permanent
+    reach: str = "Check that the server runs, and the name, port and firewall between it and this machine."
+    late: str = "Check the load of the server and the network between it and this machine."
+    trust: str = "Install the authority of its certificate here, or have the certificate renewed."
+    busy: str = "It is busy or broken; its own log says more."
+    sure: frozenset[int] = field(default=frozenset((429, 503)))
+
+
+@contextmanager
+def translated(peer: Peer, doing: str, *, writes: bool = False) -> Iterator[None]:
+    """Turn what the HTTP client raises into our failures. `writes`: the call changes something over there."""
+    try:
+        yield
+    except aiohttp.ClientSSLError:  # the certificate errors too
+        raise NeedsHuman(
+            f"{peer.name} can't be trusted while {doing}: its certificate was refused", peer.trust
+        ) from None
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise Unreachable(f"{peer.name} can't be reached while {doing}", peer.reach) from None
+    except TimeoutError:
+        raise Retryable(
+            f"{peer.name} did not answer in time while {doing}", peer.late, uncertain=writes
+        ) from None
+    except aiohttp.InvalidURL:
+        raise NeedsHuman(f"the url of {peer.name} is no usable address", peer.address) from None
+    except (aiohttp.ClientError, OSError):
+        raise Retryable(
+            f"the connection to {peer.name} broke while {doing}",
+            "Check the network and any proxy between the server and this machine.",
+            uncertain=writes,
+        ) from None
+
+
+def refusal(
+    peer: Peer,
+    response: aiohttp.ClientResponse,
+    doing: str,
+    *,
+    writes: bool = False,
+    detail: Mapping[str, Any] | None = None,
+) -> Failure:
+    """What an unwelcome status means."""
+    status = response.status
+    where = f"{peer.name} answered {status} while {doing}"
+    if status in (401, 403, 407):
+        refused = f"{peer.name} refused our credentials ({status}) while {doing}"
+        return NeedsHuman(refused, peer.credentials, detail=detail)
+    if status in (408, 425, 429) or status >= 500:
+        return Retryable(
+            where,
+            peer.busy,
+            after=retry_after(response.headers.get("Retry-After")),
+            uncertain=writes and status not in peer.sure,
+            detail=detail,
+        )
+    if 300 <= status < 400:
+        return NeedsHuman(
+            f"{where}: it points to another address",
+            "Configure the address that the server itself uses, without a redirect.",
+            detail=detail,
+        )
+    if status < 300:
+        return Retryable(f"{where}, which means nothing here", peer.address, uncertain=writes, detail=detail)
+    return peer.refused(f"{where}: it refuses the request", peer.refusal, detail=detail)
+
+
+def nonsense(peer: Peer, doing: str, what: str, *, writes: bool = False) -> Retryable:
+    """An answer that no such server gives: a proxy's page, a server that is just starting."""
+    return Retryable(f"{peer.name} answered {what} while {doing}", peer.address, uncertain=writes)
+
+
+def retry_after(text: str | None) -> float | None:
+    """Seconds, or a date; nonsense is as good as nothing."""
+    if not text:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            at = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        seconds = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), _LONGEST_WAIT) if math.isfinite(seconds) else None
+
+
+async def read_body(peer: Peer, response: aiohttp.ClientResponse, doing: str, most: int) -> bytes:
+    """The whole answer, if it isn't larger than any sensible one."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_any():
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise peer.refused(
+                f"{peer.name} answered with more than {most / (1 << 20):g} MiB while {doing}",
+                "Nothing of that size belongs there: its makers should know.",
+            )
+    return b"".join(parts)
+
+
+async def parse_json(peer: Peer, body: bytes, doing: str, *, writes: bool = False) -> Any:
+    """A large one is read in a thread, so that others don't wait for it."""
+    try:
+        return await asyncio.to_thread(json.loads, body) if len(body) > _SLOW_TO_PARSE else json.loads(body)
+    except (ValueError, RecursionError):
+        raise nonsense(peer, doing, "with something that isn't JSON", writes=writes) from None
