@@ -1,16 +1,62 @@
-"""What every archive can be asked, whichever way it speaks."""
+"""What every archive can be asked, whichever way it speaks, and what its answers are."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from gateway.archives.dicomweb import InstanceRef, Retrieval, StudyMatch
-from gateway.contract import Health
+from gateway.contract import Health, Instance, Permanent
+
+
+@dataclass(frozen=True, slots=True)
+class StudyMatch:
+    archive: str
+    study_instance_uid: str
+    accession_number: str | None = None
+    patient_id: str | None = None
+    study_id: str | None = None
+    modalities: tuple[str, ...] = ()
+    series_count: int | None = None
+    instance_count: int | None = None
+    availability: str | None = None  # ONLINE, NEARLINE, OFFLINE, UNAVAILABLE; None: not told
+    retrieve_ae: str | None = None
+
+    def __repr__(self) -> str:
+        return f"StudyMatch({self.archive})"
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceRef:
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str | None
+    modality: str | None
+    # What else was asked for, by keyword; may be a patient's. Empty values aren't there.
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False, hash=False)
+
+
+class Retrieval:
+    """A study on its way: walk it once. Left before its end, it is closed by `aclose` (see
+    contextlib.aclosing). Who asked for instances counts what comes."""
+
+    def __init__(self, instances: AsyncGenerator[Instance, None]) -> None:
+        self._instances = instances
+
+    async def __aiter__(self) -> AsyncIterator[Instance]:
+        async with aclosing(self._instances):
+            async for instance in self._instances:
+                yield instance
+
+    async def aclose(self) -> None:
+        await self._instances.aclose()
 
 
 class Archive(Protocol):
+    """`spool`: a folder of the job, for archives whose instances come as files."""
+
     @property
     def name(self) -> str: ...
 
@@ -28,8 +74,32 @@ class Archive(Protocol):
 
     def retrieve(
         self, study_instance_uid: str, expected: Collection[str] | None = None, spool: Path | None = None
-    ) -> Retrieval:
-        """`spool`: a folder of the job, for archives whose instances come as files."""
-        ...
+    ) -> Retrieval: ...
+
+    def retrieve_instance(
+        self,
+        study_instance_uid: str,
+        series_instance_uid: str,
+        sop_instance_uid: str,
+        spool: Path | None = None,
+    ) -> Retrieval: ...
 
     async def check(self) -> Health: ...
+
+
+def asked_of(
+    study_instance_uid: str | None, accession_number: str | None, patient_id: str | None
+) -> dict[str, str]:
+    """What an archive is asked for, by keyword."""
+    asked = {
+        "StudyInstanceUID": study_instance_uid,
+        "AccessionNumber": accession_number,
+        "PatientID": patient_id,
+    }
+    known = {keyword: value for keyword, value in asked.items() if value}
+    if not known:
+        raise Permanent(
+            "nothing was said that a study can be looked for with",
+            "Name the study UID, or the accession number.",
+        )
+    return known

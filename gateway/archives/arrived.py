@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pydicom
 
-from gateway.archives.dicomweb import InstanceRef, Retrieval, StudyMatch
+from gateway.archives.archive import InstanceRef, Retrieval, StudyMatch
 from gateway.archives.files import FileInstance, open_instance, read_file_header
 from gateway.archives.queries import text_of, texts_of
 from gateway.contract import Health, NeedsHuman
@@ -63,7 +63,16 @@ class ArrivedStudies:
         expected: Collection[str] | None = None,
         spool: Path | None = None,  # noqa: ARG002 it lies on the disk already
     ) -> Retrieval:
-        return Retrieval(self._walk(study_instance_uid, expected), expected)
+        return Retrieval(self._walk(study_instance_uid, expected))
+
+    def retrieve_instance(
+        self,
+        study_instance_uid: str,
+        series_instance_uid: str,  # noqa: ARG002 files are known by their instance
+        sop_instance_uid: str,
+        spool: Path | None = None,
+    ) -> Retrieval:
+        return self.retrieve(study_instance_uid, {sop_instance_uid}, spool)
 
     async def check(self) -> Health:
         return Health(True, "what was sent to us lies on our own disk")

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gateway.archives.dicomweb import InstanceRef
+from gateway.archives.archive import InstanceRef
 from gateway.settings.sections import Choose
 
 # What is made of images, not an image: sent along, a vendor would get its own results back.

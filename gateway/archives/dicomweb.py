@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
 from pydicom.datadict import tag_for_keyword
 
-from gateway.contract import Failure, Health, Instance, NeedsHuman, Permanent
+from gateway.archives.archive import InstanceRef, Retrieval, StudyMatch, asked_of
+from gateway.contract import Failure, Health, NeedsHuman
 from gateway.dicom import web
 from gateway.dicom.certificate import certificate_expiry
 from gateway.dicom.stream import StreamedInstance, instances_of
@@ -21,62 +22,6 @@ _INSTANCE_FIELDS = "00080016,00080018,00080060,0020000D,0020000E"
 _LISTING = "listing the instances of a study"
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class StudyMatch:
-    archive: str
-    study_instance_uid: str
-    accession_number: str | None = None
-    patient_id: str | None = None
-    study_id: str | None = None
-    modalities: tuple[str, ...] = ()
-    series_count: int | None = None
-    instance_count: int | None = None
-    availability: str | None = None  # ONLINE, NEARLINE, OFFLINE, UNAVAILABLE; None: not told
-    retrieve_ae: str | None = None
-
-    def __repr__(self) -> str:
-        return f"StudyMatch({self.archive})"
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceRef:
-    series_instance_uid: str
-    sop_instance_uid: str
-    sop_class_uid: str | None
-    modality: str | None
-    # What else was asked for, by keyword; may be a patient's. Empty values aren't there.
-    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False, hash=False)
-
-
-class Retrieval:
-    """A study on its way: walk it once. What came and what should have come is known when the walk ends.
-
-    Left before its end, it is closed by `aclose` (see contextlib.aclosing).
-    """
-
-    def __init__(self, instances: AsyncGenerator[Instance, None], expected: Collection[str] | None) -> None:
-        self._instances = instances
-        self._expected = expected
-        self._seen: set[str] = set()
-
-    async def __aiter__(self) -> AsyncIterator[Instance]:
-        async with aclosing(self._instances):
-            async for instance in self._instances:
-                self._seen.add(instance.header.sop_instance_uid)
-                yield instance
-
-    async def aclose(self) -> None:
-        await self._instances.aclose()
-
-    @property
-    def missing(self) -> frozenset[str]:
-        return frozenset(self._expected or ()) - self._seen
-
-    @property
-    def extra(self) -> frozenset[str]:
-        return frozenset() if self._expected is None else frozenset(self._seen.difference(self._expected))
 
 
 class DicomwebArchive:
@@ -102,20 +47,8 @@ class DicomwebArchive:
         accession_number: str | None = None,
         patient_id: str | None = None,
     ) -> list[StudyMatch]:
-        asked = {
-            tag: value
-            for tag, value in (
-                ("0020000D", study_instance_uid),
-                ("00080050", accession_number),
-                ("00100020", patient_id),
-            )
-            if value
-        }
-        if not asked:
-            raise Permanent(
-                "nothing was said that a study can be looked for with",
-                "Name the study UID, or the accession number.",
-            )
+        keywords = asked_of(study_instance_uid, accession_number, patient_id)
+        asked = {tag: keywords[keyword] for tag, keyword in _tags_of(keywords).items()}
         items = await self._query("studies", {**asked, "includefield": _STUDY_FIELDS}, "looking for a study")
         return [self._match_of(item) for item in items if _answers(item, asked)]
 
@@ -191,20 +124,23 @@ class DicomwebArchive:
     def retrieve(
         self,
         study_instance_uid: str,
-        expected: Collection[str] | None = None,
+        expected: Collection[str] | None = None,  # noqa: ARG002 who asked passes over the rest
         spool: Path | None = None,  # noqa: ARG002 it streams straight through
     ) -> Retrieval:
         """The whole study; an archive that doesn't have it gives no instances."""
         path = f"studies/{web.require_uid(study_instance_uid)}"
-        return Retrieval(self._retrieve(path, study_instance_uid), expected)
+        return Retrieval(self._retrieve(path, study_instance_uid))
 
     def retrieve_instance(
-        self, study_instance_uid: str, series_instance_uid: str, sop_instance_uid: str
+        self,
+        study_instance_uid: str,
+        series_instance_uid: str,
+        sop_instance_uid: str,
+        spool: Path | None = None,  # noqa: ARG002
     ) -> Retrieval:
-        """One instance, for a local copy that lacks it."""
         study, series, sop = map(web.require_uid, (study_instance_uid, series_instance_uid, sop_instance_uid))
         path = f"studies/{study}/series/{series}/instances/{sop}"
-        return Retrieval(self._retrieve(path, study_instance_uid), {sop_instance_uid})
+        return Retrieval(self._retrieve(path, study_instance_uid))
 
     async def check(self) -> Health:
         try:

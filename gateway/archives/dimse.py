@@ -22,11 +22,11 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,
 )
 
+from gateway.archives.archive import InstanceRef, Retrieval, StudyMatch, asked_of
 from gateway.archives.awaited import Awaited, Expectation, file_of
-from gateway.archives.dicomweb import InstanceRef, Retrieval, StudyMatch
 from gateway.archives.files import FileInstance, open_instance
 from gateway.archives.queries import FINDING, LISTING, STUDY_KEYS, find, identifier, list_study, match_of
-from gateway.contract import Failure, Health, NeedsHuman, Permanent, Retryable
+from gateway.contract import Failure, Health, NeedsHuman, Retryable
 from gateway.dicom.arrival import MISMATCH, Arrival, Reply, Staging, Watch
 from gateway.dicom.association import PENDING, DimsePeer, associated, context, echo, exchange, failure_of
 from gateway.dicom.web import require_uid
@@ -106,20 +106,7 @@ class DimseArchive:
         accession_number: str | None = None,
         patient_id: str | None = None,
     ) -> list[StudyMatch]:
-        asked = {
-            keyword: value
-            for keyword, value in (
-                ("StudyInstanceUID", study_instance_uid),
-                ("AccessionNumber", accession_number),
-                ("PatientID", patient_id),
-            )
-            if value
-        }
-        if not asked:
-            raise Permanent(
-                "nothing was said that a study can be looked for with",
-                "Name the study UID, or the accession number.",
-            )
+        asked = asked_of(study_instance_uid, accession_number, patient_id)
         keys = identifier("STUDY", **(dict.fromkeys(STUDY_KEYS, "") | asked))
 
         def work(watch: Watch) -> list[StudyMatch]:
@@ -153,7 +140,16 @@ class DimseArchive:
         if spool is None:
             raise ValueError("instances that come by DIMSE need a folder")
         require_uid(study_instance_uid)
-        return Retrieval(self._retrieve(study_instance_uid, expected, spool), expected)
+        return Retrieval(self._retrieve(study_instance_uid, expected, spool))
+
+    def retrieve_instance(
+        self,
+        study_instance_uid: str,
+        series_instance_uid: str,  # noqa: ARG002 it is listed with the instance
+        sop_instance_uid: str,
+        spool: Path | None = None,
+    ) -> Retrieval:
+        return self.retrieve(study_instance_uid, {sop_instance_uid}, spool)
 
     async def check(self) -> Health:
         try:

@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from gateway.archives.archive import Archive
+from gateway.archives.archive import Archive, InstanceRef, StudyMatch
 from gateway.archives.breaker import Breaker
 from gateway.archives.choice import attributes_for, choose_instances, made_by
-from gateway.archives.dicomweb import InstanceRef, StudyMatch
 from gateway.archives.terms import Pulls, Terms
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unsuitable
 from gateway.settings.sections import Choose

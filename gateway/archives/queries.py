@@ -11,7 +11,7 @@ from pydicom.multival import MultiValue
 from pydicom.valuerep import PersonName
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
-from gateway.archives.dicomweb import InstanceRef, StudyMatch
+from gateway.archives.archive import InstanceRef, StudyMatch
 from gateway.contract import Permanent, Retryable
 from gateway.dicom.association import PENDING, DimsePeer, failure_of
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pydicom
 from pydicom.dataset import FileDataset
 
-from gateway.archives.archive import Archive
-from gateway.archives.dicomweb import DicomwebArchive, Retrieval
+from gateway.archives.archive import Retrieval
 from gateway.archives.lookup import Lookup
 from gateway.contract import NeedsHuman
 from gateway.delivery.objects import Source
@@ -91,15 +90,10 @@ class Originals:
         raise _gone(job)
 
     def _retrieve(self, job: Job, record: InstanceRecord, folder: Path) -> Retrieval:
-        return _retrieve_from(
-            self._lookup.archive(job.archive or ""), job.study_instance_uid or "", record, folder
+        archive = self._lookup.archive(job.archive or "")
+        return archive.retrieve_instance(
+            job.study_instance_uid or "", record.series_instance_uid, record.sop_instance_uid, folder
         )
-
-
-def _retrieve_from(archive: Archive, study: str, record: InstanceRecord, folder: Path) -> Retrieval:
-    if isinstance(archive, DicomwebArchive):
-        return archive.retrieve_instance(study, record.series_instance_uid, record.sop_instance_uid)
-    return archive.retrieve(study, {record.sop_instance_uid}, folder)
 
 
 def _gone(job: Job) -> NeedsHuman:

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from gateway.archives.archive import InstanceRef
 from gateway.archives.choice import choose_instances, made_by
-from gateway.archives.dicomweb import InstanceRef
 from gateway.settings.load import load
 from gateway.settings.rules import TagRule
 from gateway.settings.sections import Choose
