@@ -76,6 +76,7 @@ from gateway.settings.sections import DicomwebArchive as DicomwebSettings
 from gateway.settings.sections import DimseArchive as DimseSettings
 from gateway.settings.tree import Misconfigured
 from gateway.watch.metrics import JobMetrics
+from gateway.work.changes import Changes
 from gateway.work.housekeeping import Housekeeping
 from gateway.work.steps import JobSteps
 from gateway.work.vendors import Vendors
@@ -205,7 +206,9 @@ async def build(settings: Settings, url: str, pace: Pace | None = None) -> Async
                 destinations[name] = reports[name] = IntoRis(name, place, settings, originals, spool)
         steps = JobSteps(settings, store, lookup, vendors, status, Dispatch(store, destinations), spool)
         engine = Engine(store, url, steps, vendors.capacities, pace, JobMetrics())
-        sectra_door = sectra.SectraDoor(settings, store, servers, status, writer, steps.slide_way)
+        sectra_door = sectra.SectraDoor(
+            settings, store, servers, status, writer, Changes(store, vendors, spool)
+        )
         stack.push_async_callback(sectra_door.close)
         vendor_door = VendorDoor(settings, store, vendors, status, writer)
         stack.push_async_callback(vendor_door.close)

@@ -15,7 +15,7 @@ from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
 from gateway.jobs.store import DatabaseError
 from gateway.run import build
 from gateway.settings.sections import Application, Settings
-from gateway.work.steps import URGENT
+from gateway.work.study_way import URGENT
 
 
 def explain(config: Path | None, name: str, study: str, as_json: bool) -> int:

@@ -40,12 +40,12 @@ from gateway.sectra.results import PatchResult, StoredResult
 from gateway.sectra.servers import SectraServers
 from gateway.sectra.wire import BadMessage
 from gateway.settings.sections import Application, Settings, TaggedPolygonInput
-from gateway.work.slide_way import SlideWay
+from gateway.work.changes import Changes
 
 log = structlog.get_logger(__name__)
 
 VERSION_HEADERS = {"X-Sectra-ApiVersion": API_VERSION, "X-Sectra-SoftwareVersion": __version__}
-_USER_WAITS = 2.5  # seconds that the user's click may cost beyond our own commit
+_CLICK_MAY_COST = 2.5  # seconds, beyond our own commit
 _TEMPLATES = {"whole_slide": "wholeSlide", "multi_area": "multiArea"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -59,14 +59,14 @@ class SectraDoor:
         servers: SectraServers,
         status: SlideStatus,
         writer: SlideWriter,
-        slide_way: SlideWay,
+        changes: Changes,
     ) -> None:
         self._settings = settings
         self._store = store
         self._servers = servers
         self._status = status
         self._writer = writer
-        self._slide_way = slide_way
+        self._changes = changes
         self._networks = [ipaddress.ip_network(one) for one in settings.sectra.allowed_networks]
         self._late: set[asyncio.Task[StoredResult | None]] = set()
         secret = settings.sectra.secret_path
@@ -181,7 +181,7 @@ class SectraDoor:
         task.add_done_callback(self._late.discard)
         try:
             # Shielded: a result that is on its way to Sectra is better waited for than sent twice.
-            return await asyncio.wait_for(asyncio.shield(task), _USER_WAITS)
+            return await asyncio.wait_for(asyncio.shield(task), _CLICK_MAY_COST)
         except TimeoutError:
             task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             log.warning("acknowledged with a temporary result: Sectra is slow", job=str(job.id))
@@ -199,7 +199,7 @@ class SectraDoor:
         callback = call.callback_info
         client = self._servers.client(server, callback.url, name, callback.token.get_secret_value())
         try:
-            async with asyncio.timeout(_USER_WAITS):
+            async with asyncio.timeout(_CLICK_MAY_COST):
                 stored = await self._writer.change(client, server, name, changed)
                 return stored.to_wire()
         except (Failure, TimeoutError) as trouble:
@@ -215,7 +215,7 @@ class SectraDoor:
             "callback_url": call.callback_info.url,
             "callback_token": call.callback_info.token.get_secret_value(),
         }
-        answer = await self._slide_way.tell_change(
+        answer = await self._changes.tell(
             application.adapter,
             ChangedResult(self._server(call), name, call.slide_id, changed.id),
             Modification(call.action, changed.to_wire()),

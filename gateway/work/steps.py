@@ -4,47 +4,57 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import structlog
 
-from gateway.archives.arrived import arrived_name
-from gateway.archives.lookup import Lookup, NotYet, Wanted
+from gateway.archives.lookup import Lookup
 from gateway.archives.spool import Spool
 from gateway.contract import (
     Adapter,
     Failure,
     Finished,
     NeedsHuman,
-    Order,
     Pending,
-    Permanent,
     Retryable,
-    Ticket,
     Unsuitable,
 )
 from gateway.delivery.dispatch import Dispatch
+from gateway.delivery.result_objects import application_of
 from gateway.delivery.slide_status import SlideStatus
 from gateway.jobs.outcomes import Advance, Outcome, Rest, Wait
-from gateway.jobs.records import InstanceRecord, Job, Origin
+from gateway.jobs.records import Job, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application, Retry, Settings
 from gateway.work import results
-from gateway.work.orders import order_of, ticket_from_json, ticket_to_json, with_heard
-from gateway.work.shipment import Shipment
+from gateway.work.orders import ticket_to_json
 from gateway.work.slide_way import SlideWay
+from gateway.work.study_way import StudyWay
 from gateway.work.suitability import check_slide
 from gateway.work.vendors import Vendors
 
 log = structlog.get_logger(__name__)
 
-URGENT = 9  # doesn't wait for an archive's hours
 _DISK_PAUSE = 30.0
 _DISK_FULL = "waiting: the disk of data_dir is nearly full"
 _MAKE_ROOM = "Make room there; the job then goes on by itself."
 IGNORED = "ignored"  # a notification outside of what the application accepts
+
+
+class Way(Protocol):
+    """How jobs of one kind of vendor are done: those that are sent a study, those that work on the slide."""
+
+    async def locate(self, job: Job, application: Application) -> Outcome: ...
+
+    async def submit(self, job: Job, application: Application, adapter: Adapter) -> Outcome: ...
+
+    async def poll(self, job: Job, adapter: Adapter) -> Pending | Finished: ...
+
+    async def tell_progress(self, job: Job, answer: Pending) -> None: ...
+
+    async def cancel(self, job: Job, adapter: Adapter) -> None: ...
 
 
 class JobSteps:
@@ -60,12 +70,12 @@ class JobSteps:
     ) -> None:
         self._settings = settings
         self._store = store
-        self._lookup = lookup
         self._vendors = vendors
         self._status = status
         self._dispatch = dispatch
         self._spool = spool
-        self.slide_way = SlideWay(settings, store, vendors, status, spool)
+        self._study_way = StudyWay(store, lookup, status, spool)
+        self._slide_way = SlideWay(store, vendors, status)
         self._steps: dict[State, Callable[[Job], Awaitable[Outcome]]] = {
             State.RECEIVED: self._begin,
             State.LOCATING: self._locate,
@@ -95,19 +105,13 @@ class JobSteps:
         return "" if department is None else department.contact
 
     def _application(self, job: Job) -> Application:
-        found = self._settings.application(job.application)
-        if found is None:
-            raise NeedsHuman(
-                f"the application {job.application} is no longer configured",
-                "Put it back into its department, then resume the job; or cancel the job.",
-            )
-        return found[1]
+        return application_of(self._settings, job)
 
     def _adapter(self, job: Job) -> Adapter:
         return self._vendors.make(job.adapter, self._spool.folder(job.id))
 
-    def _calls_back(self, job: Job) -> bool:
-        return not self._vendors.kind(job.adapter).needs_study
+    def _way(self, job: Job) -> Way:
+        return self._study_way if self._vendors.kind(job.adapter).needs_study else self._slide_way
 
     # -- received, locating ---------------------------------------------------------------------------
 
@@ -117,63 +121,7 @@ class JobSteps:
 
     async def _locate(self, job: Job) -> Outcome:
         application = self._application(job)
-        job = await self._read_slide(job, application)
-        if self._calls_back(job):
-            return self.slide_way.locate(job, application)
-        if job.study_instance_uid is None and job.accession_number is None:
-            raise Permanent(
-                "the slide names neither a study nor an accession number",
-                "Complete the slide's request in Sectra, then ask again.",
-            )
-        wanted = Wanted(
-            job.study_instance_uid,
-            job.accession_number,
-            job.patient_id,
-            application.accept.modalities,
-            application.choose,
-            urgent=job.priority >= URGENT,
-        )
-        try:
-            names = application.archives
-            if job.origin is Origin.SENT:
-                names = [arrived_name(job.application), *names]
-            found = await self._lookup.find(names, wanted, self._store.results_among)
-        except NotYet as wait:
-            what = f"waiting until {wait.at:%Y-%m-%d %H:%M:%S}: {wait.why}"
-            return Wait(at=wait.at, what=what, detail={"archives": list(wait.remarks)})
-        if job.origin is Origin.NOTIFICATION and job.promised != found.listed:
-            self._lookup.give_back(found)
-            return Wait(
-                after=application.settle,
-                what=f"waiting {application.settle:g} s for the study to be complete",
-                detail={"instances": found.listed},
-                values={"promised": found.listed},
-            )
-        found.check()
-        await self._store.promise(
-            job,
-            [
-                InstanceRecord(one.sop_instance_uid, one.series_instance_uid, one.sop_class_uid)
-                for one in found.instances
-            ],
-        )
-        return Advance(
-            State.SUBMITTING,
-            f"found in {found.archive}",
-            {
-                "instances": len(found.instances),
-                "left_out": sum(found.left_out.values()),
-                "left_out_because": dict(found.left_out),
-                "archives": list(found.remarks),
-            },
-            {
-                "archive": found.archive,
-                "study_instance_uid": found.study.study_instance_uid,
-                "accession_number": job.accession_number or found.study.accession_number,
-                "patient_id": job.patient_id or found.study.patient_id,
-                "promised": len(found.instances),
-            },
-        )
+        return await self._way(job).locate(await self._read_slide(job, application), application)
 
     async def _read_slide(self, job: Job, application: Application) -> Job:
         """Which study the slide belongs to, asked of Sectra once."""
@@ -206,66 +154,7 @@ class JobSteps:
             return Wait(
                 after=_DISK_PAUSE, what=None if said else _DISK_FULL, values={**full, "at_vendor": False}
             )
-        adapter = self._adapter(job)
-        if self._calls_back(job):
-            return await self.slide_way.submit(job, application, adapter)
-        order = order_of(job)
-        opening = self._lookup.opens_at(job.archive or "", urgent=job.priority >= URGENT)
-        if opening is not None and not job.submit_began:  # it has waited for its place at the vendor till now
-            what = f"waiting until {opening:%Y-%m-%d %H:%M}: outside of the hours of {job.archive}"
-            return Wait(at=opening, what=what, values={"at_vendor": False})
-        ticket = await self._find_at_vendor(job, adapter, order) if job.submit_began else None
-        if ticket is None:
-            await self._status.show_progress(job, "sending", 0.0)
-            job = await self._store.keep(job, "sending to the vendor", submit_began=True, sent=0)
-            chosen = {one.sop_instance_uid: one for one in await self._store.instances_of(job.id)}
-            shipment = Shipment(
-                self._lookup.archive(job.archive or ""),
-                order.study_instance_uid,
-                chosen,
-                application.accept.max_bytes,
-                lambda sent: self._store.record_sent(job, sent),
-                self._spool.folder(job.id),
-            )
-            ticket = await adapter.submit(order, shipment)
-        sent, acknowledged = await self._store.record_acknowledged(job, ticket.acknowledged)
-        if not job.promised == sent == acknowledged:
-            raise NeedsHuman(
-                f"the counts differ: {job.promised} instances promised by the archive, {sent} sent,"
-                f" {acknowledged} acknowledged by the vendor",
-                "Ask the vendor what arrived, then retry or cancel the job.",
-            )
-        return Advance(
-            State.ANALYSING,
-            "the vendor has the study",
-            {"sent": sent, "acknowledged": acknowledged},
-            {
-                "ticket": ticket_to_json(ticket),
-                "sent": sent,
-                "acknowledged": acknowledged,
-                "result_by": datetime.now(UTC) + timedelta(seconds=application.result_within),
-            },
-        )
-
-    async def _find_at_vendor(self, job: Job, adapter: Adapter, order: Order) -> Ticket | None:
-        """After a crash or a broken connection: what the vendor already has isn't sent again."""
-        ticket = await adapter.find(order)
-        if ticket is None:
-            return None
-        if ticket.acknowledged is None and (job.sent or 0) < (job.promised or 0):
-            # The vendor knows the study, but not from us: our bytes had not all left.
-            await self._store.note(job, "the vendor knows the study from before; sending again")
-            return None
-        if ticket.acknowledged is not None:
-            ours = {one.sop_instance_uid for one in await self._store.instances_of(job.id)}
-            arrived = ours.intersection(ticket.acknowledged)  # the vendor may hold more than what we send
-            if arrived != ours:
-                what = "only part of the study had arrived"
-                await self._store.note(job, what, {"arrived": len(arrived)})
-                return None
-            ticket = replace(ticket, acknowledged=tuple(sorted(arrived)))
-        await self._store.note(job, "the study had arrived already; nothing is sent again")
-        return ticket
+        return await self._way(job).submit(job, application, self._adapter(job))
 
     # -- analysing ------------------------------------------------------------------------------------
 
@@ -274,10 +163,8 @@ class JobSteps:
         if job.ticket is None:
             raise NeedsHuman("the job has no ticket of its vendor", "Retry the job from the beginning.")
         self._spool.empty(job.id)
-        ticket = ticket_from_json(job.ticket)
-        if self._calls_back(job):
-            ticket = with_heard(ticket, await self._store.heard_of(job.id))
-        answer = await self._adapter(job).poll(ticket)
+        way = self._way(job)
+        answer = await way.poll(job, self._adapter(job))
         now = datetime.now(UTC)
         if isinstance(answer, Finished):
             return await self._collect(job, application, answer)
@@ -288,9 +175,7 @@ class JobSteps:
                 f"no result within {application.result_within:g} s",
                 "Ask the vendor for the state of the study; resume the job to wait on.",
             )
-        nobody_asked = job.origin is Origin.NOTIFICATION
-        if not (nobody_asked and self._calls_back(job)):  # the vendor may ignore the slide
-            await self._status.show_progress(job, answer.note or "analysing", answer.progress)
+        await way.tell_progress(job, answer)
         pause = min(answer.after, max(0.05, (deadline - now).total_seconds()))
         values: dict[str, object] = {"result_by": deadline}
         if answer.ticket is not None:
@@ -304,8 +189,7 @@ class JobSteps:
         stored = await asyncio.to_thread(results.to_json, finished, self._spool.folder(job.id))
         destinations = [name for name in application.deliver if name != "sectra" or job.slide_id is not None]
         await self._store.plan_deliveries(job, destinations)
-        if self._calls_back(job):
-            await self._store.sum_up_calls(job.id)
+        await self._store.sum_up_calls(job.id)
         return Advance(
             State.DELIVERING,
             "the vendor found nothing" if finished.empty else "the vendor is done",
@@ -333,7 +217,7 @@ class JobSteps:
             return results.from_json(job.result, work)
         # Collected by another machine, or lost with its disk: the vendor still has them.
         self._spool.empty(job.id)
-        answer = await self._adapter(job).poll(ticket_from_json(job.ticket))
+        answer = await self._way(job).poll(job, self._adapter(job))
         if isinstance(answer, Finished):
             await asyncio.to_thread(results.check_study, answer, job.study_instance_uid or "", job.patient_id)
             if len(answer.dicom) != job.received:
@@ -349,7 +233,7 @@ class JobSteps:
         """A doctor must never look at "queued" for ever."""
         if job.state == State.CANCELLED and (job.ticket is not None or job.submit_began):
             try:
-                await self._call_off(job)
+                await self._way(job).cancel(job, self._adapter(job))
             except Failure as failure:
                 await self._store.note(
                     job, "the vendor couldn't be told of the cancel", {"message": failure.message}
@@ -366,15 +250,6 @@ class JobSteps:
         if job.state != State.HELD or job.held_in != State.DELIVERING:
             return False
         return any(
-            one.destination == "sectra" and one.state == "done"
-            for one in await self._store.deliveries_of(job.id)
+            delivery.destination == "sectra" and delivery.state == "done"
+            for delivery in await self._store.deliveries_of(job.id)
         )
-
-    async def _call_off(self, job: Job) -> None:
-        adapter = self._adapter(job)
-        ticket = None if job.ticket is None else ticket_from_json(job.ticket)
-        if self._calls_back(job):
-            await self._store.sum_up_calls(job.id)
-            ticket = ticket or await self.slide_way.find(job, adapter)
-        if ticket is not None:
-            await adapter.cancel(ticket)

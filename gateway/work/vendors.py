@@ -18,6 +18,7 @@ class Vendors:
 
     def __init__(self, settings: Settings, session: aiohttp.ClientSession) -> None:
         self._session = session
+        self._public_url = settings.public_url
         self._kinds: dict[str, type[Adapter]] = {}
         self._options: dict[str, BaseModel] = {}
         installed = {point.name: point for point in entry_points(group="gateway.adapters")}
@@ -49,6 +50,15 @@ class Vendors:
 
     def make(self, name: str, work: Path) -> Adapter:
         return self.kind(name)(self._options[name], self._session, work)
+
+    def url_of(self, name: str) -> str:
+        """Where the vendor calls us."""
+        if self._public_url is None:
+            raise NeedsHuman(
+                f"the vendor of adapters.{name} can't call us: nobody says where we are",
+                "Set public_url, then resume the job.",
+            )
+        return f"{self._public_url}/adapters/{name}"
 
     @property
     def senders(self) -> dict[str, list[Sender]]:

@@ -1,0 +1,67 @@
+"""What a user changed in a result or removed, as the vendor that made it is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import structlog
+
+from gateway.archives.spool import Spool
+from gateway.contract import Callback, Failure, Finished, Modification
+from gateway.jobs.store import Store
+from gateway.jobs.store.grants import ChangedResult
+from gateway.work.orders import order_of
+from gateway.work.vendors import Vendors
+
+log = structlog.get_logger(__name__)
+
+_VENDOR_ANSWERS_WITHIN = 25.0  # a user waits for it
+_REOPENED = 600.0  # what a change by the user may take the vendor
+
+
+class Changes:
+    def __init__(self, store: Store, vendors: Vendors, spool: Spool) -> None:
+        self._store = store
+        self._vendors = vendors
+        self._spool = spool
+
+    async def tell(
+        self,
+        adapter_name: str,
+        changed: ChangedResult,
+        change: Modification,
+        sectra: Mapping[str, str],
+        context: Mapping[str, Any],
+    ) -> Mapping[str, Any] | None:
+        """A user has changed or deleted a result: the vendor's answer. None when there is none to give, and
+        the job's history says why. `sectra`: where to call back now, and with what token."""
+        if not self._vendors.kind(adapter_name).interactive:
+            return None
+        told = f"the user's {change.kind} of a result is told to the vendor"
+        reopened = await self._store.reopen_grant(changed, _REOPENED, sectra, told)
+        if reopened is None:
+            return None
+        job, token = reopened
+        order = order_of(job, callback=Callback(self._vendors.url_of(adapter_name), token, used=True))
+        order = replace(order, context=dict(context) or order.context)
+        work = uuid4()  # the job's own folder may be in use, or gone
+        try:
+            adapter = self._vendors.make(adapter_name, self._spool.folder(work))
+            async with asyncio.timeout(_VENDOR_ANSWERS_WITHIN):
+                answer = await adapter.modify(order, change)
+        except (Failure, TimeoutError) as trouble:
+            why = (
+                trouble.message
+                if isinstance(trouble, Failure)
+                else f"no answer within {_VENDOR_ANSWERS_WITHIN:g} s"
+            )
+            await self._store.note_change(job.id, "the vendor didn't take the change", {"message": why})
+            log.warning("a vendor didn't take a change", job=str(job.id), error=why)
+            return None
+        finally:
+            self._spool.remove(work)
+        return answer.placed if isinstance(answer, Finished) else None

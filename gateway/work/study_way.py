@@ -1,0 +1,154 @@
+"""Jobs of vendors that are sent a study: it is looked for in the archives, and streams from there to them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from gateway.archives.arrived import arrived_name
+from gateway.archives.lookup import Lookup, NotYet, Wanted
+from gateway.archives.spool import Spool
+from gateway.contract import Adapter, Finished, NeedsHuman, Order, Pending, Permanent, Ticket
+from gateway.delivery.slide_status import SlideStatus
+from gateway.jobs.outcomes import Advance, Outcome, Wait
+from gateway.jobs.records import InstanceRecord, Job, Origin
+from gateway.jobs.states import State
+from gateway.jobs.store import Store
+from gateway.settings.sections import Application
+from gateway.work.orders import order_of, ticket_from_json, ticket_to_json
+from gateway.work.shipment import Shipment
+
+URGENT = 9  # doesn't wait for an archive's hours
+
+
+class StudyWay:
+    def __init__(self, store: Store, lookup: Lookup, status: SlideStatus, spool: Spool) -> None:
+        self._store = store
+        self._lookup = lookup
+        self._status = status
+        self._spool = spool
+
+    async def locate(self, job: Job, application: Application) -> Outcome:
+        if job.study_instance_uid is None and job.accession_number is None:
+            raise Permanent(
+                "the slide names neither a study nor an accession number",
+                "Complete the slide's request in Sectra, then ask again.",
+            )
+        wanted = Wanted(
+            job.study_instance_uid,
+            job.accession_number,
+            job.patient_id,
+            application.accept.modalities,
+            application.choose,
+            urgent=job.priority >= URGENT,
+        )
+        try:
+            names = application.archives
+            if job.origin is Origin.SENT:
+                names = [arrived_name(job.application), *names]
+            found = await self._lookup.find(names, wanted, self._store.results_among)
+        except NotYet as wait:
+            what = f"waiting until {wait.at:%Y-%m-%d %H:%M:%S}: {wait.why}"
+            return Wait(at=wait.at, what=what, detail={"archives": list(wait.remarks)})
+        if job.origin is Origin.NOTIFICATION and job.promised != found.listed:
+            self._lookup.give_back(found)
+            return Wait(
+                after=application.settle,
+                what=f"waiting {application.settle:g} s for the study to be complete",
+                detail={"instances": found.listed},
+                values={"promised": found.listed},
+            )
+        found.check()
+        await self._store.promise(
+            job,
+            [
+                InstanceRecord(listed.sop_instance_uid, listed.series_instance_uid, listed.sop_class_uid)
+                for listed in found.instances
+            ],
+        )
+        return Advance(
+            State.SUBMITTING,
+            f"found in {found.archive}",
+            {
+                "instances": len(found.instances),
+                "left_out": sum(found.left_out.values()),
+                "left_out_because": dict(found.left_out),
+                "archives": list(found.remarks),
+            },
+            {
+                "archive": found.archive,
+                "study_instance_uid": found.study.study_instance_uid,
+                "accession_number": job.accession_number or found.study.accession_number,
+                "patient_id": job.patient_id or found.study.patient_id,
+                "promised": len(found.instances),
+            },
+        )
+
+    async def submit(self, job: Job, application: Application, adapter: Adapter) -> Outcome:
+        order = order_of(job)
+        opening = self._lookup.opens_at(job.archive or "", urgent=job.priority >= URGENT)
+        if opening is not None and not job.submit_began:  # it has waited for its place at the vendor till now
+            what = f"waiting until {opening:%Y-%m-%d %H:%M}: outside of the hours of {job.archive}"
+            return Wait(at=opening, what=what, values={"at_vendor": False})
+        ticket = await self._find(job, adapter, order) if job.submit_began else None
+        if ticket is None:
+            await self._status.show_progress(job, "sending", 0.0)
+            job = await self._store.keep(job, "sending to the vendor", submit_began=True, sent=0)
+            chosen = {each.sop_instance_uid: each for each in await self._store.instances_of(job.id)}
+            shipment = Shipment(
+                self._lookup.archive(job.archive or ""),
+                order.study_instance_uid,
+                chosen,
+                application.accept.max_bytes,
+                lambda sent: self._store.record_sent(job, sent),
+                self._spool.folder(job.id),
+            )
+            ticket = await adapter.submit(order, shipment)
+        sent, acknowledged = await self._store.record_acknowledged(job, ticket.acknowledged)
+        if not job.promised == sent == acknowledged:
+            raise NeedsHuman(
+                f"the counts differ: {job.promised} instances promised by the archive, {sent} sent,"
+                f" {acknowledged} acknowledged by the vendor",
+                "Ask the vendor what arrived, then retry or cancel the job.",
+            )
+        return Advance(
+            State.ANALYSING,
+            "the vendor has the study",
+            {"sent": sent, "acknowledged": acknowledged},
+            {
+                "ticket": ticket_to_json(ticket),
+                "sent": sent,
+                "acknowledged": acknowledged,
+                "result_by": datetime.now(UTC) + timedelta(seconds=application.result_within),
+            },
+        )
+
+    async def _find(self, job: Job, adapter: Adapter, order: Order) -> Ticket | None:
+        """After a crash or a broken connection: what the vendor already has isn't sent again."""
+        ticket = await adapter.find(order)
+        if ticket is None:
+            return None
+        if ticket.acknowledged is None and (job.sent or 0) < (job.promised or 0):
+            # The vendor knows the study, but not from us: our bytes had not all left.
+            await self._store.note(job, "the vendor knows the study from before; sending again")
+            return None
+        if ticket.acknowledged is not None:
+            ours = {each.sop_instance_uid for each in await self._store.instances_of(job.id)}
+            arrived = ours.intersection(ticket.acknowledged)  # the vendor may hold more than what we send
+            if arrived != ours:
+                what = "only part of the study had arrived"
+                await self._store.note(job, what, {"arrived": len(arrived)})
+                return None
+            ticket = replace(ticket, acknowledged=tuple(sorted(arrived)))
+        await self._store.note(job, "the study had arrived already; nothing is sent again")
+        return ticket
+
+    async def poll(self, job: Job, adapter: Adapter) -> Pending | Finished:
+        return await adapter.poll(ticket_from_json(job.ticket))
+
+    async def tell_progress(self, job: Job, answer: Pending) -> None:
+        await self._status.show_progress(job, answer.note or "analysing", answer.progress)
+
+    async def cancel(self, job: Job, adapter: Adapter) -> None:
+        if job.ticket is not None:
+            await adapter.cancel(ticket_from_json(job.ticket))
