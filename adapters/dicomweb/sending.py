@@ -6,9 +6,8 @@ A success is subtle: an answer may list failures under 200, name no instance at 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
 import aiohttp
 
@@ -17,27 +16,9 @@ from gateway.contract import Failure, Instance, NeedsHuman, Permanent, Retryable
 from gateway.dicom import web
 from gateway.dicom.multipart import Writer
 from gateway.dicom.outgoing import Outgoing
+from gateway.dicom.storing import StowOutcome, describe, describe_all, may_pass, outcome_of
 
 _DOING = "taking the study"
-_DUPLICATE = 0x0111
-_PROCESSING, _RESOURCES = 0x0110, 0xA700
-_WORDS = {
-    _PROCESSING: "it failed in processing it",
-    0x0112: "it doesn't know it",
-    0x0117: "the instance is invalid",
-    0x0122: "it doesn't take its SOP class",
-    0x0124: "it doesn't let us store it",
-    _RESOURCES: "it is out of resources",
-    0xA900: "its SOP class or study doesn't match",
-    0xC000: "it can't understand it",
-    0xC122: "it doesn't take its transfer syntax",
-}
-
-
-@dataclass(slots=True)
-class _Answer:
-    stored: set[str] = field(default_factory=set)
-    failed: dict[str, int] = field(default_factory=dict)  # with the FailureReason
 
 
 async def send(
@@ -54,9 +35,9 @@ async def send(
         if first is None:
             return tuple(walked)
         begin()
-        answer = await _post(wire, first, instances, sent)
-    _judge(answer.failed, len(walked))
-    silent = sent - answer.stored - answer.failed.keys()
+        outcome = await _post(wire, first, instances, sent)
+    _judge(outcome, len(walked))
+    silent = set(outcome.unconfirmed)
     if silent:
         silent -= (await wire.list_study(wire.front, study.study_instance_uid)).keys()
     if silent:
@@ -101,7 +82,7 @@ async def _lacking(
 
 async def _post(
     wire: Wire, first: Instance, others: AsyncGenerator[Instance, None], sent: set[str]
-) -> _Answer:
+) -> StowOutcome:
     writer = Writer()
 
     async def write() -> AsyncGenerator[bytes | memoryview, None]:
@@ -144,7 +125,7 @@ async def _post(
 
 async def _read(
     answer: aiohttp.ClientResponse, peer: web.WebPeer, body: Outgoing, sent: Collection[str]
-) -> _Answer:
+) -> StowOutcome:
     if answer.status not in (200, 202, 204, 409):
         raise web.refusal_of(answer, peer.name, _DOING, writes=True)
     item: web.Item = {}
@@ -158,46 +139,24 @@ async def _read(
         item = items[0] if items else {}
     if not body.complete:
         raise Retryable("the vendor answered before it had the whole study", uncertain=True)
-    read = _outcome_of(item, sent)
-    if answer.status == 409 and not read.failed:
+    outcome = outcome_of(item, sent)
+    if answer.status == 409 and not outcome.failed:
         raise Permanent(
             "the vendor refused the whole study (409) and doesn't say why",
             "Ask the vendor whether it takes studies of this kind.",
         )
-    return read
+    return outcome
 
 
-def _outcome_of(item: web.Item, sent: Collection[str]) -> _Answer:
-    read = _Answer()
-    for one in web.values_of(item, "00081199"):
-        if isinstance(one, dict) and (uid := web.text_of(one, "00081155")):
-            read.stored.add(uid)
-    for one in web.values_of(item, "00081198"):
-        # One that names no instance could be any of them: then all that isn't stored has failed.
-        if isinstance(one, dict) and one:
-            reason = web.number_of(one, "00081197") or 0
-            uid = web.text_of(one, "00081155")
-            named = [uid] if uid else [each for each in sent if each not in read.stored]
-            read.failed |= dict.fromkeys(named, reason)
-    return read
-
-
-def _judge(failed: Mapping[str, int], count: int) -> None:
-    refused = [reason for reason in failed.values() if reason != _DUPLICATE]
+def _judge(outcome: StowOutcome, count: int) -> None:
+    refused = outcome.refused
     if not refused:
         return
-    said = f"refused {len(refused)} of {count} instances: {'; '.join(sorted(set(map(_describe, refused))))}."
-    if all(reason == _PROCESSING or reason & 0xFF00 == _RESOURCES for reason in refused):
-        raise Retryable(f"the vendor {said}", "Only what it lacks is sent again.", uncertain=True)
+    said = f"the vendor refused {len(refused)} of {count} instances: {describe_all(refused.values())}"
+    if may_pass(refused.values()):
+        raise Retryable(said, "Only what it lacks is sent again.", uncertain=True)
     raise Permanent(
-        f"the vendor {said}",
+        said,
         "Choose only instances that it takes (`choose` of the application), or ask the vendor.",
-        detail={"refused": {uid: _describe(reason) for uid, reason in failed.items()}},
+        detail={"refused": {uid: describe(reason) for uid, reason in outcome.failed.items()}},
     )
-
-
-def _describe(reason: int) -> str:
-    for known in (reason, reason & 0xFF00, reason & 0xF000):
-        if known in _WORDS:
-            return f"{_WORDS[known]} ({reason:04X})"
-    return f"reason {reason:04X}"

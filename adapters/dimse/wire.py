@@ -32,18 +32,13 @@ from gateway.dicom.association import (
     exchange,
     failure_of,
 )
+from gateway.dicom.storing import DUPLICATE, describe
 from gateway.kit.quantities import Duration, PositiveDuration
 
 _SENDING, _LISTING = "taking the study", "listing the study"
 _AHEAD = 2
 _MOST_CONTEXTS = 128
 _TICK = 0.2
-_DUPLICATE = 0x0111
-_WORDS = {
-    0x0117: "the instance is invalid",
-    0x0122: "it doesn't take its SOP class",
-    0x0124: "it doesn't let us store it",
-}
 
 
 AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~ ]+$")]
@@ -184,7 +179,7 @@ class Wire:
                 "Check its load and its log, and the network between it and this machine.",
                 uncertain=True,
             )
-        if code not in (0x0000, _DUPLICATE) and code & 0xF000 != 0xB000:
+        if code not in (0x0000, DUPLICATE) and code & 0xF000 != 0xB000:
             raise _refusal_of(code, before)
 
 
@@ -271,9 +266,7 @@ def _tidy(work: Path) -> None:
 
 
 def _refusal_of(code: int, before: int) -> Failure:
-    said = f"the vendor refused an instance with {code:04X}"
-    said += f" ({_WORDS[code]})" if code in _WORDS else ""
-    said += f", after it took {before}"
+    said = f"the vendor refused an instance, after it took {before}: {describe(code)}"
     if code == 0x0124:
         return NeedsHuman(said, "Have it let our AE title store, then resume the job.")
     if code in (0x0117, 0x0122) or code & 0xFF00 == 0xA900 or code & 0xF000 == 0xC000:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -17,38 +17,10 @@ from gateway.delivery.readback import Standing, read_back
 from gateway.dicom import web
 from gateway.dicom.multipart import Writer
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
+from gateway.dicom.storing import StowOutcome, describe, describe_all, may_pass, outcome_of
 
 _CHUNK = 1024 * 1024
 _DOING = "storing results"
-_DUPLICATE = 0x0111
-_PASSING = frozenset((0x0110,))  # and 0xA7xx: the archive's own trouble, which may be over the next time
-_WORDS = {
-    0x0110: "the archive failed in processing it",
-    _DUPLICATE: "the archive has an instance of this UID already",
-    0x0112: "the archive doesn't know it",
-    0x0117: "the instance is invalid",
-    0x0119: "its SOP class and its instance contradict each other",
-    0x0122: "the archive doesn't take its SOP class",
-    0x0124: "the archive doesn't let us store it",
-    0xA700: "the archive is out of resources",
-    0xA900: "it doesn't match the study or the SOP class it was sent as",
-    0xC000: "the archive can't understand it",
-    0xC122: "the archive doesn't take its transfer syntax",
-    0xB000: "the archive changed some of its attributes",
-    0xB006: "the archive left out some of its attributes",
-    0xB007: "its attributes don't match its SOP class",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class StowOutcome:
-    """By SOP instance UID. What the answer passed over in silence is `unconfirmed`."""
-
-    stored: frozenset[str] = frozenset()
-    warned: Mapping[str, int] = field(default_factory=dict)  # stored, with a WarningReason
-    failed: Mapping[str, int] = field(default_factory=dict)  # not stored, with its FailureReason
-    unconfirmed: frozenset[str] = frozenset()
-    reference: str | None = None  # where the archive says that the study is
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +32,13 @@ class Stored:
     remarks: tuple[str, ...] = ()
 
 
-def describe(reason: int) -> str:
-    for known in (reason, reason & 0xFF00, reason & 0xF000):
-        if known in _WORDS:
-            return f"{_WORDS[known]} ({reason:04X})"
-    return f"the archive gives reason {reason:04X}"
-
-
 async def store(
     session: aiohttp.ClientSession, peer: web.WebPeer, files: Sequence[Path], study_instance_uid: str
 ) -> Stored:
     """Store the files and read them back; what isn't there afterwards as it was sent is a failure."""
     outcome = await stow(session, peer, files, study_instance_uid)
-    refused = {uid: reason for uid, reason in outcome.failed.items() if reason != _DUPLICATE}
-    if refused:
-        raise _failure_of(peer, refused, len(files))
+    if outcome.refused:
+        raise _failure_of(peer, outcome.refused, len(files))
     standings = await read_back(session, peer, files)
     lacking = [uid for uid, standing in standings.items() if standing is Standing.MISSING]
     if lacking:
@@ -124,7 +88,7 @@ async def stow(
         async with request as answer:
             if answer.status not in (200, 202, 204, 409):
                 raise web.refusal_of(answer, peer.name, _DOING, writes=True)
-            outcome = _outcome_of(await _read_answer(answer, peer), sent)
+            outcome = outcome_of(await _read_answer(answer, peer), sent)
             if answer.status == 409 and not outcome.failed:
                 raise NeedsHuman(
                     f"the {peer.name} refused all {len(files)} results (409) and doesn't say why",
@@ -173,34 +137,10 @@ async def _read_answer(answer: aiohttp.ClientResponse, peer: web.WebPeer) -> web
     return items[0] if items else {}
 
 
-def _outcome_of(item: web.Item, sent: set[str]) -> StowOutcome:
-    warned: dict[str, int] = {}
-    stored: set[str] = set()
-    for one in web.values_of(item, "00081199"):
-        if isinstance(one, dict) and (uid := web.text_of(one, "00081155")):
-            stored.add(uid)
-            if (reason := web.number_of(one, "00081196")) is not None:
-                warned[uid] = reason
-    failed: dict[str, int] = {}
-    for one in web.values_of(item, "00081198"):
-        # a failure that names no instance could be any of them: then all that isn't stored has failed
-        if isinstance(one, dict) and one:
-            reason = web.number_of(one, "00081197") or 0
-            uid = web.text_of(one, "00081155")
-            failed |= {uid: reason} if uid else dict.fromkeys(sent - stored, reason)
-    return StowOutcome(
-        stored=frozenset(stored - failed.keys()),
-        warned=warned,
-        failed=failed,
-        unconfirmed=frozenset(sent - stored - failed.keys()),
-        reference=web.text_of(item, "00081190"),
-    )
-
-
 def _failure_of(peer: web.WebPeer, refused: Mapping[str, int], count: int) -> Failure:
-    reasons = "; ".join(sorted({describe(reason) for reason in refused.values()}))
+    reasons = describe_all(refused.values())
     message = f"the {peer.name} refused {len(refused)} of {count} results: {reasons}"
-    if all(reason in _PASSING or reason & 0xFF00 == 0xA700 for reason in refused.values()):
+    if may_pass(refused.values()):
         return Retryable(message, "If this goes on, look into the archive's log and its disk.")
     return NeedsHuman(
         message,

@@ -22,15 +22,15 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from gateway.contract import Failure, Header, NeedsHuman, Retryable
-from gateway.delivery.archive import Stored, describe
+from gateway.delivery.archive import Stored
 from gateway.delivery.commitment import Commitments, Report, Transaction
 from gateway.dicom.arrival import Watch
 from gateway.dicom.association import PENDING, DimsePeer, associated, context, exchange, failure_of
 from gateway.dicom.part10 import IMPLICIT, MAX_HEADER, NotDicom, read_header
+from gateway.dicom.storing import DUPLICATE, describe, describe_all, may_pass
 
 _STORING, _COMMITTING, _LISTING = "storing results", "committing to results", "listing stored results"
 _EXPLICIT = "1.2.840.10008.1.2.1"
-_DUPLICATE = 0x0111
 _MOST_CONTEXTS = 128
 
 Result = tuple[Path, Header]
@@ -131,13 +131,13 @@ def _as_taken(peer: DimsePeer, file: Path, header: Header, offered: set[tuple[st
 
 
 def _taken(code: int) -> bool:
-    return code in (0x0000, _DUPLICATE) or code & 0xF000 == 0xB000
+    return code in (0x0000, DUPLICATE) or code & 0xF000 == 0xB000
 
 
 def _failure_of(peer: DimsePeer, refused: Mapping[str, int], count: int) -> Failure:
-    reasons = "; ".join(sorted({describe(code) for code in refused.values()}))
+    reasons = describe_all(refused.values())
     message = f"the {peer.name} refused {len(refused)} of {count} results: {reasons}"
-    if all(code == 0x0110 or code == 0x0213 or code & 0xFF00 == 0xA700 for code in refused.values()):
+    if may_pass(refused.values()):
         return Retryable(message, "If this goes on, look into the archive's log and its disk.")
     return NeedsHuman(
         message,

@@ -12,8 +12,9 @@ import pytest
 from aiohttp import web
 
 from gateway.contract import Failure, NeedsHuman, Retryable
-from gateway.delivery.archive import StowOutcome, store, stow
+from gateway.delivery.archive import store, stow
 from gateway.delivery.readback import Standing, read_back
+from gateway.dicom.storing import StowOutcome
 from gateway.dicom.web import Limits, WebPeer
 from tests.peers.dicom_samples import encode, make_instance, write_study
 from tests.peers.orthanc import USER, Orthanc, orthanc

@@ -163,7 +163,7 @@ async def test_a_report_is_believed_on_whichever_association_it_comes(here, tmp_
     assert stored.count == 2
     with (
         archive(Fake(here, [0x0000] * 2, commits=False, same=same)) as port,
-        pytest.raises(NeedsHuman, match="refused 1 of 2 results: the archive doesn't know it"),
+        pytest.raises(NeedsHuman, match="refused 1 of 2 results: it doesn't know it"),
     ):
         await store(here.peer(port, "FAKE"), paths, study, here.commitments)
 
@@ -171,8 +171,8 @@ async def test_a_report_is_believed_on_whichever_association_it_comes(here, tmp_
 @pytest.mark.parametrize(
     ("statuses", "failure", "words"),
     [
-        ([0x0000, 0xA700], Retryable, "refused 1 of 2 results: the archive is out of resources"),
-        ([0x0000, 0xC000], NeedsHuman, "refused 1 of 2 results: the archive can't understand it"),
+        ([0x0000, 0xA700], Retryable, "refused 1 of 2 results: it is out of resources"),
+        ([0x0000, 0xC000], NeedsHuman, "refused 1 of 2 results: it can't understand it"),
         ([0x0124, 0xA700], NeedsHuman, "refused 2 of 2 results"),
         ([0x0000, 0x0000], Retryable, "took 2 results and doesn't have 2"),
     ],
