@@ -18,11 +18,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
 
-import aiohttp
-from aiohttp import web
 from pydantic import BaseModel
+
+if TYPE_CHECKING:  # whoever only looks at jobs speaks no HTTP
+    import aiohttp
+    from aiohttp import web
 
 
 class Failure(Exception):
@@ -296,7 +298,7 @@ class Errand(Protocol):
     async def update_result(self, result_id: int) -> web.StreamResponse: ...
 
 
-Handler = Callable[[web.Request, Errand], Awaitable[web.StreamResponse]]
+Handler: TypeAlias = "Callable[[web.Request, Errand], Awaitable[web.StreamResponse]]"
 
 
 @dataclass(frozen=True, slots=True)

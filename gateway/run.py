@@ -33,7 +33,7 @@ import aiohttp
 import structlog
 from aiohttp import web
 
-from gateway import __version__, embedded
+from gateway import __version__
 from gateway.archives.archive import Archive
 from gateway.archives.arrived import ArrivedStudies, incoming_root
 from gateway.archives.awaited import Awaited
@@ -42,6 +42,7 @@ from gateway.archives.dimse import DimseArchive
 from gateway.archives.lookup import Lookup
 from gateway.archives.spool import Spool
 from gateway.archives.terms import Terms
+from gateway.database import database, open_store, prepare
 from gateway.delivery.commitment import Commitments
 from gateway.delivery.destinations import IntoArchive, IntoPeer, IntoRis
 from gateway.delivery.dispatch import Destination, Dispatch, OnTheSlide
@@ -58,12 +59,9 @@ from gateway.intake.incoming import Incoming, gathering
 from gateway.intake.returned import Returned
 from gateway.intake.stow import StowDoor
 from gateway.intake.vendors import VendorDoor
-from gateway.jobs.cipher import Cipher
 from gateway.jobs.engine import Engine, Pace
-from gateway.jobs.schema import migrate, newest, revision_of
 from gateway.jobs.store import Store
 from gateway.sectra.servers import SectraServers
-from gateway.settings.load import encryption_keys
 from gateway.settings.sections import (
     CStoreDestination,
     Dimse,
@@ -102,40 +100,6 @@ class House:
     incoming: Incoming
     storage: DimseDoor
     doors: web.Application
-
-
-@asynccontextmanager
-async def database(settings: Settings, *, join: bool = True) -> AsyncIterator[str]:
-    """The configured server, the embedded one of a running gateway (`join`), or one of our own."""
-    if settings.database_url is not None:
-        yield settings.database_url
-    elif join and (running := embedded.running_url(settings.data_dir)) is not None:
-        yield running
-    else:
-        async with embedded.serve(settings.data_dir) as url:
-            yield url
-
-
-async def prepare(settings: Settings, url: str) -> None:
-    if settings.migrate_on_start:
-        await asyncio.to_thread(migrate, url)
-    else:
-        await require_tables(url)
-
-
-async def require_tables(url: str) -> None:
-    """Refuse to work on tables of another release."""
-    if await asyncio.to_thread(revision_of, url) != newest():
-        raise Misconfigured(["the database isn't migrated to this release: run gateway migrate first"])
-
-
-@asynccontextmanager
-async def open_store(settings: Settings, url: str) -> AsyncIterator[Store]:
-    store = Store(url, Cipher(encryption_keys(settings)))
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from cryptography.fernet import Fernet
 
-from gateway import embedded
+from gateway.embedded import server as embedded
 from gateway.jobs.cipher import Cipher
 from gateway.jobs.schema import migrate
 from gateway.jobs.store import Store

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gateway import run as house
 from gateway.commands.opening import FAILED, complain, go, read_settings
+from gateway.database import database
 from gateway.jobs import schema
 from gateway.run import Part
 
@@ -29,7 +30,7 @@ def migrate(config: Path | None) -> int:
     settings = read_settings(config)
 
     async def upgrade() -> int:
-        async with house.database(settings) as url:
+        async with database(settings) as url:
             before, now = await asyncio.to_thread(schema.migrate, url)
         print(
             f"the database is at {now}" if before == now else f"migrated from {before or 'nothing'} to {now}"

@@ -22,11 +22,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gateway import embedded
 from gateway import logs as journal
 from gateway.commands.opening import FAILED, complain, go
+from gateway.database import prepare
+from gateway.embedded.server import serve
 from gateway.intake.incoming import gathering
-from gateway.run import build, listening, prepare, working
+from gateway.run import build, listening, working
 from gateway.settings.load import load
 from gateway.settings.sections import Settings
 from gateway.simulate import archive, ia_app, milvue, patients, sectra
@@ -167,7 +168,7 @@ async def _hospital(home: Path, console: Console) -> AsyncIterator[Hospital]:
             f"Sectra     {urls[0]}\narchive    {urls[1]}\nMilvue     {urls[2]}\nnuclei     {urls[3]}",
             highlight=False,
         )
-        url = await stack.enter_async_context(embedded.serve(settings.data_dir, fast=True))
+        url = await stack.enter_async_context(serve(settings.data_dir, fast=True))
         await prepare(settings, url)
         house = await stack.enter_async_context(build(settings, url))
         await stack.enter_async_context(working(house.engine))

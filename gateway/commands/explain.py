@@ -8,10 +8,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from gateway import embedded
 from gateway.archives.lookup import Found, NotYet, Wanted
 from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway.embedded.running import running_url
 from gateway.jobs.store import DatabaseError
 from gateway.run import build
 from gateway.settings.sections import Application, Settings
@@ -39,7 +39,7 @@ async def _explain(
         "deliver": application.deliver,
         "priority": application.priority,
     }
-    url = settings.database_url or embedded.running_url(settings.data_dir) or "postgresql://"
+    url = settings.database_url or running_url(settings.data_dir) or "postgresql://"
     async with build(only_looking(settings), url) as house:
 
         async def known(uids: Collection[str]) -> Collection[str]:

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from gateway import logs as journal
 from gateway.contract import Failure
+from gateway.database import database, open_store, require_tables
 from gateway.jobs.store import DatabaseLost, Store
-from gateway.run import database, open_store, require_tables
 from gateway.settings.load import config_path, load, process_environment
 from gateway.settings.sections import Settings
 from gateway.settings.tree import Misconfigured

@@ -25,6 +25,7 @@ import structlog
 
 from gateway.contract import NeedsHuman
 from gateway.embedded.programs import Account, Programs, choose_account, find_programs, make_reachable
+from gateway.embedded.running import home_of
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +68,7 @@ async def serve(data_dir: Path, *, fast: bool = False) -> AsyncIterator[str]:
 
 async def start(data_dir: Path, *, fast: bool = False) -> Server:
     """`fast` gives up durability against a power cut: for tests only."""
-    home = _home(data_dir)
+    home = home_of(data_dir)
     server = Server(home, fast=fast)
     try:
         await server._begin()
@@ -86,28 +87,6 @@ async def start(data_dir: Path, *, fast: bool = False) -> Server:
         folder=str(home),
     )
     return server
-
-
-def running_url(data_dir: Path) -> str | None:
-    """How to reach the server that another process runs on this folder now, if one does."""
-    home = _home(data_dir)
-    try:
-        url = (home / "url").read_text()
-        lock = os.open(home / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except PermissionError as error:
-        raise NeedsHuman(
-            f"the embedded database in {home} belongs to another user",
-            "Run this command as the user whom the gateway runs as.",
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return url
-    finally:
-        os.close(lock)
-    return None
 
 
 class Server:
@@ -303,10 +282,6 @@ class Server:
             line for line in lines if ("FATAL" in line or "rror" in line) and "is starting up" not in line
         ] or lines
         return telling[-1].strip() if telling else "it said nothing."
-
-
-def _home(data_dir: Path) -> Path:
-    return data_dir.resolve() / "postgres"
 
 
 def _sweep(folder: Path, account: Account) -> None:

@@ -9,8 +9,6 @@ from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
-from pydicom.datadict import DicomDictionary, dictionary_VR, tag_for_keyword  # type: ignore[attr-defined]
-from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]
 
 _RULE = re.compile(r"\s*(\w+)\s*(=~|!~|!=|=)\s*(.*?)\s*", re.DOTALL)
 _UNREADABLE = {"SQ", "OB", "OW", "OF", "OD", "OL", "OV", "UN"}
@@ -27,6 +25,9 @@ class TagRule:
 
     @classmethod
     def parse(cls, text: str) -> TagRule:
+        # Takes a second, which whoever writes no rules needn't wait.
+        from pydicom.datadict import DicomDictionary, dictionary_VR, tag_for_keyword  # type: ignore[attr-defined]
+
         found = _RULE.fullmatch(text)
         if found is None or not found[3]:
             raise ValueError("a rule is written like PatientName !~ ^TEST or Modality = CR (=, !=, =~, !~)")
@@ -63,6 +64,8 @@ def read_sop_class(text: str) -> str:
     """A UID, or DICOM's word for it."""
     if re.fullmatch(r"[0-9.]{1,64}", text):
         return text
+    from pydicom.uid import UID_dictionary  # type: ignore[attr-defined]
+
     for uid, entry in UID_dictionary.items():
         if entry[4] == text and entry[1] == "SOP Class":
             return str(uid)

@@ -161,7 +161,7 @@ class Relay:
 
 
 async def measure(source: str, size: int, rounds: int, folder: Path) -> bool:
-    from gateway import embedded
+    from gateway.embedded import server as embedded
 
     async with embedded.serve(folder / "postgres", fast=True) as database:
         relays = {name: Relay(name, source, database, str(folder)) for name in RELAYS}

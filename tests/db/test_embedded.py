@@ -19,14 +19,15 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 
-from gateway import embedded
 from gateway.contract import NeedsHuman
+from gateway.embedded import server as embedded
+from gateway.embedded.running import running_url
 
 DAEMON = """
 import asyncio, sys
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
-from gateway import embedded
+from gateway.embedded import server as embedded
 
 async def main():
     async with embedded.serve(Path(sys.argv[1])) as url:
@@ -116,13 +117,13 @@ def daemon() -> Iterator[Callable[..., Daemon]]:
 
 async def test_data_outlives_the_server_and_nothing_else_does(tmp_path: Path) -> None:
     async with embedded.serve(tmp_path, fast=True) as url:
-        assert embedded.running_url(tmp_path) == url
+        assert running_url(tmp_path) == url
         ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
         assert ask(url, "SHOW server_encoding") == [("UTF8",)]
         assert ask(url, "SHOW listen_addresses") == [("",)]
         runtime = runtime_of(url)
         assert stat.S_IMODE(runtime.stat().st_mode) == 0o700
-    assert embedded.running_url(tmp_path) is None
+    assert running_url(tmp_path) is None
     assert processes_in(tmp_path) == {}
     assert not runtime.exists()
 
@@ -151,7 +152,7 @@ def test_a_killed_gateway_takes_its_server_along(tmp_path: Path, daemon: Callabl
     assert not left_behind.exists()
     second.kill()
     until(lambda: not processes_in(tmp_path))
-    assert embedded.running_url(tmp_path) is None
+    assert running_url(tmp_path) is None
 
 
 async def test_a_gateway_killed_while_it_makes_the_database_leaves_no_half_of_one(
@@ -173,7 +174,7 @@ async def test_a_second_gateway_is_told_whose_folder_it_is(tmp_path: Path) -> No
         with pytest.raises(NeedsHuman, match=f"Another gateway .* {tmp_path}"):
             await embedded.start(tmp_path)
         assert ask(url, "SELECT 1") == [(1,)]
-        assert embedded.running_url(tmp_path) == url
+        assert running_url(tmp_path) == url
 
 
 async def test_a_server_that_dies_comes_back_behind_the_same_url(tmp_path: Path) -> None:

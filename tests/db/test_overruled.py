@@ -11,8 +11,8 @@ import pytest
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from gateway import embedded
 from gateway.contract import Retryable
+from gateway.embedded import server as embedded
 from gateway.jobs.engine import Engine
 from gateway.jobs.outcomes import Advance
 from gateway.jobs.schema import migrate

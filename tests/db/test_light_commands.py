@@ -1,0 +1,51 @@
+"""What a command doesn't need isn't loaded: looking at jobs is asked for by scripts, over and over."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+RUN = """
+import sys
+from gateway.__main__ import app
+try:
+    app(sys.argv[1:])
+except SystemExit as end:
+    assert not end.code, end.code
+print("LOADED", *sys.modules)
+"""
+HEAVY = {"aiohttp", "alembic", "highdicom", "jinja2", "numpy", "pydicom", "pynetdicom", "prometheus_client"}
+OURS = {
+    "gateway.run",
+    "gateway.embedded.server",
+    "gateway.embedded.programs",
+    "gateway.work",
+    "gateway.delivery",
+}
+MORE = {"sqlalchemy", "psycopg", "cryptography", "gateway.settings", "gateway.jobs.store"}
+
+
+def _loaded(*arguments: str, **environment: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *arguments], env=environment, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.rpartition("LOADED ")[2].split())
+
+
+def test_help_loads_next_to_nothing() -> None:
+    assert not _loaded("--help") & (HEAVY | OURS | MORE)
+    assert not _loaded("jobs", "list", "--help") & (HEAVY | OURS | MORE)
+
+
+def test_listing_jobs_loads_neither_the_doors_nor_the_migrations_nor_dicom(
+    database_url: str, secret_key: str, tmp_path: Path
+) -> None:
+    settings = {
+        "GATEWAY_DATABASE_URL": database_url,
+        "GATEWAY_SECRET_KEYS": f'["{secret_key}"]',
+        "GATEWAY_DATA_DIR": str(tmp_path),
+    }
+    assert not _loaded("jobs", "list", **settings) & (HEAVY | OURS)
+    assert not _loaded("jobs", "list", "--json", **settings) & (HEAVY | OURS)
