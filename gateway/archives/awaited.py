@@ -11,11 +11,11 @@ from itertools import cycle
 from pathlib import Path
 
 from gateway.contract import Header
-from gateway.dicom.arrival import Arrival, Staging, Watch
+from gateway.dicom.arrival import Arrival, Origin, Staging, Watch
 
 
 class Expectation:
-    """One retrieval of one study; what comes of it without being wanted is let go."""
+    """One retrieval of one study."""
 
     def __init__(
         self, study_instance_uid: str, folder: Path, wanted: frozenset[str], watch: Watch, message_id: int = 0
@@ -23,6 +23,7 @@ class Expectation:
         self.study_instance_uid = study_instance_uid
         self.message_id = message_id
         self._folder = folder
+        self._wanted = wanted
         self._missing = set(wanted)
         self._watch = watch
 
@@ -30,13 +31,15 @@ class Expectation:
     def complete(self) -> bool:
         return not self._missing
 
-    def take(self, header: Header, path: Path) -> None:
+    def take(self, header: Header, path: Path) -> bool:
+        """Whether it is wanted; what isn't is let go."""
         self._watch.sign()
         uid = header.sop_instance_uid
         if uid in self._missing:
             with suppress(FileExistsError):  # sent twice: the first is as good
                 os.link(path, file_of(self._folder, uid))
             self._missing.discard(uid)
+        return uid in self._wanted
 
 
 class Awaited:
@@ -54,7 +57,7 @@ class Awaited:
         self, study_instance_uid: str, folder: Path, wanted: frozenset[str], watch: Watch
     ) -> Iterator[Expectation]:
         with self._lock:
-            number = next(one for one in self._numbers if one not in self._expected)
+            number = next(number for number in self._numbers if number not in self._expected)
             expectation = Expectation(study_instance_uid, folder, wanted, watch, number)
             self._expected[number] = expectation
         try:
@@ -63,19 +66,28 @@ class Awaited:
             with self._lock:
                 del self._expected[number]
 
+    def is_named(self, origin: Origin) -> bool:
+        """Whether the sender says that it answers a request of ours."""
+        with self._lock:
+            return origin.ae_title == self.ae_title and origin.message_id in self._expected
+
     def place(self, arrival: Arrival, header: Header) -> bool:
-        """Whether somebody waits for it. An archive that names the request is believed; else whoever waits
-        for that study gets it, and several may."""
+        """Whether it was sent for somebody who waits for it. An archive that names the request is believed,
+        also with more than was asked for; else whoever wants that instance gets it, and several may."""
         with self._lock:
             study = [
-                one for one in self._expected.values() if one.study_instance_uid == header.study_instance_uid
+                each
+                for each in self._expected.values()
+                if each.study_instance_uid == header.study_instance_uid
             ]
-        named = [one for one in study if one.message_id == arrival.origin.message_id]
+        named = [each for each in study if each.message_id == arrival.origin.message_id]
+        if arrival.origin.ae_title == self.ae_title and named:
+            for each in named:
+                each.take(header, arrival.path)
+            return True
         ours = arrival.origin.ae_title in (None, self.ae_title)
-        takers = (ours and named) or study
-        for one in takers:
-            one.take(header, arrival.path)
-        return bool(takers)
+        taken = [each.take(header, arrival.path) for each in ((ours and named) or study)]
+        return any(taken)
 
 
 def file_of(folder: Path, sop_instance_uid: str) -> Path:

@@ -1,18 +1,24 @@
 """Where files of a job lie while it runs, unreadable to other users:
 
 spool/<job>/    what a step makes; gone with it
-inbox/<job>/    what the vendor stored with us for it; there until the job ends
+inbox/<job>/    what the vendor stored with us for it, a folder for each delivery; there until the job ends
+inbox/.<id>/    a delivery that is being filled
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
+from gateway.archives.files import sync
 from gateway.contract import INBOX, NeedsHuman
+
+_VOID_AFTER = 3600.0
 
 
 class Spool:
@@ -25,6 +31,9 @@ class Spool:
         """Fails at the start rather than in the middle of the first job."""
         try:
             self._make()
+            for left in self._inboxes.glob(".*"):  # by a dead process; others may be filling theirs
+                if time.time() - left.stat().st_mtime > _VOID_AFTER:
+                    shutil.rmtree(left, ignore_errors=True)
         except OSError as error:
             raise NeedsHuman(
                 f"the folder for files of jobs, {self._root}, can't be used: {error.strerror}",
@@ -51,24 +60,37 @@ class Spool:
         inbox = self._inboxes / str(job_id)
         if inbox.is_dir():
             (folder / INBOX).mkdir(mode=0o700)
-            for path in inbox.glob("*.dcm"):
-                os.link(path, folder / INBOX / path.name)
+            for path in sorted((*inbox.glob("*.dcm"), *inbox.glob("*/*.dcm"))):  # in the order they came
+                place = folder / INBOX / path.name
+                place.unlink(missing_ok=True)
+                os.link(path, place)
         return folder
 
     def remove(self, job_id: UUID) -> None:
         shutil.rmtree(self._root / str(job_id), ignore_errors=True)
 
-    def receive(self, job_id: UUID, sop_instance_uid: str, path: Path) -> None:
-        """Called from other threads; afterwards the result survives a power cut. One that comes again
-        replaces the first."""
+    def fill(self, delivery: Mapping[str, Path]) -> Path:
+        """The results of one delivery, by their UIDs, in a folder of their own: `receive` gives them to a job
+        at once. They count as arrived now, however long their upload took."""
+        folder = self._inboxes / f".{uuid4()}"
+        folder.mkdir(mode=0o700, parents=True)
+        for uid, path in delivery.items():
+            place = folder / f"{uid}.dcm"
+            os.link(path, place)
+            os.utime(place)
+            sync(place)
+        sync(folder)
+        return folder
+
+    def receive(self, job_id: UUID, filled: Path) -> None:
+        """Afterwards the results survive a power cut. One that comes again replaces the first."""
         folder = self._inboxes / str(job_id)
         if not folder.is_dir():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for one in (self._inboxes.parent, self._inboxes):
-                _sync(one)
-        _sync(path)
-        path.replace(folder / f"{sop_instance_uid}.dcm")
-        _sync(folder)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            for above in (self._inboxes.parent, self._inboxes):
+                sync(above)
+        filled.rename(folder / f"{time.time_ns():020}{filled.name}")
+        sync(folder)
 
     def forget(self, job_id: UUID) -> None:
         """The job has ended."""
@@ -87,11 +109,3 @@ class Spool:
     def _make(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._root.chmod(0o700)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

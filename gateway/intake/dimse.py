@@ -109,12 +109,19 @@ class DimseDoor:
         if application is not None:
             self._incoming.keep(application, [(header, arrival.path)])
             return Reply()
+        reply = None
+        is_result = self._returned is not None and self._returned.is_from(calling.strip())
+        # A vendor's result may be of a study that is just being fetched from an archive. Some nodes are
+        # vendor and archive in one: then the sender names our request, or no job waits for a result.
+        if is_result and not self._awaited.is_named(arrival.origin):
+            assert self._returned is not None
+            reply = self._returned.take(calling.strip(), header, arrival.path)
+            if reply.status != NOT_AUTHORISED:
+                return reply
         if self._awaited.place(arrival, header):
             return Reply()
-        if self._returned is not None and self._returned.is_from(calling.strip()):
-            return self._returned.take(calling.strip(), header, arrival.path)
         log.warning("refused an instance that nobody waits for")
-        return Reply(NOT_AUTHORISED, "nobody here waits for this study")
+        return reply or Reply(NOT_AUTHORISED, "nobody here waits for this study")
 
 
 @asynccontextmanager

@@ -22,6 +22,7 @@ import structlog
 
 from gateway.archives.arrived import incoming_root
 from gateway.archives.awaited import file_of
+from gateway.archives.files import sync
 from gateway.contract import Header
 from gateway.jobs.records import Job, NewJob, Origin
 from gateway.jobs.states import ALIVE, State
@@ -61,19 +62,19 @@ class Incoming:
                     folders.add(folder)
                 opened += [os.open(folder, os.O_RDONLY) for folder in folders]
             # The names first: most file systems then write both in one go. Outside of the lock, others go on.
-            for one in opened:
-                os.fsync(one)
+            for descriptor in opened:
+                os.fsync(descriptor)
         finally:
-            for one in opened:
-                os.close(one)
+            for descriptor in opened:
+                os.close(descriptor)
 
     def _place(self, path: Path, place: Path) -> None:
         folder = place.parent
         if not folder.is_dir():
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for one in (self._root, folder.parent):
-                _sync(one)
+            for above in (self._root, folder.parent):
+                sync(above)
         path.replace(place)
         self._last[folder] = time.monotonic()
 
@@ -198,11 +199,3 @@ def _complete(folder: Path, earlier: list[Path]) -> None:
         for path in one.glob("*.dcm"):
             if not (folder / path.name).exists():
                 os.link(path, folder / path.name)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

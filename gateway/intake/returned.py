@@ -10,10 +10,11 @@ job, which is then held: a person decides.
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as Waited
 from pathlib import Path
-from uuid import UUID
 
 import pydicom
 import structlog
@@ -48,45 +49,72 @@ class Returned:
         self._spool = spool
         self._loop = asyncio.get_running_loop()
         self._adapters: dict[str, list[str]] = {}
-        self.senders = [one for each in senders.values() for one in each]
+        self.senders = [sender for each in senders.values() for sender in each]
         for adapter, each in senders.items():
-            for one in each:
-                self._adapters.setdefault(one.ae_title, []).append(adapter)
+            for sender in each:
+                self._adapters.setdefault(sender.ae_title, []).append(adapter)
 
     def is_from(self, calling: str) -> bool:
         return calling in self._adapters
 
     def take(self, calling: str, header: Header, path: Path) -> Reply:
-        return self.keep(self._adapters[calling], header, path)
+        return self.keep(self._adapters[calling], [(header, path)])[header.sop_instance_uid]
 
-    def keep(self, adapters: list[str], header: Header, path: Path) -> Reply:
+    def keep(self, adapters: list[str], delivery: Sequence[tuple[Header, Path]]) -> dict[str, Reply]:
+        """What is answered for each instance. Those of one study are filed together: a job sees all of them
+        or none."""
+        of_study: dict[str, dict[str, Path]] = defaultdict(dict)
+        for header, path in delivery:
+            of_study[header.study_instance_uid][header.sop_instance_uid] = path
+        replies: dict[str, Reply] = {}
+        for study, files in of_study.items():
+            reply, filled = self._file(adapters, [study], [], files)
+            if reply.status != NOT_AUTHORISED:
+                replies |= dict.fromkeys(files, reply)
+                continue
+            for uid in files:
+                replies[uid] = self._file_by_references(adapters, uid, filled / f"{uid}.dcm")
+            shutil.rmtree(filled)
+        refused = sum(reply.status != 0 for reply in replies.values())
+        if refused:
+            log.warning("refused a vendor's results: no job waits for them", adapters=adapters, count=refused)
+        return replies
+
+    def _file_by_references(self, adapters: list[str], uid: str, path: Path) -> Reply:
         try:
-            job = self._find(adapters, [header.study_instance_uid], [])
-            if job is None:
-                studies, instances = _references_of(path)
-                job = self._find(adapters, studies, instances) if studies or instances else None
-        except (DatabaseError, Waited) as trouble:
-            log.error("a vendor's result can't be kept now", adapters=adapters, error=type(trouble).__name__)
-            return Reply(OUT_OF_RESOURCES, "the database doesn't answer: send it again")
+            studies, instances = _references_of(path)
         except _UNREADABLE:
             return Reply(NOT_UNDERSTOOD, "the instance can't be read")
-        if job is None:
-            log.warning("refused a vendor's result: no job waits for it", adapters=adapters)
-            return Reply(NOT_AUTHORISED, "no job here waits for a result of this study")
-        self._spool.receive(job, header.sop_instance_uid, path)
-        return Reply()
+        if not studies and not instances:
+            return _NOBODY_WAITS
+        reply, filled = self._file(adapters, studies, instances, {uid: path})
+        shutil.rmtree(filled, ignore_errors=True)
+        return reply
 
-    def _find(self, adapters: list[str], studies: Sequence[str], instances: Sequence[str]) -> UUID | None:
-        asked = asyncio.run_coroutine_threadsafe(
-            self._store.awaiting(adapters, studies, instances), self._loop
-        )
+    def _file(
+        self, adapters: list[str], studies: Sequence[str], instances: Sequence[str], files: Mapping[str, Path]
+    ) -> tuple[Reply, Path]:
+        """What is answered, and where the files lie if no job waits for them."""
+        filled = self._spool.fill(files)
+        asked = asyncio.run_coroutine_threadsafe(self._give(adapters, studies, instances, filled), self._loop)
         try:
-            return asked.result(_PATIENCE)
-        except Waited:
+            return Reply() if asked.result(_PATIENCE) else _NOBODY_WAITS, filled
+        except (DatabaseError, Waited) as trouble:
             asked.cancel()
-            raise
+            log.error("a vendor's results can't be kept now", adapters=adapters, error=type(trouble).__name__)
+            shutil.rmtree(filled, ignore_errors=True)
+            return Reply(OUT_OF_RESOURCES, "the database doesn't answer: send it again"), filled
+
+    async def _give(
+        self, adapters: list[str], studies: Sequence[str], instances: Sequence[str], filled: Path
+    ) -> bool:
+        async with self._store.receiving(adapters, studies, instances) as job:
+            if job is not None:
+                await asyncio.to_thread(self._spool.receive, job, filled)
+            return job is not None
 
 
+_NOBODY_WAITS = Reply(NOT_AUTHORISED, "no job here waits for a result of this study")
 # What pydicom is seen to raise on bytes that aren't DICOM.
 _UNREADABLE = (EOFError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
 

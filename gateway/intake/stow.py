@@ -121,10 +121,9 @@ class StowDoor:
         assert returned is not None
 
         def keep(upload: Upload) -> None:
-            for uid, (header, path) in list(upload.whole.items()):
-                reply = returned.keep([name], header, path)
+            for uid, reply in returned.keep([name], list(upload.whole.values())).items():
                 if reply.status:
-                    del upload.whole[uid]
+                    header, path = upload.whole.pop(uid)
                     path.unlink(missing_ok=True)
                     upload.failed.append((header, reply.status))
 

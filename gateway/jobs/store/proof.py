@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import fields
 from typing import Any
 from uuid import UUID
@@ -19,14 +20,20 @@ from gateway.jobs.tables import ALIVE, delivered, deliveries, instances, jobs
 _UNSET: Any = object()
 _TOUCH = {"updated_at": func.now()}
 _AT_ONCE = 1000  # rows in one statement
+_REGARD = 1.0  # seconds; who is overtaken by a result looks again after it
 
 
 class Proof(Database):
-    async def awaiting(
+    @asynccontextmanager
+    async def receiving(
         self, adapters: Collection[str], study_instance_uids: Collection[str], references: Collection[str]
-    ) -> UUID | None:
+    ) -> AsyncIterator[UUID | None]:
         """The job that a vendor's result belongs to: of these adapters, at the vendor, of one of the studies
-        or with one of the instances that the result refers to. Of several, the oldest that waits."""
+        or with one of the instances that the result refers to. Of several, the oldest that waits.
+
+        Its row is locked while the result is filed, and a worker that is just looking into what was filed
+        before loses the job: it can't end its wait without having seen this result.
+        """
         place = func.coalesce(jobs.c.held_in, jobs.c.state)
         refers = select(instances.c.job_id).where(instances.c.sop_instance_uid.in_(references))
         statement = (
@@ -40,10 +47,26 @@ class Proof(Database):
             )
             .order_by(place, jobs.c.created_at, jobs.c.id)  # in the alphabet, who waits comes first
             .limit(1)
+            .with_for_update()
         )
-        async with self._engine.connect() as connection:
+        async with self._transaction() as connection:
             found: UUID | None = await connection.scalar(statement)
-            return found
+            if found is None:  # the lock was waited for, and the job has moved on: the next one's turn
+                found = await connection.scalar(statement)
+            yield found
+            if found is None:
+                return
+            await connection.execute(
+                update(jobs)
+                .where(jobs.c.id == found, jobs.c.state == State.ANALYSING, jobs.c.lease_holder.is_not(None))
+                .values(
+                    fence=jobs.c.fence + 1,
+                    attempt=func.greatest(jobs.c.attempt - 1, 0),
+                    lease_holder=None,
+                    leased_until=None,
+                    next_at=soon(_REGARD),
+                )
+            )
 
     # -- instances ------------------------------------------------------------------------------------
 
