@@ -90,23 +90,55 @@ def header_of(found: Mapping[int, str], meta: Meta) -> Header:
     return header
 
 
-def read_width(data: bytes) -> int | None:
-    """How many columns the image has, or the whole slide that it is a part of, if these first bytes tell."""
+class WidthReader:
+    """How many columns the image has, or the whole slide that it is a part of, from its bytes as they come,
+    however they are cut: gathered no further than needed to be sure."""
+
+    def __init__(self) -> None:
+        self._gathered = b""
+        self._look_at = 0
+        self._sure = False
+        self._width: int | None = None
+
+    def feed(self, data: bytes) -> None:
+        if self._sure:
+            return
+        self._gathered += data
+        if len(self._gathered) >= self._look_at:
+            self._look()
+
+    def width(self) -> int | None:
+        """Of what has come so far."""
+        if not self._sure:
+            self._look()
+        return self._width
+
+    def _look(self) -> None:
+        self._width, self._sure = _read_width(self._gathered)
+        self._look_at = 2 * len(self._gathered)
+        if self._sure or len(self._gathered) >= MAX_HEADER:
+            self._sure, self._gathered = True, b""
+
+
+def _read_width(data: bytes) -> tuple[int | None, bool]:
+    """And whether more bytes would change nothing."""
     width = None
     try:
         meta = read_meta(data)
         if meta is None:
-            return None
+            return None, False
         dataset, at = _open_dataset(data, meta, limit=MAX_HEADER)
         for element in _elements(dataset, at, meta.transfer_syntax):
-            if element.tag > _SLIDE_COLUMNS or element.end > len(dataset):
+            if element.tag > _SLIDE_COLUMNS:
+                return width, True
+            if element.end > len(dataset):
                 break
             if element.tag in (_COLUMNS, _SLIDE_COLUMNS):
                 order: Literal["little", "big"] = "big" if meta.transfer_syntax == BIG_ENDIAN else "little"
                 width = int.from_bytes(dataset[element.value : element.end], order)
-    except NotDicom:
-        return width
-    return width
+    except NotDicom:  # perhaps only cut off here
+        return width, False
+    return width, False
 
 
 def dataset_start(data: bytes) -> int | None:

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from gateway.archives.archive import Archive
 from gateway.contract import Header, Instance, Retryable, Unsuitable
-from gateway.dicom.part10 import read_width
+from gateway.dicom.part10 import WidthReader
 from gateway.jobs.records import InstanceRecord
 
 
@@ -73,7 +73,7 @@ class _Counted:
         self._instance = instance
         self._hash = blake3()  # a fifth of what SHA-256 costs on the way
         self.size = 0
-        self.width: int | None = None
+        self._width = WidthReader()
         self.whole = False
 
     @property
@@ -81,13 +81,16 @@ class _Counted:
         return self._instance.header
 
     @property
+    def width(self) -> int | None:
+        return self._width.width()
+
+    @property
     def digest(self) -> str:
         return self._hash.hexdigest()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         async for chunk in self._instance.chunks():
-            if self.size == 0:
-                self.width = read_width(chunk)
+            self._width.feed(chunk)
             self._hash.update(chunk)
             self.size += len(chunk)
             yield chunk

@@ -6,7 +6,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from gateway.dicom.annotations import read_findings
-from gateway.dicom.part10 import read_width
+from gateway.dicom.part10 import WidthReader
 from gateway.simulate.patients import HAND
 from gateway.simulate.samples import make_samples
 
@@ -118,18 +118,24 @@ def test_display_coordinates_and_pictures_give_nothing(write, tmp_path):
 def test_the_width_is_that_of_the_image_or_of_the_whole_slide():
     studies = {study.identity.key: study for study in make_samples()}
     picture = studies[HAND.key].files[0]
-    assert read_width(picture[:65536]) == pydicom.dcmread(_file(picture)).Columns
+    assert _width(picture[:65536]) == pydicom.dcmread(_file(picture)).Columns
     for level in studies["slide"].files:
-        assert read_width(level[:65536]) == pydicom.dcmread(_file(level)).TotalPixelMatrixColumns
+        assert _width(level[:65536]) == pydicom.dcmread(_file(level)).TotalPixelMatrixColumns
 
 
 def test_a_width_that_has_not_come_yet_is_unknown():
     picture = make_samples()[0].files[0]
-    assert read_width(picture[:200]) is None
-    assert read_width(b"\0" * 128 + b"DICM" + struct.pack("<HH", 2, 0)) is None
+    assert _width(picture[:200]) is None
+    assert _width(b"\0" * 128 + b"DICM" + struct.pack("<HH", 2, 0)) is None
 
 
 def _file(data):
     import io
 
     return io.BytesIO(data)
+
+
+def _width(data: bytes) -> int | None:
+    reader = WidthReader()
+    reader.feed(data)
+    return reader.width()
