@@ -1,22 +1,26 @@
 """Builds every part of the gateway, and starts and stops them in order. The map of the house:
 
-    settings                gateway.yaml and the environment
-    embedded                PostgreSQL below data_dir, unless database_url names a server
-    jobs.schema, .store     the tables, and every query on them
-    sectra.servers          the Sectra servers that we may call back
-    archives.lookup         where a study is
-    jobs.vendors            the adapters, one for each configured vendor
-    jobs.status, .dispatch   what the slide shows; the results to each destination
-    jobs.destinations       archives (objects put right by .leaving), the RIS
-    jobs.steps, .engine     what is done in each state; who does it, and when
-    jobs.housekeeping       files that jobs left behind, data kept long enough
-    intake                  the doors: sectra (/ia), vendors (/adapters), stow (/dicomweb), rest (/api/v1),
-                            health
-    intake.incoming         studies that were sent to us, once they are quiet
-    intake.dimse            the storage service, beside the workers: archives send it what they ask for
+    settings       gateway.yaml and the environment: `sections` says what may stand there
+    intake         the doors: sectra (/ia), slide_access and vendors (/adapters), rest (/api/v1), health,
+                   stow, dimse (our storage service); `incoming` keeps what is sent until it is quiet
+    work           what is done in each state: `study_way` and `slide_way`, and `steps`, which takes one
+    watch          counts for Prometheus
+    delivery       where results go: the slide, an archive, a PACS, the RIS; `dispatch` sees to each of them
+    archives       where a study is (`lookup`), what of it is wanted (`choice`), and its files (`spool`)
+    sectra         what Sectra says, and a client for all that can be asked of it
+    dicom          DICOM as it streams, and its two transports
+    jobs           the engine, which knows nothing of medicine: `states` is the table, `store` every query
+    contract, kit  all an adapter may see of us, and what adapters share (a vendor is a package of adapters/)
+    http           what a failed call by HTTP means to us, whoever was called
+    embedded       PostgreSQL below data_dir, unless database_url names a server
 
 A job comes in through a door, is committed by the store, and claimed by the engine, which takes it from step
-to step: locating, submitting, analysing, delivering.
+to step: locating, submitting, analysing, delivering. Where to change
+
+    the words on a slide when a vendor refuses    delivery.slide_status; the reason: http, the adapter
+    how long a retry waits                        jobs.engine, by settings.sections.Retry
+    which images and tags a vendor is sent        archives.choice; of a slide: intake.slide_access
+    what a RIS message contains                   delivery.wording (the text), delivery.hl7 (the segments)
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -65,13 +69,11 @@ from gateway.sectra.servers import SectraServers
 from gateway.settings.sections import (
     CStoreDestination,
     Dimse,
-    Hl7Destination,
     Listen,
     Settings,
     StowDestination,
 )
 from gateway.settings.sections import DicomwebArchive as DicomwebSettings
-from gateway.settings.sections import DimseArchive as DimseSettings
 from gateway.settings.tree import Misconfigured
 from gateway.watch.metrics import JobMetrics
 from gateway.work.changes import Changes
@@ -86,128 +88,174 @@ _LARGEST_REQUEST = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class House:
-    """The parts that a caller may want to hold."""
+class Ground:
+    """What the parts stand on."""
 
+    settings: Settings
+    url: str
+    session: aiohttp.ClientSession
     store: Store
+    spool: Spool
+    staging: Staging
+    awaited: Awaited
+    commitments: Commitments
+    servers: SectraServers
+    vendors: Vendors
+    writer: SlideWriter
+    status: SlideStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Archives:
+    webs: Mapping[str, DicomwebArchive]
+    peers: Mapping[str, DimseArchive]
+    lookup: Lookup
+
+    @property
+    def named(self) -> dict[str, Archive]:
+        return {**self.webs, **self.peers}
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    web: web.Application
+    storage: DimseDoor
+    incoming: Incoming
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    store: Store
+    vendors: Vendors
+    archives: Archives
+    destinations: Mapping[str, Destination]
+    doors: Doors
     engine: Engine
     housekeeping: Housekeeping
-    steps: JobSteps
-    vendors: Vendors
-    archives: dict[str, Archive]
-    reports: dict[str, IntoRis]
-    lookup: Lookup
-    incoming: Incoming
-    storage: DimseDoor
-    doors: web.Application
 
 
 @asynccontextmanager
 async def build(settings: Settings, url: str, pace: Pace | None = None) -> AsyncIterator[House]:
-    async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_store(settings, url))
-        session = await stack.enter_async_context(
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                read_bufsize=2**20,
-            )
-        )
-        spool = Spool(settings.data_dir, settings.least_free)
-        servers = SectraServers(settings.sectra, session)
-        dimse = settings.dimse or Dimse()
-        staging = Staging(incoming_root(settings.data_dir) / ".arriving", settings.least_free)
-        awaited = Awaited(dimse.ae_title, staging)
-        commitments = Commitments()
-        webs = {
-            name: DicomwebArchive(
-                name,
-                one.url,
-                session,
-                username=one.username,
-                password=one.password.get_secret_value() if one.password else None,
-                token=one.token.get_secret_value() if one.token else None,
-            )
-            for name, one in settings.archives.items()
-            if isinstance(one, DicomwebSettings)
-        }
-        peers = {
-            name: DimseArchive(
-                name,
-                DimsePeer(f"archive {name}", one.host, one.port, one.ae_title, dimse.ae_title),
-                staging,
-                awaited if settings.dimse else None,
-                one.retrieve,
-            )
-            for name, one in settings.archives.items()
-            if isinstance(one, DimseSettings)
-        }
-        archives: dict[str, Archive] = {**webs, **peers}
-        arrived = [
-            ArrivedStudies(name, settings.data_dir)
-            for part in settings.departments.values()
-            for name in part.applications
-        ]
-        terms = {name: Terms(one.only_online, one.hours, one.rate) for name, one in settings.archives.items()}
-        makers = {
-            one.manufacturer for part in settings.departments.values() for one in part.applications.values()
-        }
-        lookup = Lookup({**archives, **{one.name: one for one in arrived}}, terms, makers)
-        vendors = Vendors(settings, session)
-        vendors.check(settings)
-        writer = SlideWriter(store)
-        status = SlideStatus(writer, servers)
-        originals = Originals(store, lookup)
-        result_objects = ResultObjects(settings, store, originals, spool)
-        reports: dict[str, IntoRis] = {}
-        destinations: dict[str, Destination] = {"sectra": OnTheSlide(status, store)}
-        for name, place in settings.destinations.items():
-            if isinstance(place, StowDestination):
-                destinations[name] = IntoArchive(name, webs[place.archive], session, result_objects)
-            elif isinstance(place, CStoreDestination):
-                destinations[name] = IntoPeer(name, peers[place.archive].peer, commitments, result_objects)
-            elif isinstance(place, Hl7Destination):
-                destinations[name] = reports[name] = IntoRis(name, place, settings, originals, spool)
-        steps = JobSteps(settings, store, lookup, vendors, status, Dispatch(store, destinations), spool)
-        engine = Engine(store, url, steps, vendors.capacities, pace, JobMetrics())
-        sectra_door = sectra.SectraDoor(
-            settings, store, servers, status, writer, Changes(store, vendors, spool)
-        )
-        stack.push_async_callback(sectra_door.close)
-        vendor_door = VendorDoor(settings, store, vendors, status, writer)
-        stack.push_async_callback(vendor_door.close)
-        incoming = Incoming(settings, store)
-        doors = web.Application(
-            middlewares=[sectra.say_versions, problems.explain], client_max_size=_LARGEST_REQUEST
-        )
-        doors.add_routes(sectra_door.routes())
-        doors.add_routes(vendor_door.routes())
-        access = Access(settings.api_tokens)
-        returned = Returned(store, vendors.senders, spool)
-        stow_door = StowDoor(settings, access, staging, incoming, returned, vendors.push_tokens)
-        doors.add_routes(stow_door.routes())
-        doors.on_startup.append(stow_door.prepare)
-        doors.add_routes(rest.RestDoor(settings, store, access).routes())
-        doors.add_routes(health.HealthDoor(store, url).routes())
-        yield House(
-            store,
-            engine,
-            Housekeeping(settings, store, spool),
-            steps,
-            vendors,
-            archives,
-            reports,
-            lookup,
-            incoming,
-            DimseDoor(settings, awaited, incoming, commitments, returned),
-            doors,
-        )
+    async with _lay_ground(settings, url) as ground:
+        archives = _build_archives(ground)
+        destinations = _build_destinations(ground, archives)
+        doors = _build_doors(ground)
+        yield _build_house(ground, archives, destinations, doors, pace)
 
 
 @asynccontextmanager
-async def listening(doors: web.Application, listen: Listen) -> AsyncIterator[int]:
+async def _lay_ground(settings: Settings, url: str) -> AsyncIterator[Ground]:
+    async with (
+        open_store(settings, url) as store,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=2**20,
+        ) as session,
+    ):
+        staging = Staging(incoming_root(settings.data_dir) / ".arriving", settings.least_free)
+        servers = SectraServers(settings.sectra, session)
+        vendors = Vendors(settings, session)
+        vendors.check(settings)
+        writer = SlideWriter(store)
+        yield Ground(
+            settings,
+            url,
+            session,
+            store,
+            Spool(settings.data_dir, settings.least_free),
+            staging,
+            Awaited(_dimse(settings).ae_title, staging),
+            Commitments(),
+            servers,
+            vendors,
+            writer,
+            SlideStatus(writer, servers),
+        )
+
+
+def _build_archives(ground: Ground) -> Archives:
+    settings = ground.settings
+    webs, peers = {}, {}
+    for name, place in settings.archives.items():
+        if isinstance(place, DicomwebSettings):
+            webs[name] = DicomwebArchive(
+                name,
+                place.url,
+                ground.session,
+                username=place.username,
+                password=place.password.get_secret_value() if place.password else None,
+                token=place.token.get_secret_value() if place.token else None,
+            )
+        else:
+            ours = _dimse(settings).ae_title
+            peer = DimsePeer(f"archive {name}", place.host, place.port, place.ae_title, ours)
+            awaited = ground.awaited if settings.dimse else None
+            peers[name] = DimseArchive(name, peer, ground.staging, awaited, place.retrieve)
+    arrived = [ArrivedStudies(name, settings.data_dir) for name in settings.applications]
+    terms = {
+        name: Terms(place.only_online, place.hours, place.rate) for name, place in settings.archives.items()
+    }
+    makers = {application.manufacturer for application in settings.applications.values()}
+    known: dict[str, Archive] = {**webs, **peers, **{studies.name: studies for studies in arrived}}
+    return Archives(webs, peers, Lookup(known, terms, makers))
+
+
+def _build_destinations(ground: Ground, archives: Archives) -> dict[str, Destination]:
+    settings = ground.settings
+    originals = Originals(ground.store, archives.lookup)
+    objects = ResultObjects(settings, ground.store, originals, ground.spool)
+    named: dict[str, Destination] = {"sectra": OnTheSlide(ground.status, ground.store)}
+    for name, place in settings.destinations.items():
+        if isinstance(place, StowDestination):
+            named[name] = IntoArchive(name, archives.webs[place.archive], ground.session, objects)
+        elif isinstance(place, CStoreDestination):
+            named[name] = IntoPeer(name, archives.peers[place.archive].peer, ground.commitments, objects)
+        else:
+            named[name] = IntoRis(name, place, settings, originals, ground.spool)
+    return named
+
+
+def _build_doors(ground: Ground) -> Doors:
+    settings, store, vendors = ground.settings, ground.store, ground.vendors
+    access = Access(settings.api_tokens)
+    incoming = Incoming(settings, store)
+    returned = Returned(store, vendors.senders, ground.spool)
+    changes = Changes(store, vendors, ground.spool)
+    sectra_door = sectra.SectraDoor(settings, store, ground.servers, ground.status, ground.writer, changes)
+    vendor_door = VendorDoor(settings, store, vendors, ground.status, ground.writer)
+    stow_door = StowDoor(settings, access, ground.staging, incoming, returned, vendors.push_tokens)
+    doors = web.Application(
+        middlewares=[sectra.say_versions, problems.explain], client_max_size=_LARGEST_REQUEST
+    )
+    rest_door, health_door = rest.RestDoor(settings, store, access), health.HealthDoor(store, ground.url)
+    for door in (sectra_door, vendor_door, stow_door, rest_door, health_door):
+        doors.add_routes(door.routes())
+    doors.on_startup.append(stow_door.prepare)
+    doors.on_cleanup.extend([sectra_door.close, vendor_door.close])
+    storage = DimseDoor(settings, ground.awaited, incoming, ground.commitments, returned)
+    return Doors(doors, storage, incoming)
+
+
+def _build_house(
+    ground: Ground,
+    archives: Archives,
+    destinations: Mapping[str, Destination],
+    doors: Doors,
+    pace: Pace | None,
+) -> House:
+    settings, store, vendors = ground.settings, ground.store, ground.vendors
+    dispatch = Dispatch(store, destinations)
+    steps = JobSteps(settings, store, archives.lookup, vendors, ground.status, dispatch, ground.spool)
+    engine = Engine(store, ground.url, steps, vendors.capacities, pace, JobMetrics())
+    housekeeping = Housekeeping(settings, store, ground.spool)
+    return House(store, vendors, archives, destinations, doors, engine, housekeeping)
+
+
+@asynccontextmanager
+async def listening(doors: Doors, listen: Listen) -> AsyncIterator[int]:
     """The doors open; yields the port."""
-    runner = web.AppRunner(doors, access_log=None, shutdown_timeout=5, handler_cancellation=False)
+    runner = web.AppRunner(doors.web, access_log=None, shutdown_timeout=5, handler_cancellation=False)
     await runner.setup()
     try:
         await web.TCPSite(runner, listen.host, listen.port, ssl_context=_tls(listen)).start()
@@ -226,13 +274,13 @@ async def run(settings: Settings, only: Part | None = None) -> None:
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        await stack.enter_async_context(gathering(house.incoming))
+        await stack.enter_async_context(gathering(house.doors.incoming))
         if only != "intake":
             await stack.enter_async_context(working(house.engine))
             await stack.enter_async_context(tidying(house.housekeeping))
             if settings.dimse is not None:
                 where = settings.dimse.host, settings.dimse.port
-                await stack.enter_async_context(storing(house.storage, *where))
+                await stack.enter_async_context(storing(house.doors.storage, *where))
         if only != "workers":
             port = await stack.enter_async_context(listening(house.doors, settings.listen))
             log.info("listening", host=settings.listen.host, port=port, version=__version__)
@@ -276,3 +324,7 @@ def _tls(listen: Listen) -> ssl.SSLContext | None:
             [f"listen.tls: the certificate, key or client_ca can't be used: {error}"]
         ) from None
     return context
+
+
+def _dimse(settings: Settings) -> Dimse:
+    return settings.dimse or Dimse()

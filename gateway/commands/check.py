@@ -11,7 +11,7 @@ import aiohttp
 
 from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings
 from gateway.contract import Health
-from gateway.delivery.destinations import check_reports
+from gateway.delivery.destinations import IntoRis, check_reports
 from gateway.jobs.schema import newest, revision_of
 from gateway.jobs.store import DatabaseLost
 from gateway.run import build
@@ -44,9 +44,10 @@ async def _online(settings: Settings, as_json: bool) -> int:
     # The parts need no database to be built, only to be used.
     async with build(only_looking(settings), settings.database_url or "postgresql://") as house:
         _require_applications(settings)
-        peers = {f"archives.{name}": archive.check() for name, archive in house.archives.items()}
-        for name, report in house.reports.items():
-            peers[f"destinations.{name}"] = report.check()
+        peers = {f"archives.{name}": archive.check() for name, archive in house.archives.named.items()}
+        for name, destination in house.destinations.items():
+            if isinstance(destination, IntoRis):
+                peers[f"destinations.{name}"] = destination.check()
         for name in house.vendors.names:
             peers[f"adapters.{name}"] = house.vendors.make(name, settings.data_dir).check()
         if settings.database_url is not None:
@@ -67,7 +68,7 @@ async def _online(settings: Settings, as_json: bool) -> int:
 
 
 def _require_applications(settings: Settings) -> None:
-    if not any(department.applications for department in settings.departments.values()):
+    if not settings.applications:
         raise Misconfigured(["no application is configured; --config or GATEWAY_CONFIG names the file"])
 
 

@@ -172,7 +172,7 @@ async def _hospital(home: Path, console: Console) -> AsyncIterator[Hospital]:
         await prepare(settings, url)
         house = await stack.enter_async_context(build(settings, url))
         await stack.enter_async_context(working(house.engine))
-        await stack.enter_async_context(gathering(house.incoming))
+        await stack.enter_async_context(gathering(house.doors.incoming))
         port = await stack.enter_async_context(listening(house.doors, settings.listen))
         console.print(
             f"gateway    http://127.0.0.1:{port}  (configured by {home}/gateway.yaml)\n", highlight=False

@@ -22,7 +22,7 @@ def explain(config: Path | None, name: str, study: str, as_json: bool) -> int:
     settings = read_settings(config)
     found = settings.application(name)
     if found is None:
-        known = ", ".join(sorted(one for part in settings.departments.values() for one in part.applications))
+        known = ", ".join(sorted(settings.applications))
         complain(f"there is no application {name}; known: {known or 'none'}")
         return FAILED
     department, application = found
@@ -63,7 +63,7 @@ async def _explain(
                 application.choose,
                 urgent=application.priority >= URGENT,
             )
-            found = await house.lookup.find(application.archives, wanted, known)
+            found = await house.archives.lookup.find(application.archives, wanted, known)
             found.check()
             told |= _describe(found)
         except NotYet as wait:

@@ -46,8 +46,7 @@ class DimseDoor:
         self._returned = returned
         self._applications = {
             application.ae_title: name
-            for department in settings.departments.values()
-            for name, application in department.applications.items()
+            for name, application in settings.applications.items()
             if application.ae_title is not None
         }
         self._hosts: dict[str, list[str]] = defaultdict(list)

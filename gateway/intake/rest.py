@@ -95,9 +95,7 @@ class RestDoor:
         asked = _read(JobRequest, await read_json(request))
         found = self._settings.application(asked.application)
         if found is None:
-            known = ", ".join(
-                sorted(name for part in self._settings.departments.values() for name in part.applications)
-            )
+            known = ", ".join(sorted(self._settings.applications))
             raise Problem(404, f"there is no application of this name; known: {known or 'none'}")
         department, application = found
         new = NewJob(

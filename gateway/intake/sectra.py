@@ -81,7 +81,7 @@ class SectraDoor:
             web.post(place + "/imagenotification", self._guarded(self._notify)),
         ]
 
-    async def close(self) -> None:
+    async def close(self, _: web.Application) -> None:
         if self._late:
             await asyncio.wait(self._late, timeout=5)
 

@@ -61,7 +61,7 @@ class VendorDoor:
                 found.append(web.route("*", below + "{rest:(/.*)?}", refuse))
         return found
 
-    async def close(self) -> None:
+    async def close(self, _: web.Application) -> None:
         await self._streams.close()
 
     async def _serve(

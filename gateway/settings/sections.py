@@ -306,6 +306,15 @@ class Settings(BaseSettings):
         dotted = ".".join(map(str, loc))
         return f"{dotted} {sentence}" if self._place is None else f"{self._place(loc)}: {dotted} {sentence}"
 
+    @property
+    def applications(self) -> dict[str, Application]:
+        """Of all departments: no two have one of the same name."""
+        return {
+            name: application
+            for department in self.departments.values()
+            for name, application in department.applications.items()
+        }
+
     def application(self, name: str) -> tuple[str, Application] | None:
         """The department and the application of that id."""
         for department, part in self.departments.items():

@@ -19,11 +19,7 @@ class Housekeeping:
     def __init__(self, settings: Settings, store: Store, spool: Spool) -> None:
         self._store = store
         self._spool = spool
-        self._keep_days = {
-            name: application.keep_days
-            for department in settings.departments.values()
-            for name, application in department.applications.items()
-        }
+        self._keep_days = {name: application.keep_days for name, application in settings.applications.items()}
 
     async def run(self) -> None:
         """At once, then every hour, until cancelled."""
