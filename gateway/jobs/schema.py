@@ -13,8 +13,8 @@ _LOCK = 0x6D696772
 _FOLDER = Path(migrations.__file__).parent
 
 
-def migrate(url: str) -> tuple[str | None, str]:
-    """Upgrade to the newest revision; returns the one before and the one now."""
+def migrate(url: str, to: str = "head") -> tuple[str | None, str | None]:
+    """Upgrade, to the newest revision unless told; returns the one before and the one now."""
     import alembic.command  # for those alone who migrate
     from alembic.config import Config
 
@@ -31,8 +31,8 @@ def migrate(url: str) -> tuple[str | None, str]:
             config = Config()
             config.set_main_option("script_location", str(_FOLDER))
             config.attributes["connection"] = connection
-            alembic.command.upgrade(config, "head")
-            return before, newest()
+            alembic.command.upgrade(config, to)
+            return before, _revision(connection)
     finally:
         engine.dispose()
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from uuid import uuid4
 
-import alembic.command
 import psycopg
-from sqlalchemy import create_engine
 
 from gateway.jobs.records import area_of
-from gateway.jobs.schema import _config, migrate
+from gateway.jobs.schema import migrate
 
 POINTS = [{"x": 0, "y": 0.0}, {"x": 0.25, "y": 1}, {"x": 0.1, "y": 0.2}]
 TAGGED = {
@@ -22,12 +20,7 @@ INPUTS = [{"type": "wholeSlide"}, TAGGED, SEVERAL, None]
 
 
 def test_results_and_grants_of_the_last_release_get_their_area(empty_database_url: str) -> None:
-    engine = create_engine(empty_database_url.replace("postgresql://", "postgresql+psycopg://", 1))
-    with engine.begin() as connection:
-        config = _config()
-        config.attributes["connection"] = connection
-        alembic.command.upgrade(config, "0002")
-    engine.dispose()
+    assert migrate(empty_database_url, to="0002") == (None, "0002")
     jobs = {str(number): uuid4() for number in range(len(INPUTS))}
     with psycopg.connect(empty_database_url) as connection:
         for given, (slide, job) in zip(INPUTS, jobs.items(), strict=True):
