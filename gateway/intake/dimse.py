@@ -106,7 +106,7 @@ class DimseDoor:
         application = self._applications.get(called.strip())
         header = arrival.finish()
         if application is not None:
-            self._incoming.keep(application, [(header, arrival.path)])
+            self._incoming.keep(application, header, arrival.path)
             return Reply()
         reply = None
         is_result = self._returned is not None and self._returned.is_from(calling.strip())

@@ -1,7 +1,7 @@
 """Studies that are sent to us for an application: on the disk before the sender hears of a success, and made
 into a job once they have been quiet for as long as the application says.
 
-    incoming/<application>/<study>/         instances as they arrive
+    incoming/<application>/<study>/         instances as they arrive; an upload of several is a folder in it
     incoming/<application>/<study>@<key>/   quiet, and closed: the archive of the one job of that key
 """
 
@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,19 +48,15 @@ class Incoming:
         self._jobs: dict[Path, UUID] = {}
         self._lock = threading.Lock()
 
-    def keep(self, application: str, arrived: Sequence[tuple[Header, Path]]) -> None:
-        """Called from other threads; afterwards the instances survive a power cut."""
-        opened: list[int] = []
+    def keep(self, application: str, header: Header, path: Path) -> None:
+        """Called from other threads; afterwards the instance survives a power cut."""
+        opened = [os.open(path, os.O_RDONLY)]
         try:
-            for _, path in arrived:
-                opened.append(os.open(path, os.O_RDONLY))
-            folders = set()
             with self._lock:
-                for header, path in arrived:
-                    folder = self._root / application / header.study_instance_uid
-                    self._place(path, file_of(folder, header.sop_instance_uid))
-                    folders.add(folder)
-                opened += [os.open(folder, os.O_RDONLY) for folder in folders]
+                folder = self._open(application, header.study_instance_uid)
+                path.replace(file_of(folder, header.sop_instance_uid))
+                self._last[folder] = time.monotonic()
+                opened.append(os.open(folder, os.O_RDONLY))
             # The names first: most file systems then write both in one go. Outside of the lock, others go on.
             for descriptor in opened:
                 os.fsync(descriptor)
@@ -68,15 +64,35 @@ class Incoming:
             for descriptor in opened:
                 os.close(descriptor)
 
-    def _place(self, path: Path, place: Path) -> None:
-        folder = place.parent
+    def keep_upload(self, application: str, upload: Path) -> None:
+        """Its folders, one for each study, whose files are on the disk: all of them are kept, or none is."""
+        studies = sorted(upload.iterdir())
+        for study in studies:
+            sync(study)
+        placed: list[tuple[Path, Path]] = []
+        with self._lock:
+            try:
+                for study in studies:
+                    place = self._open(application, study.name) / str(time.time_ns())
+                    study.rename(place)
+                    placed.append((study, place))
+                for _, place in placed:
+                    sync(place.parent)
+            except OSError:
+                for study, place in placed:
+                    place.rename(study)
+                raise
+            for _, place in placed:
+                self._last[place.parent] = time.monotonic()
+
+    def _open(self, application: str, study: str) -> Path:
+        folder = self._root / application / study
         if not folder.is_dir():
-            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, exist_ok=True)
             for above in (self._root, folder.parent):
                 sync(above)
-        path.replace(place)
-        self._last[folder] = time.monotonic()
+        return folder
 
     def folder_of(self, job: Job) -> Path | None:
         """Where the study lies that the job came with."""
@@ -106,11 +122,10 @@ class Incoming:
     def _recall(self) -> None:
         """What was here before we started has been quiet since its youngest instance came."""
         now, wall = time.monotonic(), time.time()
-        for folder in self._root.glob("*/*"):
-            if "@" not in folder.name and folder.is_dir():  # what lies in .arriving is nobody's yet
-                youngest = max((one.stat().st_mtime for one in folder.iterdir()), default=0.0)
+        for folder in self._root.glob("[!.]*/*"):  # what lies in .arriving is nobody's yet
+            if "@" not in folder.name:
                 with self._lock:
-                    self._last.setdefault(folder, now - max(0.0, wall - youngest))
+                    self._last.setdefault(folder, now - max(0.0, wall - folder.stat().st_mtime))
 
     def _close(self) -> list[Path]:
         """All folders that are closed to what comes later."""
@@ -133,6 +148,8 @@ class Incoming:
         if found is None:
             return  # it stays; with the application it goes on
         department, application = found
+        if not await asyncio.to_thread(_unpack, folder):
+            return
         others = []
         for job in await self._store.find(application=name, study_instance_uid=study, limit=20):
             other = self.folder_of(job)
@@ -189,13 +206,26 @@ def _is_over(job: Job) -> bool:
     return job.state in (State.DONE, State.CANCELLED) or (job.state == State.FAILED and age > _KEEP)
 
 
+def _unpack(folder: Path) -> bool:
+    """Whether there is anything in it; the uploads in it are now closed with it."""
+    for path in sorted(folder.glob("*/*.dcm")):  # in the order they came
+        path.replace(folder / path.name)
+    for upload in folder.iterdir():
+        if upload.is_dir():
+            upload.rmdir()
+    empty = not any(folder.iterdir())  # we died before its first instance came
+    if empty:
+        folder.rmdir()
+    return not empty
+
+
 def _holds(folder: Path, later: Path) -> bool:
-    return {one.name for one in later.glob("*.dcm")} <= {one.name for one in folder.glob("*.dcm")}
+    return {path.name for path in later.glob("*.dcm")} <= {path.name for path in folder.glob("*.dcm")}
 
 
 def _complete(folder: Path, earlier: list[Path]) -> None:
     """Late instances come with those that came before: a vendor wants the study whole."""
-    for one in earlier:
-        for path in one.glob("*.dcm"):
+    for other in earlier:
+        for path in other.glob("*.dcm"):
             if not (folder / path.name).exists():
                 os.link(path, folder / path.name)

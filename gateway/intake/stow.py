@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from gateway.archives.awaited import file_of
 from gateway.contract import Header, Permanent
 from gateway.dicom.arrival import MISMATCH, NOT_UNDERSTOOD, Staging
 from gateway.dicom.multipart import (
@@ -99,7 +101,7 @@ class StowDoor:
         for left in self._staging.path.glob(f"*{_SUFFIX}"):
             with suppress(FileNotFoundError):
                 if time.time() - left.stat().st_mtime > _VOID_AFTER:  # others may be writing here too
-                    left.unlink()
+                    shutil.rmtree(left, ignore_errors=True)
 
     async def _store(self, request: web.Request) -> web.Response:
         caller = self._access.require(request, "operator", basic=True)
@@ -108,7 +110,7 @@ class StowDoor:
             raise Problem(404, "no application of this name is configured")
 
         def keep(upload: Upload) -> None:
-            self._incoming.keep(application, list(upload.whole.values()))
+            self._incoming.keep_upload(application, upload.folder)
 
         return await self._receive(request, keep, application=application, caller=caller)
 
@@ -192,6 +194,7 @@ class Upload:
     def __init__(self, staging: Staging, study: str | None) -> None:
         self.whole: dict[str, tuple[Header, Path]] = {}
         self.failed: list[tuple[Header | None, int]] = []
+        self.folder = staging.path / f"{_PREFIX}-{next(_NUMBERS)}{_SUFFIX}"
         self._staging = staging
         self._study = study
         self._part: _Part | None = None
@@ -219,9 +222,7 @@ class Upload:
             self._cleared = True
             if self._part is not None:
                 os.close(self._part.descriptor)
-                self._part.path.unlink(missing_ok=True)
-            for _, path in self.whole.values():
-                path.unlink(missing_ok=True)  # what was kept is no longer there
+            shutil.rmtree(self.folder, ignore_errors=True)  # what was kept is no longer there
 
     def answer(self) -> web.Response:
         told: dict[str, Any] = {}
@@ -249,7 +250,8 @@ class Upload:
         if self.count >= _MOST_INSTANCES:
             raise Malformed(f"an upload holds {_MOST_INSTANCES} instances at the most")
         self._staging.require_room()
-        path = self._staging.path / f"{_PREFIX}-{next(_NUMBERS)}{_SUFFIX}"
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        path = self.folder / "part"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._part = _Part(path, descriptor, event.headers.get("content-length"))
 
@@ -275,9 +277,6 @@ class Upload:
             header, reason = self._judge(part)
             if header is not None and reason is None:
                 os.fsync(part.descriptor)  # now, while the rest is still on its way
-        except OSError:
-            part.path.unlink(missing_ok=True)
-            raise
         finally:
             os.close(part.descriptor)
         if header is None or reason is not None:
@@ -287,7 +286,10 @@ class Upload:
         twice = self.whole.pop(header.sop_instance_uid, None)
         if twice is not None:
             twice[1].unlink()
-        self.whole[header.sop_instance_uid] = header, part.path
+        place = file_of(self.folder / header.study_instance_uid, header.sop_instance_uid)
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        part.path.rename(place)
+        self.whole[header.sop_instance_uid] = header, place
 
     def _judge(self, part: _Part) -> tuple[Header | None, int | None]:
         """Which instance it is, if it says so, and why it can't be kept."""

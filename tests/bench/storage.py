@@ -35,7 +35,7 @@ def serve(folder: Path, durable: bool) -> None:
     def take(arrival: Arrival, calling: str, called: str) -> Reply:
         header = arrival.finish()
         if durable:
-            incoming.keep("ct", [(header, arrival.path)])
+            incoming.keep("ct", header, arrival.path)
             return Reply()
         arrival.path.replace(file_of(folder, header.sop_instance_uid))
         return Reply()

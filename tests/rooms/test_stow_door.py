@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import hashlib
+import itertools
 import json
+import os
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -57,7 +60,7 @@ class Door:
 
     @property
     def kept(self) -> dict[str, bytes]:
-        return {path.stem: path.read_bytes() for path in self.root.glob("trauma/*/*.dcm")}
+        return {path.stem: path.read_bytes() for path in self.root.glob("trauma/**/*.dcm")}
 
     @property
     def aside(self) -> list[Path]:
@@ -244,6 +247,31 @@ async def test_a_full_disk_is_told_and_may_pass(tmp_path, stack):
     assert door.kept == {} and door.aside == []
 
 
+@pytest.mark.parametrize("call", ["open", "mkdir", "rename", "fsync"])
+async def test_an_upload_is_kept_whole_or_not_at_all_wherever_the_disk_fails(tmp_path, stack, call):
+    real, failed = getattr(os, call), 0
+    for number in itertools.count():
+        door = await serve(tmp_path / str(number), stack)
+        files = [encode(made) for _ in range(2) for made in make_study(5)]
+        calls = itertools.count()
+
+        def fail(*given: Any, calls: Any = calls, number: int = number, **named: Any) -> Any:
+            if next(calls) == number:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real(*given, **named)
+
+        with pytest.MonkeyPatch.context() as disk:
+            disk.setattr(os, call, fail)
+            status, told = await door.post(parts(*files))
+        assert door.aside == [] or call == "open"  # what can't be opened can't be cleared away either
+        if status == 200:
+            assert len(door.kept) == len(files)
+            break
+        assert (status, door.kept) == (503, {}), told
+        failed += 1
+    assert failed >= 2
+
+
 async def test_a_large_upload_is_never_held(door):
     (made,) = make_study(1, size=64)
     data = encode(made)
@@ -267,7 +295,7 @@ async def test_a_large_upload_is_never_held(door):
         tracemalloc.stop()
     assert status == 200
     assert peak < 24 * 2**20
-    (kept,) = door.root.glob("trauma/*/*.dcm")
+    (kept,) = door.root.glob("trauma/**/*.dcm")
     assert kept.stat().st_size == len(data) + pixels
 
 
