@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -16,14 +15,10 @@ import pytest
 from gateway.simulate.front import Fault
 from tests.peers.gateway import Hospital, hospital
 from tests.peers.ia_vendor import OWN_NAME, IaVendor, ia_vendor
+from tests.peers.ports import free_port
 
 KIDNEY = "kidney-ai"
 FINAL = "ANSWER"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @contextmanager

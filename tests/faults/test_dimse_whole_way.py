@@ -17,6 +17,7 @@ from tests.peers.dicom_samples import encode, make_study, write_study
 from tests.peers.dimse import AET, head
 from tests.peers.gateway import TRAUMA, Hospital, hospital
 from tests.peers.orthanc import Orthanc, orthanc
+from tests.peers.ports import free_port
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Site:
 
 @pytest_asyncio.fixture
 async def site(tmp_path: Path, database_url: str) -> AsyncIterator[Site]:
-    port = dcmtk.free_port()
+    port = free_port()
     known = {"gateway": (AET, "127.0.0.1", port)}
     with orthanc(tmp_path / "orthanc", modalities=known, check_called_aet=True) as pacs:
         async with hospital(tmp_path, database_url) as house:

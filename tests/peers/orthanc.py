@@ -17,7 +17,6 @@ It listens on loopback alone and dies with the thread that started it.
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 from collections.abc import Iterable, Iterator
@@ -27,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import requests
+
+from tests.peers.ports import free_port
 
 PROGRAM = "/usr/sbin/Orthanc"
 PLUGINS = Path("/usr/share/orthanc/plugins")
@@ -74,14 +75,6 @@ class Orthanc:
         self.process.wait(10)
 
 
-def _free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
-
-
 @contextmanager
 def orthanc(
     folder: Path,
@@ -94,11 +87,8 @@ def orthanc(
     **options: object,
 ) -> Iterator[Orthanc]:
     """`modalities`: name → (AE title, host, port), the AEs that it knows. `options`: more of its own."""
-    for _ in range(3):  # another test may take a port between our look and its start
-        started = _start(folder, password, aet, modalities or {}, check_called_aet, plugins, options)
-        if started:
-            break
-    else:
+    started = _start(folder, password, aet, modalities or {}, check_called_aet, plugins, options)
+    if started is None:
         raise RuntimeError(f"Orthanc doesn't start: {(folder / 'orthanc.log').read_text()[-2000:]}")
     try:
         yield started
@@ -116,7 +106,7 @@ def _start(
     plugins: tuple[str, ...],
     options: dict[str, object],
 ) -> Orthanc | None:
-    http_port, dicom_port = _free_ports(2)
+    http_port, dicom_port = free_port(), free_port()
     configuration = {
         "Name": aet,
         "StorageDirectory": str(folder / "storage"),

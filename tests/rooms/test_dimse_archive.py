@@ -27,6 +27,7 @@ from tests.peers import dcmtk
 from tests.peers.dicom_samples import encode, make_instance, make_study, write_study
 from tests.peers.dimse import AET, QUICK, Service, by_uid, bytes_of, content, head, service
 from tests.peers.orthanc import Orthanc, orthanc
+from tests.peers.ports import free_port
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ async def test_an_archive_that_does_not_know_us_is_told_apart(here, pacs, tmp_pa
     other_name = here.archive(pacs.dicom_port, "OTHER")
     with pytest.raises(NeedsHuman, match="AE title OTHER"):
         await other_name.find_studies(study_instance_uid=study)
-    nobody = here.archive(dcmtk.free_port(), "ORTHANC")
+    nobody = here.archive(free_port(), "ORTHANC")
     with pytest.raises(Retryable, match="can't be reached"):
         await nobody.find_studies(study_instance_uid=study)
     assert not (await nobody.check()).ok

@@ -18,6 +18,7 @@ from tests.peers import dcmtk
 from tests.peers.dicom_samples import encode, make_instance
 from tests.peers.dimse import AET
 from tests.peers.gateway import Hospital, Patient, hospital
+from tests.peers.ports import free_port
 
 VENDOR = "STORESCP"
 
@@ -61,7 +62,7 @@ class Site:
 
 @pytest_asyncio.fixture
 async def site(tmp_path: Path, database_url: str) -> AsyncIterator[Site]:
-    port = dcmtk.free_port()
+    port = free_port()
     vendor = tmp_path / "vendor"
     with dcmtk.receiver(vendor, VENDOR) as vendor_port:
         async with hospital(tmp_path, database_url) as house:

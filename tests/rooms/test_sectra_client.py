@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -22,6 +21,7 @@ from gateway.sectra import results, shapes
 from gateway.sectra.calls import Limits
 from gateway.sectra.client import SectraClient
 from gateway.sectra.failures import VersionConflict
+from tests.peers.ports import free_port
 
 QUEUED = results.NewResult(
     slide_id="slide-1",
@@ -294,8 +294,7 @@ async def test_silence_unreachable_and_broken_lines_may_be_tried_again(
         with pytest.raises(Retryable, match="broke while storing") as broken:
             await client.create_result("app", QUEUED)
         assert broken.value.uncertain
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     with pytest.raises(Retryable, match="can't be reached") as away:
         await client_of(session, f"http://127.0.0.1:{port}").create_result("app", QUEUED)
     assert not away.value.uncertain

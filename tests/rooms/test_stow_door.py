@@ -34,10 +34,10 @@ from gateway.intake.access import Access
 from gateway.intake.incoming import Incoming
 from gateway.intake.stow import StowDoor, Upload
 from gateway.settings.sections import Settings
-from tests.peers import dcmtk
 from tests.peers.dicom_samples import encode, make_instance, make_study
 from tests.peers.dimse import AET
 from tests.peers.gateway import TOKENS, TRAUMA, Hospital, hospital
+from tests.peers.ports import free_port
 
 KIND = 'multipart/related; type="application/dicom"; boundary=EDGE'
 BEARER = {"Authorization": "Bearer operator-word"}
@@ -324,7 +324,7 @@ async def job_of(house: Hospital, study: str) -> Any:
 
 async def test_a_study_that_a_client_stores_is_analysed_also_after_a_kill(house):
     house.application["settle"] = "2s"
-    house.configuration["dimse"] = {"ae_title": AET, "host": "127.0.0.1", "port": dcmtk.free_port()}
+    house.configuration["dimse"] = {"ae_title": AET, "host": "127.0.0.1", "port": free_port()}
     files = list(make_study(4, series=2))
     for one in files:
         one.preamble = bytes(128)  # or the client leaves the file's head away
