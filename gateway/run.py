@@ -44,6 +44,7 @@ from gateway.archives.awaited import Awaited
 from gateway.archives.dicomweb import DicomwebArchive
 from gateway.archives.dimse import DimseArchive
 from gateway.archives.lookup import Lookup
+from gateway.archives.sectra import SlideArchive, Slides
 from gateway.archives.spool import Spool
 from gateway.archives.terms import Terms
 from gateway.database import database, open_store, prepare
@@ -74,6 +75,7 @@ from gateway.settings.sections import (
     StowDestination,
 )
 from gateway.settings.sections import DicomwebArchive as DicomwebSettings
+from gateway.settings.sections import SectraArchive as SectraSettings
 from gateway.settings.tree import Misconfigured
 from gateway.watch.metrics import JobMetrics
 from gateway.work.changes import Changes
@@ -100,6 +102,7 @@ class Ground:
     awaited: Awaited
     commitments: Commitments
     servers: SectraServers
+    slides: Slides
     vendors: Vendors
     writer: SlideWriter
     status: SlideStatus
@@ -109,11 +112,12 @@ class Ground:
 class Archives:
     webs: Mapping[str, DicomwebArchive]
     peers: Mapping[str, DimseArchive]
+    of_slides: Mapping[str, SlideArchive]
     lookup: Lookup
 
     @property
     def named(self) -> dict[str, Archive]:
-        return {**self.webs, **self.peers}
+        return {**self.webs, **self.peers, **self.of_slides}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,7 @@ async def _lay_ground(settings: Settings, url: str) -> AsyncIterator[Ground]:
     ):
         staging = Staging(incoming_root(settings.data_dir) / ".arriving", settings.least_free)
         servers = SectraServers(settings.sectra, session)
+        spool = Spool(settings.data_dir, settings.least_free)
         vendors = Vendors(settings, session)
         vendors.check(settings)
         writer = SlideWriter(store)
@@ -163,11 +168,12 @@ async def _lay_ground(settings: Settings, url: str) -> AsyncIterator[Ground]:
             url,
             session,
             store,
-            Spool(settings.data_dir, settings.least_free),
+            spool,
             staging,
             Awaited(_dimse(settings).ae_title, staging),
             Commitments(),
             servers,
+            Slides(servers, spool),
             vendors,
             writer,
             SlideStatus(writer, servers),
@@ -176,7 +182,7 @@ async def _lay_ground(settings: Settings, url: str) -> AsyncIterator[Ground]:
 
 def _build_archives(ground: Ground) -> Archives:
     settings = ground.settings
-    webs, peers = {}, {}
+    webs, peers, of_slides = {}, {}, {}
     for name, place in settings.archives.items():
         if isinstance(place, DicomwebSettings):
             webs[name] = DicomwebArchive(
@@ -187,6 +193,8 @@ def _build_archives(ground: Ground) -> Archives:
                 password=place.password.get_secret_value() if place.password else None,
                 token=place.token.get_secret_value() if place.token else None,
             )
+        elif isinstance(place, SectraSettings):
+            of_slides[name] = SlideArchive(name)
         else:
             ours = _dimse(settings).ae_title
             peer = DimsePeer(f"archive {name}", place.host, place.port, place.ae_title, ours)
@@ -197,13 +205,18 @@ def _build_archives(ground: Ground) -> Archives:
         name: Terms(place.only_online, place.hours, place.rate) for name, place in settings.archives.items()
     }
     makers = {application.manufacturer for application in settings.applications.values()}
-    known: dict[str, Archive] = {**webs, **peers, **{studies.name: studies for studies in arrived}}
-    return Archives(webs, peers, Lookup(known, terms, makers))
+    known: dict[str, Archive] = {
+        **webs,
+        **peers,
+        **of_slides,
+        **{studies.name: studies for studies in arrived},
+    }
+    return Archives(webs, peers, of_slides, Lookup(known, terms, makers, of_slides))
 
 
 def _build_destinations(ground: Ground, archives: Archives) -> dict[str, Destination]:
     settings = ground.settings
-    originals = Originals(ground.store, archives.lookup)
+    originals = Originals(ground.store, archives.lookup, ground.slides)
     objects = ResultObjects(settings, ground.store, originals, ground.spool)
     named: dict[str, Destination] = {"sectra": OnTheSlide(ground.status, ground.store)}
     for name, place in settings.destinations.items():
@@ -246,7 +259,8 @@ def _build_house(
 ) -> House:
     settings, store, vendors = ground.settings, ground.store, ground.vendors
     dispatch = Dispatch(store, destinations)
-    steps = JobSteps(settings, store, archives.lookup, vendors, ground.status, dispatch, ground.spool)
+    lookup, slides, status = archives.lookup, ground.slides, ground.status
+    steps = JobSteps(settings, store, lookup, slides, vendors, status, dispatch, ground.spool)
     engine = Engine(store, ground.url, steps, vendors.capacities, pace, JobMetrics())
     housekeeping = Housekeeping(settings, store, ground.spool)
     return House(store, vendors, archives, destinations, doors, engine, housekeeping)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pydicom
 
 from gateway.archives.archive import InstanceRef, Retrieval, StudyMatch
-from gateway.archives.files import FileInstance, open_instance, read_file_header
-from gateway.archives.queries import text_of, texts_of
+from gateway.archives.files import FileInstance, describe_file, open_instance, read_file_header
+from gateway.archives.queries import text_of
 from gateway.contract import Health, NeedsHuman
 from gateway.dicom.part10 import NotDicom
 from gateway.dicom.web import require_uid
@@ -96,15 +96,7 @@ class ArrivedStudies:
                     f"an instance that was sent to us can't be read ({error})",
                     "Have the study sent again, and look at this machine's disk.",
                 ) from error
-            listed.append(
-                InstanceRef(
-                    header.series_instance_uid,
-                    header.sop_instance_uid,
-                    header.sop_class_uid,
-                    header.modality,
-                    _attributes(path, keywords) if keywords else {},
-                )
-            )
+            listed.append(describe_file(path, header, keywords))
         return listed
 
     def _describe(self, study: str, listed: list[InstanceRef]) -> StudyMatch:
@@ -121,9 +113,3 @@ class ArrivedStudies:
             instance_count=len(listed),
             availability="ONLINE",
         )
-
-
-def _attributes(path: Path, keywords: Collection[str]) -> dict[str, tuple[str, ...]]:
-    header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
-    told = {keyword: texts_of(header, keyword) for keyword in keywords}
-    return {keyword: texts for keyword, texts in told.items() if texts}

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
+import pydicom
+
+from gateway.archives.archive import InstanceRef
+from gateway.archives.queries import texts_of
 from gateway.contract import Header
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
 
@@ -33,6 +37,16 @@ def read_file_header(path: Path) -> Header:
     if header is None:
         raise NotDicom("an instance ends within its header")
     return header
+
+
+def describe_file(path: Path, header: Header, keywords: Collection[str]) -> InstanceRef:
+    told: dict[str, tuple[str, ...]] = {}
+    if keywords:
+        said = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+        told = {keyword: texts for keyword in keywords if (texts := texts_of(said, keyword))}
+    return InstanceRef(
+        header.series_instance_uid, header.sop_instance_uid, header.sop_class_uid, header.modality, told
+    )
 
 
 async def open_instance(path: Path) -> FileInstance:

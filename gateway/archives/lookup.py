@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from gateway.archives.archive import Archive, InstanceRef, StudyMatch
 from gateway.archives.breaker import Breaker
 from gateway.archives.choice import attributes_for, choose_instances, made_by
+from gateway.archives.sectra import Slide, SlideArchive
 from gateway.archives.terms import Pulls, Terms
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unsuitable
 from gateway.settings.sections import Choose
@@ -29,6 +30,7 @@ class Wanted:
     modalities: Sequence[str] = ()
     choose: Choose = field(default_factory=Choose)
     urgent: bool = False
+    slide: Slide | None = None
 
     def __repr__(self) -> str:
         return "Wanted()"
@@ -103,27 +105,35 @@ class _Walk:
 
 
 class Lookup:
-    """`makers`: the manufacturers of the configured vendors, whose results are nobody's input."""
+    """`makers`: the manufacturers of the configured vendors, whose results are nobody's input. `of_slides`:
+    the archives that give a job the files of its own slide."""
 
     def __init__(
         self,
         archives: Mapping[str, Archive],
         terms: Mapping[str, Terms],
         makers: Collection[str] = (),
+        of_slides: Collection[str] = (),
     ) -> None:
         self._archives = archives
+        self._of_slides = frozenset(of_slides)
         self._terms = {name: terms.get(name, Terms()) for name in archives}
         self._pulls = {name: Pulls(self._terms[name].rate) for name in archives}
-        self._breakers = {name: Breaker(name) for name in archives}
+        self._breakers: dict[str, Breaker] = {}
         self._makers = frozenset(maker for maker in makers if maker)
 
-    def archive(self, name: str) -> Archive:
+    def archive(self, name: str, slide: Slide | None = None) -> Archive:
         if name not in self._archives:
             raise NeedsHuman(
                 f"the archive {name} of this job is no longer configured",
                 f"Put archives.{name} back into the configuration, or cancel the job.",
             )
-        return self._archives[name]
+        return SlideArchive(name, slide) if name in self._of_slides else self._archives[name]
+
+    def _breaker(self, name: str, slide: Slide | None) -> Breaker:
+        """Each Sectra server is up or away by itself."""
+        place = f"{name}/{slide.server}" if slide is not None and name in self._of_slides else name
+        return self._breakers.setdefault(place, Breaker(place))
 
     def opens_at(self, name: str, *, urgent: bool) -> datetime | None:
         """When a study may be fetched there again; None if it may be now."""
@@ -148,10 +158,10 @@ class Lookup:
     async def _try(
         self, name: str, question: Mapping[str, str | None], wanted: Wanted, known: Known | None, walk: _Walk
     ) -> Found | None:
-        archive, terms, pulls = self.archive(name), self._terms[name], self._pulls[name]
+        archive, terms, pulls = self.archive(name, wanted.slide), self._terms[name], self._pulls[name]
         by = "" if "study_instance_uid" in question else " under the accession number"
         try:
-            studies = await self._breakers[name].call(lambda: archive.find_studies(**question))
+            studies = await self._breaker(name, wanted.slide).call(lambda: archive.find_studies(**question))
         except Failure as failure:
             walk.meet(name, failure)
             return None
@@ -204,10 +214,10 @@ class Lookup:
         remarks: Sequence[str],
     ) -> Found:
         keywords = attributes_for(wanted.choose, self._makers)
-        listed = await self._list(archive, study, keywords)
+        listed = await self._list(archive, study, keywords, wanted.slide)
         made = made_by(listed, self._makers)
         if made:
-            listed = await self._list(archive, study, (*keywords, "ImageType"))
+            listed = await self._list(archive, study, (*keywords, "ImageType"), wanted.slide)
             made = made_by(listed, self._makers)
         delivered = await known([one.sop_instance_uid for one in listed]) if known is not None else ()
         choice = choose_instances(listed, wanted.choose, wanted.modalities, delivered=delivered, made=made)
@@ -222,10 +232,12 @@ class Lookup:
         )
 
     async def _list(
-        self, archive: Archive, study: StudyMatch, keywords: Collection[str]
+        self, archive: Archive, study: StudyMatch, keywords: Collection[str], slide: Slide | None
     ) -> list[InstanceRef]:
         uid, count = study.study_instance_uid, study.instance_count
-        listed = await self._breakers[archive.name].call(lambda: archive.list_instances(uid, count, keywords))
+        listed = await self._breaker(archive.name, slide).call(
+            lambda: archive.list_instances(uid, count, keywords)
+        )
         if count is not None and len(listed) != count:
             raise Retryable(
                 f"{archive.name} promises {count} instances and lists {len(listed)}",

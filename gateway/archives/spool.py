@@ -2,6 +2,7 @@
 
 spool/<job>/    what a step makes; gone with it
 inbox/<job>/    what the vendor stored with us for it, a folder for each delivery; there until the job ends
+slides/<job>/   the files of its slide, where Sectra is the archive; there until the job ends
 inbox/.<id>/    a delivery that is being filled
 """
 
@@ -25,6 +26,7 @@ class Spool:
     def __init__(self, data_dir: Path, least_free: int = 0) -> None:
         self._root = data_dir / "spool"
         self._inboxes = data_dir / "inbox"
+        self._slides = data_dir / "slides"
         self._least_free = least_free
 
     def open(self) -> None:
@@ -52,6 +54,13 @@ class Spool:
         folder = self._root / str(job_id)
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
+
+    def slide(self, job_id: UUID) -> Path:
+        self._slides.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return self._slides / str(job_id)
+
+    def forget_slide(self, job_id: UUID) -> None:
+        shutil.rmtree(self._slides / str(job_id), ignore_errors=True)
 
     def empty(self, job_id: UUID) -> Path:
         """A folder with nothing in it but the inbox: what a broken-off try has left there is void."""
@@ -95,12 +104,13 @@ class Spool:
     def forget(self, job_id: UUID) -> None:
         """The job has ended."""
         self.remove(job_id)
+        self.forget_slide(job_id)
         shutil.rmtree(self._inboxes / str(job_id), ignore_errors=True)
 
     def jobs(self) -> list[UUID]:
         """Whose files lie here."""
         found: list[UUID] = []
-        for root in (self._root, self._inboxes):
+        for root in (self._root, self._inboxes, self._slides):
             for entry in root.iterdir() if root.exists() else ():
                 with suppress(ValueError):  # not ours
                     found.append(UUID(entry.name))

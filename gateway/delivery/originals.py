@@ -14,6 +14,7 @@ from pydicom.dataset import FileDataset
 
 from gateway.archives.archive import Retrieval
 from gateway.archives.lookup import Lookup
+from gateway.archives.sectra import Slides
 from gateway.contract import NeedsHuman
 from gateway.delivery.objects import Source
 from gateway.dicom.heading import read_heading
@@ -23,9 +24,10 @@ from gateway.jobs.store import Store
 
 
 class Originals:
-    def __init__(self, store: Store, lookup: Lookup) -> None:
+    def __init__(self, store: Store, lookup: Lookup, slides: Slides) -> None:
         self._store = store
         self._lookup = lookup
+        self._slides = slides
 
     async def source_of(self, job: Job, folder: Path) -> Source:
         records = await self._records(job)
@@ -90,7 +92,7 @@ class Originals:
         raise _gone(job)
 
     def _retrieve(self, job: Job, record: InstanceRecord, folder: Path) -> Retrieval:
-        archive = self._lookup.archive(job.archive or "")
+        archive = self._lookup.archive(job.archive or "", self._slides.of(job))
         return archive.retrieve_instance(
             job.study_instance_uid or "", record.series_instance_uid, record.sop_instance_uid, folder
         )

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gateway.settings.sections import CStoreDestination, DimseArchive, Settings, StowDestination
+from gateway.settings.sections import (
+    CStoreDestination,
+    DimseArchive,
+    SectraArchive,
+    Settings,
+    StowDestination,
+)
 from gateway.settings.tree import ConfigurationTree
 
 
@@ -54,6 +60,9 @@ def _unspoken(settings: Settings) -> Iterable[tuple[tuple[str, ...], str]]:
             needed = "dicomweb" if isinstance(place, StowDestination) else "dimse"
             if settings.archives[place.archive].kind != needed:
                 yield ("destinations", name, "archive"), f"{place.kind} needs an archive of kind {needed}"
+    for name, archive in settings.archives.items():
+        if isinstance(archive, SectraArchive) and not settings.sectra.servers:
+            yield ("archives", name, "kind"), "needs a server: configure sectra.servers"
     if settings.dimse is not None:
         return
     for name, archive in settings.archives.items():

@@ -102,7 +102,13 @@ class DimseArchive(_Archive):
     retrieve: Literal["move", "get"] | None = None  # None: C-MOVE where we have a storage service
 
 
-Archive = Annotated[DicomwebArchive | DimseArchive, Field(discriminator="kind")]
+class SectraArchive(_Archive):
+    """Gives a job the DICOM files of its own slide, from the server that the slide is on."""
+
+    kind: Literal["sectra"]
+
+
+Archive = Annotated[DicomwebArchive | DimseArchive | SectraArchive, Field(discriminator="kind")]
 
 
 class KnownPeer(Part):

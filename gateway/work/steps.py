@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 
 from gateway.archives.lookup import Lookup
+from gateway.archives.sectra import Slides
 from gateway.archives.spool import Spool
 from gateway.contract import (
     Adapter,
@@ -63,6 +64,7 @@ class JobSteps:
         settings: Settings,
         store: Store,
         lookup: Lookup,
+        slides: Slides,
         vendors: Vendors,
         status: SlideStatus,
         dispatch: Dispatch,
@@ -74,7 +76,7 @@ class JobSteps:
         self._status = status
         self._dispatch = dispatch
         self._spool = spool
-        self._study_way = StudyWay(store, lookup, status, spool)
+        self._study_way = StudyWay(store, lookup, slides, status, spool)
         self._slide_way = SlideWay(store, vendors, status)
         self._steps: dict[State, Callable[[Job], Awaitable[Outcome]]] = {
             State.RECEIVED: self._begin,

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from gateway.archives.arrived import arrived_name
 from gateway.archives.lookup import Lookup, NotYet, Wanted
+from gateway.archives.sectra import Slides
 from gateway.archives.spool import Spool
 from gateway.contract import Adapter, Finished, NeedsHuman, Order, Pending, Permanent, Ticket
 from gateway.delivery.slide_status import SlideStatus
@@ -22,9 +23,12 @@ URGENT = 9  # doesn't wait for an archive's hours
 
 
 class StudyWay:
-    def __init__(self, store: Store, lookup: Lookup, status: SlideStatus, spool: Spool) -> None:
+    def __init__(
+        self, store: Store, lookup: Lookup, slides: Slides, status: SlideStatus, spool: Spool
+    ) -> None:
         self._store = store
         self._lookup = lookup
+        self._slides = slides
         self._status = status
         self._spool = spool
 
@@ -41,6 +45,7 @@ class StudyWay:
             application.accept.modalities,
             application.choose,
             urgent=job.priority >= URGENT,
+            slide=self._slides.of(job),
         )
         try:
             names = application.archives
@@ -52,6 +57,7 @@ class StudyWay:
             return Wait(at=wait.at, what=what, detail={"archives": list(wait.remarks)})
         if job.origin is Origin.NOTIFICATION and job.promised != found.listed:
             self._lookup.give_back(found)
+            self._spool.forget_slide(job.id)  # it may be growing
             return Wait(
                 after=application.settle,
                 what=f"waiting {application.settle:g} s for the study to be complete",
@@ -96,7 +102,7 @@ class StudyWay:
             job = await self._store.keep(job, "sending to the vendor", submit_began=True, sent=0)
             chosen = {each.sop_instance_uid: each for each in await self._store.instances_of(job.id)}
             shipment = Shipment(
-                self._lookup.archive(job.archive or ""),
+                self._lookup.archive(job.archive or "", self._slides.of(job)),
                 order.study_instance_uid,
                 chosen,
                 application.accept.max_bytes,

@@ -212,3 +212,9 @@ def variables(model, prefix="GATEWAY_"):
             yield variable
         for kind in kinds if name != "input" else []:
             yield from variables(kind, f"{variable}__{nested}")
+
+
+def test_slides_come_from_a_server_that_is_configured(write):
+    text = re.sub(r"^sectra:\n(  .*\n)*", "", WHOLE, flags=re.MULTILINE)
+    told = problems(write(re.sub(r"^  vna: .*$", "  vna: {kind: sectra}", text, count=1, flags=re.MULTILINE)))
+    assert any("archives.vna.kind: needs a server: configure sectra.servers" in said for said in told)
