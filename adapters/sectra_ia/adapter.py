@@ -2,7 +2,8 @@
 call Sectra, by way of the gateway.
 
 It reads the slide and stores its results itself, within the errand that its token allows. Nothing tells when
-it is done, so its last result is final when it has stood for a while, or when its text says so.
+it is done, so a result is final when its text says so; where nobody knows what it would say, when one beyond
+the first has stood for a while: the first may be no more than "queued".
 """
 
 from __future__ import annotations
@@ -78,12 +79,17 @@ class SectraIa:
             if ignored and heard.get("since_invoked", 0.0) >= quiet:
                 return Finished("the vendor leaves this slide alone", empty=True, placed={})
             return Pending(min(_LOOKS, quiet), "the vendor is at work")
-        reading = heard.get("since_read")
-        still = stood if reading is None else min(stood, reading)
         text = str(heard.get("text") or "")
-        final = self._options.final_when
-        if still < quiet and not (final is not None and final.search(text)):
-            return Pending(min(_LOOKS, quiet - still), "the vendor is at work")
+        if self._options.final_when is not None:
+            if not self._options.final_when.search(text):
+                return Pending(_LOOKS, "the vendor's result doesn't match final_when yet")
+        elif heard.get("stores", 0) <= 1:  # "queued" as like as not: its worker may not even have begun
+            return Pending(_LOOKS, "the vendor stays at its first answer; if that is final, set final_when")
+        else:
+            reading = heard.get("since_read")
+            still = stood if reading is None else min(stood, reading)
+            if still < quiet:
+                return Pending(min(_LOOKS, quiet - still), "the vendor is at work")
         return Finished(
             text or "the vendor stored a result without a text",
             properties=heard.get("properties") or {},

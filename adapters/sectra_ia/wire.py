@@ -37,8 +37,8 @@ class Options(BaseModel):
 
     url: Annotated[str, Field(pattern=r"^https?://[^/?#]+[^?#]*$")]
     application_id: str | None = None  # as the vendor calls itself; else asked of it
-    quiet: PositiveDuration = 60.0  # its last result is final when it has stood for so long
-    final_when: re.Pattern[str] | None = None  # or at once, when its text matches
+    final_when: re.Pattern[str] | None = None  # its result is final when its text matches
+    quiet: PositiveDuration = 60.0  # without that: when one beyond its first has stood for so long
     username: str | None = None
     password: SecretStr | None = None
     headers: dict[str, SecretStr] = {}

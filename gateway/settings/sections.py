@@ -175,7 +175,7 @@ class AdapterSettings(BaseModel):
 
 
 class TaggedPolygon(Part):
-    tags: Annotated[list[str], Field(min_length=1)]
+    tags: list[str]  # none: the user draws, and chooses nothing
 
 
 class TaggedPolygonInput(Part):

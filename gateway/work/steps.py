@@ -174,7 +174,7 @@ class JobSteps:
         deadline = job.result_by or now + timedelta(seconds=application.result_within)
         if now >= deadline:
             raise NeedsHuman(
-                f"no result within {application.result_within:g} s",
+                ": ".join(filter(None, (f"no result within {application.result_within:g} s", answer.note))),
                 "Ask the vendor for the state of the study; resume the job to wait on.",
             )
         await way.tell_progress(job, answer)

@@ -141,7 +141,7 @@ async def test_results_minutes_later_end_done_with_all_that_was_read(
 
 async def test_it_is_done_when_its_last_result_has_been_quiet(tmp_path: Path, database_url: str) -> None:
     with given_vendor(mode="later", final_text="maybe", pause=0.4) as vendor:
-        async with ward(tmp_path, database_url, vendor, {"quiet": "2s"}) as house:
+        async with ward(tmp_path, database_url, vendor, {"quiet": "2s", "final_when": None}) as house:
             await invoke(house, "slide-wsi")
             job = await house.job_on("slide-wsi", "done")
             [result] = house.results_on("slide-wsi", KIDNEY)
@@ -160,6 +160,52 @@ async def test_it_is_done_when_its_last_result_has_been_quiet(tmp_path: Path, da
             ] == 403
             _, job = await house.api("GET", f"jobs/{job['id']}")
             assert told(job)[f"a change of result {result['id']}"][-1]["outcome"] == "200"
+
+
+async def test_a_worker_that_begins_late_is_waited_for_in_each_area(
+    tmp_path: Path, database_url: str
+) -> None:
+    """As the public SDK's examples: "queued" at once, and nothing for longer than `quiet`."""
+    squares = [
+        [{"x": x, "y": 0.1}, {"x": x + 0.2, "y": 0.1}, {"x": x + 0.2, "y": 0.3}, {"x": x, "y": 0.3}]
+        for x in (0.1, 0.5)
+    ]
+    reads = ("slides/{slide}/files", "images/{slide}_files/8/0_0.jpg")
+    drawn = {"input": {"tagged_polygon": {"tags": []}}, "result_within": "40s"}
+    with given_vendor(mode="later", late=6.0, final_text="7 mitoses", reads=reads) as vendor:
+        given = {"quiet": "3s", "final_when": None}
+        async with ward(tmp_path, database_url, vendor, given, **drawn) as house:
+            for points in squares:
+                content = {"polygon": {"points": points}, "tags": []}
+                asked = {"type": "taggedPolygon", "content": content}
+                answer = await invoke(house, "slide-wsi", input=asked)
+                assert (answer.status, answer.complaints) == (200, [])
+            await house.until(lambda: len(house.results_on("slide-wsi", KIDNEY)) == 2, "both are queued")
+            jobs = [await house.settled(job["id"]) for job in await house.jobs_on("slide-wsi")]
+            assert [job["state"] for job in jobs] == ["done", "done"]
+            assert vendor.trouble == []
+            texts = [result["displayResult"] for result in house.results_on("slide-wsi", KIDNEY)]
+            assert texts == ["7 mitoses", "7 mitoses"]
+            assert len({job["deliveries"][0]["reference"] for job in jobs}) == 2
+
+
+async def test_one_that_stays_at_its_first_answer_is_held_and_keeps_its_rights(
+    tmp_path: Path, database_url: str
+) -> None:
+    with given_vendor(mode="later", late=6.0, steps=0) as vendor:
+        given = {"quiet": "200ms", "final_when": None}
+        async with ward(tmp_path, database_url, vendor, given, result_within="2s") as house:
+            await invoke(house, "slide-wsi")
+            job = await house.job_on("slide-wsi", "held")
+            assert "no result within 2 s: the vendor stays at its first answer" in job["error"]["message"]
+            await house.until(
+                lambda: "on hold" in house.results_on("slide-wsi", KIDNEY)[0]["displayResult"],
+                "the slide says so",
+            )
+            await house.settled(job["id"], "done")
+            assert vendor.trouble == []
+            [result] = house.results_on("slide-wsi", KIDNEY)
+            assert result["displayResult"] == "ANSWER: 42"
 
 
 async def test_one_that_never_stores_is_held_and_a_late_result_wakes_it(
@@ -414,7 +460,7 @@ async def test_too_many_calls_are_slowed_down_and_then_refused(tmp_path: Path, d
             tries = await asyncio.gather(*(call(house, vendor, "info") for _ in range(40)))
             counted = [status for status, _ in tries]
             assert set(counted) == {200, 429}
-            assert 5 <= counted.count(200) <= 25
+            assert counted.count(200) >= 5
 
 
 async def test_large_and_broken_messages(tmp_path: Path, database_url: str) -> None:

@@ -27,6 +27,7 @@ class IaVendor:
     mode: str = "at-once"
     steps: int = 3
     pause: float = 0.2
+    late: float = 0.0  # seconds before the worker begins
     final_text: str = "ANSWER: 42"
     reads: tuple[str, ...] = ()
     phi: bool = False
@@ -81,6 +82,7 @@ class IaVendor:
         return stored
 
     def work(self, call: dict[str, Any]) -> None:
+        time.sleep(self.late)
         try:
             for what in self.reads:
                 self.api(call).read(what.format(slide=call["slideId"]))

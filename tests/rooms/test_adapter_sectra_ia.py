@@ -164,19 +164,23 @@ async def test_what_was_called_is_known_by_its_calls(vendor: App, adapter: Sectr
 
 
 @pytest.mark.parametrize(
-    ("said", "done"),
+    ("final_when", "said", "done"),
     [
-        ({}, False),
-        ({"calls": 0, "since_invoked": 999.0}, False),
-        ({"since_result": 1.0, "text": "working"}, False),
-        ({"since_result": 61.0, "text": "working"}, True),
-        ({"since_result": 61.0, "since_read": 3.0}, False),
-        ({"since_result": 0.0, "text": "FINAL: 3 cells"}, True),
-        ({"since_result": 0.0, "since_read": 0.0, "text": "FINAL: 3 cells"}, True),
+        (None, {}, False),
+        (None, {"calls": 0, "since_invoked": 999.0}, False),
+        (None, {"since_result": 999.0, "stores": 1, "text": "queued"}, False),
+        (None, {"since_result": 1.0, "stores": 2, "text": "working"}, False),
+        (None, {"since_result": 61.0, "stores": 2, "text": "working"}, True),
+        (None, {"since_result": 61.0, "stores": 2, "since_read": 3.0}, False),
+        ("^FINAL", {"since_result": 61.0, "stores": 2, "text": "working"}, False),
+        ("^FINAL", {"since_result": 0.0, "stores": 1, "text": "FINAL: 3 cells"}, True),
+        ("^FINAL", {"since_result": 0.0, "stores": 2, "since_read": 0.0, "text": "FINAL: 3 cells"}, True),
     ],
 )
-async def test_when_it_is_done(vendor: App, tmp_path: Path, said: dict[str, Any], done: bool) -> None:
-    vendor.options["final_when"] = "^FINAL"
+async def test_when_it_is_done(
+    vendor: App, tmp_path: Path, final_when: str | None, said: dict[str, Any], done: bool
+) -> None:
+    vendor.options["final_when"] = final_when
     async with aiohttp.ClientSession() as session:
         answer = await vendor.adapter(session, tmp_path).poll(heard(**said))
     assert isinstance(answer, Finished) is done
