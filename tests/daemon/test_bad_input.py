@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway.simulate import samples
+from gateway.simulate import patients
 from gateway.simulate.front import Fault
 from gateway.simulate.milvue import Behaviour
 from tests.peers.gateway import TRAUMA, Hospital, hospital, unknown_study
@@ -214,7 +214,7 @@ async def test_a_study_that_does_not_suit_fails_and_says_what_would(
 ) -> None:
     await house.fire(slide, applicationId=PICKY)
     await ended(house, slide, "failed", "permanent", words, app=PICKY)
-    arrived = samples.CHEST.study_instance_uid in house.milvue.studies
+    arrived = patients.CHEST.study_instance_uid in house.milvue.studies
     assert not arrived, "nothing that doesn't suit arrives whole"
 
 

@@ -171,7 +171,7 @@ async def test_a_gateway_killed_while_it_makes_the_database_leaves_no_half_of_on
 
 async def test_a_second_gateway_is_told_whose_folder_it_is(tmp_path: Path) -> None:
     async with embedded.serve(tmp_path, fast=True) as url:
-        with pytest.raises(NeedsHuman, match=f"Another gateway .* {tmp_path}"):
+        with pytest.raises(NeedsHuman, match=f"another gateway .* {tmp_path}"):
             await embedded.start(tmp_path)
         assert ask(url, "SELECT 1") == [(1,)]
         assert running_url(tmp_path) == url

@@ -12,7 +12,7 @@ RESULTS = f"/applications/{TRAUMA}/results"
 FINAL = "Milvue smarturgences"
 
 
-async def arrived_once(house: Hospital, patient: Patient) -> None:
+async def arrived_once(house: Hospital, patient: Patient, *, on_its_way: int = 0) -> None:
     job = await house.job_on(patient.slide, "done")
     count = len(patient.instances)
     assert job["proof"] == {
@@ -22,7 +22,8 @@ async def arrived_once(house: Hospital, patient: Patient) -> None:
         "received": 2,
         "stored": 2,
     }
-    assert house.bytes_arrived(patient) == [1] * count
+    assert all(house.bytes_arrived(patient))
+    assert sum(house.bytes_arrived(patient)) <= count + on_its_way
     [result] = house.results_on(patient.slide)
     assert FINAL in result["displayResult"]
     assert len(house.stored_of(patient.study)) == 2
@@ -92,7 +93,8 @@ async def test_a_kill_in_the_middle_of_the_bytes(tmp_path: Path, signed: bool) -
             assert house.milvue.posts == {}
         house.archive.manners.pause = 0
         await house.start()
-        await arrived_once(house, patient)
+        # an instance that was put, and whose answer died with the gateway, is put once more in its place
+        await arrived_once(house, patient, on_its_way=1 if signed else 0)
 
 
 async def test_a_stop_on_request_hands_the_work_over(tmp_path: Path, database_url: str) -> None:

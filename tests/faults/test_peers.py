@@ -136,7 +136,7 @@ async def test_a_token_that_dies_early_waits_for_a_person_or_the_next_click(hous
     house.sectra.kill_tokens()
     gate.opened.set()
     job = await house.job_on(patient.slide, "held")
-    assert "the token is refused" in job["error"]["message"]
+    assert "refused our credentials (401)" in job["error"]["message"]
     assert {each["destination"]: each["state"] for each in job["deliveries"]} == {
         "sectra": "held",
         "vna": "done",
