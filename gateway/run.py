@@ -225,7 +225,7 @@ def _build_destinations(ground: Ground, archives: Archives) -> dict[str, Destina
         elif isinstance(place, CStoreDestination):
             named[name] = IntoPeer(name, archives.peers[place.archive].peer, ground.commitments, objects)
         else:
-            named[name] = IntoRis(name, place, settings, originals, ground.spool)
+            named[name] = IntoRis(name, place, settings, ground.store, originals, ground.spool)
     return named
 
 

@@ -26,6 +26,7 @@ from gateway.delivery.wording import BadTemplate, Wording
 from gateway.dicom.association import DimsePeer
 from gateway.dicom.subject import Subject
 from gateway.jobs.records import Job
+from gateway.jobs.store import Store
 from gateway.settings.sections import Hl7Destination, Settings
 from gateway.settings.tree import Misconfigured
 
@@ -106,11 +107,18 @@ class IntoRis:
     """By HL7 over MLLP: one message for each that the vendor gives ready, else one of our own."""
 
     def __init__(
-        self, name: str, place: Hl7Destination, settings: Settings, originals: Originals, spool: Spool
+        self,
+        name: str,
+        place: Hl7Destination,
+        settings: Settings,
+        store: Store,
+        originals: Originals,
+        spool: Spool,
     ) -> None:
         self._name = name
         self._place = place
         self._settings = settings
+        self._store = store
         self._originals = originals
         self._spool = spool
         self._to = Addressing(
@@ -120,7 +128,9 @@ class IntoRis:
             place.receiving_facility,
         )
         self._wordings = _wordings(name, place, settings)
-        self._listener = mllp.Listener(f"destination {name}", place.host, place.port, _tls(name, place))
+        self._listener = mllp.Listener(
+            f"destination {name}", place.host, place.port, _tls(name, place), send_again=place.send_again
+        )
 
     async def deliver(self, job: Job, finished: Finished) -> Delivered:
         if job.study_instance_uid is None:
@@ -132,10 +142,24 @@ class IntoRis:
         await asyncio.to_thread(folder.mkdir, mode=0o700, exist_ok=True)
         subject = await self._originals.subject_of(job, folder)
         messages = await self._write(job, finished, subject)
-        for message in messages:
+        accepted = await self._accepted(job)
+        for number, message in enumerate(messages, 1):
+            if message.control_id in accepted:
+                continue
             await mllp.send(self._listener, message)
+            accepted.append(message.control_id)
+            if number < len(messages):  # so that none of them is sent again when the next one fails
+                what = f"the RIS accepted {number} of {len(messages)} HL7 messages"
+                await self._store.record_delivery(
+                    job, self._name, "pending", what, reference=", ".join(accepted), tried=False
+                )
         ids = ", ".join(message.control_id for message in messages)
         return Delivered(f"accepted by the RIS: {len(messages)} HL7 message(s)", ids)
+
+    async def _accepted(self, job: Job) -> list[str]:
+        deliveries = await self._store.deliveries_of(job.id)
+        said = [each.reference or "" for each in deliveries if each.destination == self._name]
+        return [control_id for reference in said for control_id in reference.split(", ") if control_id]
 
     async def check(self) -> Health:
         return await mllp.check(self._listener)
@@ -168,14 +192,14 @@ def check_reports(settings: Settings) -> None:
 
 def _document(finished: Finished, text: str) -> bytes:
     """The vendor's own, if it gave one."""
-    for one in finished.documents:
-        if one.media_type.partition(";")[0].strip().lower() == "application/pdf":
-            if one.path.stat().st_size > _LARGEST_DOCUMENT:
+    for document in finished.documents:
+        if document.media_type.partition(";")[0].strip().lower() == "application/pdf":
+            if document.path.stat().st_size > _LARGEST_DOCUMENT:
                 raise NeedsHuman(
                     "the vendor's report is larger than a message to the RIS can be",
                     "Set the destination's format to text, then resume the job.",
                 )
-            return one.path.read_bytes()
+            return document.path.read_bytes()
     return set_in_pages(text)
 
 

@@ -33,6 +33,7 @@ class Listener:
     port: int
     tls: ssl.SSLContext | None = None
     limits: Limits = Limits()
+    send_again: tuple[str, ...] = ()  # the codes of refusals that pass
 
 
 async def send(listener: Listener, message: Message) -> None:
@@ -62,7 +63,7 @@ async def send(listener: Listener, message: Message) -> None:
                 "The same message is sent again; look into its log if this goes on.",
                 uncertain=True,
             ) from error
-    check_acknowledgement(answer[:-1].rpartition(_BEGIN)[2], message, listener.name)
+    check_acknowledgement(answer[:-1].rpartition(_BEGIN)[2], message, listener.name, listener.send_again)
 
 
 async def check(listener: Listener) -> Health:

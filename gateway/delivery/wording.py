@@ -2,20 +2,20 @@
 
 It may use: application, manufacturer, summary, empty, findings (each with label, score, measure), properties,
 and subject (patient_id, patient_name, birth_date, sex, accession_number, study_instance_uid, study_date,
-study_time, study_description). A template that begins with MSH is the whole message, its values are escaped
-as they are put in; any other is the text of the observation.
+study_time, study_description). A template that begins with MSH is the whole message: its values are escaped
+as they are put in, the patient's name has its components in HL7's order, and a birth date that HL7 can't tell
+is empty. Any other is the text of the observation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gateway.contract import Finding, Finished, NeedsHuman
-from gateway.delivery.hl7 import Addressing, escape, readdress
+from gateway.delivery.hl7 import Addressing, birth_date_of, escape, name_of, readdress
 from gateway.dicom.subject import Subject
 
 PLAIN = """\
@@ -56,7 +56,7 @@ class Wording:
         )
         try:
             self._template = environment.from_string(source.strip())
-            tried = self._template.render(_context(_SAMPLE, _SOMEBODY, "Application", "Maker"))
+            tried = self._render(_SAMPLE, _SOMEBODY, "Application", "Maker")
             if self.whole:
                 readdress(tried, _SOMEBODY, Addressing(), "")
         except TemplateSyntaxError as error:
@@ -68,27 +68,35 @@ class Wording:
 
     def fill(self, finished: Finished, subject: Subject, application: str, manufacturer: str) -> str:
         try:
-            return self._template.render(_context(finished, subject, application, manufacturer))
+            return self._render(finished, subject, application, manufacturer)
         except _IN_A_TEMPLATE as error:
             raise NeedsHuman(
                 f"the department's HL7 template can't be filled in for this result ({type(error).__name__})",
                 "Mend departments.….hl7.template, restart, then resume the job.",
             ) from None
 
+    def _render(self, finished: Finished, subject: Subject, application: str, manufacturer: str) -> str:
+        if self.whole:
+            name, birth = _Escaped(name_of(subject)), birth_date_of(subject)
+            subject = replace(subject, patient_name=name, birth_date=birth)
+        return self._template.render(
+            application=application,
+            manufacturer=manufacturer,
+            summary=finished.summary,
+            empty=finished.empty,
+            findings=finished.findings,
+            properties=finished.properties,
+            subject=subject,
+        )
 
-def _context(finished: Finished, subject: Subject, application: str, manufacturer: str) -> Mapping[str, Any]:
-    return {
-        "application": application,
-        "manufacturer": manufacturer,
-        "summary": finished.summary,
-        "empty": finished.empty,
-        "findings": finished.findings,
-        "properties": finished.properties,
-        "subject": subject,
-    }
+
+class _Escaped(str):
+    """What is HL7 already."""
+
+    __slots__ = ()
 
 
 def _escape_value(value: object) -> object:
-    if isinstance(value, str):
+    if isinstance(value, str) and not isinstance(value, _Escaped):
         return escape(value)
     return "" if value is None else value

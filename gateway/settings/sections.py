@@ -150,6 +150,9 @@ class Hl7Destination(Part):
     receiving_application: str = ""
     receiving_facility: str = ""
     format: Literal["text", "pdf"] = "text"
+    send_again: tuple[
+        Literal["AE", "AR", "CE", "CR"], ...
+    ] = ()  # refusals after which the same is sent again
     template: str | None = None  # the template itself: ${file:/etc/gateway/oru.txt} puts a file's text here
     tls: Hl7Tls | None = None
 

@@ -11,12 +11,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import hl7
 import pytest
 import yaml
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from gateway.simulate import milvue_results
 from tests.peers.dicom_samples import encode
 from tests.peers.gateway import Hospital, Patient, hospital
 from tests.peers.ris import Ris, ris
@@ -34,6 +37,11 @@ async def with_ris(tmp_path: Path, database_url: str, **more: object) -> AsyncIt
 def identity(house: Hospital, patient: Patient) -> tuple[str, str]:
     header = house.archive.instances[patient.instances[0]].header
     return str(header.PatientID), str(header.PatientName)
+
+
+def told(message: hl7.Message) -> str:
+    """All but the moment at which it was sent."""
+    return str(message).replace(str(message.segment("MSH")[7]), "", 1)
 
 
 async def test_the_vendors_message_reaches_the_ris_addressed_by_the_hospital(
@@ -76,8 +84,35 @@ async def test_a_refused_message_holds_the_job_and_a_lost_answer_sends_the_same_
         assert await house.api("POST", f"jobs/{job['id']}/resume")
         await house.settled(job["id"], "done")
         assert len(r.received) == 4
-        assert len({str(one) for one in r.received}) == 1
+        assert len({told(message) for message in r.received}) == 1
         assert len(house.stored_of(patient.study)) == 2, "and nothing was stored twice"
+
+
+async def test_of_several_messages_none_that_was_accepted_is_sent_again(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both commands give one; the second one's answers get lost, and then it is refused for a while."""
+    measured = milvue_results.describe_expert
+
+    def measure_and_report(headers: list[Dataset], version: str) -> dict[str, Any]:
+        ready = milvue_results.describe_urgences(headers, version, "en")["hl7"]
+        return {**measured(headers, version), "hl7": ready.replace("Fracture, score 0.91", "axis 12.5")}
+
+    monkeypatch.setattr(milvue_results, "describe_expert", measure_and_report)
+    async with with_ris(tmp_path, database_url, send_again=["AE"]) as (house, r):
+        house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "smartxpert"]
+        r.answers = ["AA", "", "AE", "AR"]
+        patient = house.admit()
+        await house.start()
+        await house.fire(patient.slide)
+        job = await house.job_on(patient.slide, "held")
+        assert "answered AR" in job["error"]["message"]
+        assert await house.api("POST", f"jobs/{job['id']}/resume")
+        job = await house.settled(job["id"], "done")
+        words = ["Fracture" if "Fracture" in str(message) else "axis" for message in r.received]
+        assert words == ["Fracture", "axis", "axis", "axis", "axis"]
+        [reference] = [each["reference"] for each in job["deliveries"] if each["destination"] == "ris"]
+        assert reference.split(", ") == [str(r.received[place].segment("MSH")[10]) for place in (0, -1)]
 
 
 TEMPLATE = """\

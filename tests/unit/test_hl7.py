@@ -9,6 +9,10 @@ from datetime import UTC, datetime
 
 import hl7
 import pytest
+from hl7apy.consts import VALIDATION_LEVEL
+from hl7apy.parser import parse_message
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.contract import Finding, Finished, NeedsHuman, Retryable
 from gateway.delivery.hl7 import (
@@ -105,6 +109,7 @@ def test_a_vendors_message_is_readdressed_and_otherwise_left_as_it_is() -> None:
     ours, theirs = message.text.split("\r"), READY.split("\r")
     assert ours[1:] == theirs[1:]
     parsed = parse(message)
+    assert str(parsed.segment("MSH")[7]) > "2026110100", "it was made when we made it"
     assert [str(parsed.segment("MSH")[place]) for place in (3, 4, 5, 6, 10, 18)] == [
         *("GATEWAY", "Radiology\\F\\1", "RIS", "HOSPITAL", message.control_id, "UNICODE UTF-8")
     ]
@@ -114,6 +119,12 @@ def test_a_vendors_message_is_readdressed_and_otherwise_left_as_it_is() -> None:
     ("old", "new", "sentence"),
     [
         ("4711^^^H~99", "4712^^^H~99", "for another patient"),
+        ("PID|1||4711^^^H~99", "PID|1|4711|4712^^^H~99", "for another patient"),
+        ("4711^^^H~99^^^N||Family", "||Other", "for another patient"),
+        ("4711^^^H~99^^^N||Family", "4711||Other", "for another patient"),
+        ("Family^Given", "Family^Other", "for another patient"),
+        ("Family^Given", "Family^Given||19700102", "for another patient"),
+        ("Family^Given", "Family^Given|||M", "for another patient"),
         ("|A1|F9", "|B2|F9", "for another order"),
         ("ORC|RE|A1", "ORC|RE|B2", "for another order"),
         ("ORU^R01", "ADT^A40", "isn't one observation report"),
@@ -151,6 +162,74 @@ def test_separators_of_the_vendors_own_are_understood() -> None:
     assert readdress(escaped, replace(PLAIN, patient_id="47&11"), TO, "job").control_id
 
 
+def test_another_issuers_patient_is_another_patient() -> None:
+    ours = replace(PLAIN, issuer_of_patient_id="H")
+    assert readdress(READY, ours, TO, "job").control_id
+    with pytest.raises(NeedsHuman, match="another patient"):
+        readdress(READY, replace(PLAIN, issuer_of_patient_id="N"), TO, "job")
+
+
+def test_a_new_line_within_a_field_opens_no_segment() -> None:
+    parsed = parse(readdress(READY.replace("Fracture", "Fracture\nOBX|2|TX"), PLAIN, TO, "job"))
+    assert len(parsed) == 5
+    assert str(parsed.segment("OBX")[5]).startswith("Fracture\\X0D\\OBX")
+    with pytest.raises(NeedsHuman, match="a line that is no segment"):
+        readdress(READY.replace("Fracture", "Fracture\nof the wrist").replace("\r", "\n"), PLAIN, TO, "job")
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [("19700101", "19700101"), ("197001", "197001"), ("1970", "1970")]
+    + [(wrong, "") for wrong in ("19700000", "00000000", "19700230", "1970-01-01", "")],
+)
+def test_a_birth_date_is_valid_or_empty(written: str, told: str) -> None:
+    subject = replace(PLAIN, birth_date=written)
+    assert str(parse(compose(subject, observe("x"), TO, "job")).segment("PID")[7]) == told
+    ready = READY.replace("Family^Given", "Family^Given||19700000")
+    assert str(parse(readdress(ready, subject, TO, "job")).segment("PID")[7]) == told
+
+
+@pytest.mark.parametrize(
+    ("time", "told"), [("101112", "20260102101112"), ("240000", "20260102"), ("", "20260102")]
+)
+def test_the_moment_of_a_study_is_valid(time: str, told: str) -> None:
+    subject = replace(PLAIN, study_date="20260102", study_time=time)
+    assert str(parse(compose(subject, observe("x"), TO, "job")).segment("OBR")[7]) == told
+
+
+def test_an_unnamed_patient_has_a_name_that_says_so() -> None:
+    subject = replace(PLAIN, patient_name="")
+    assert str(parse(compose(subject, observe("x"), TO, "job")).segment("PID")[5]) == "^^^^^^U"
+
+
+WORDS = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=30)
+SUBJECTS = st.builds(
+    Subject,
+    patient_id=WORDS.filter(str.strip),
+    study_instance_uid=st.just("1.2.3"),
+    patient_name=st.lists(WORDS.map(lambda word: word.replace("^", "")), max_size=5).map("^".join),
+    birth_date=st.sampled_from(["", "1970", "19700000", "19700230", "19700229", "20240229"]),
+    sex=st.sampled_from(["", "M", "F", "O", "U", "m"]),
+    accession_number=WORDS,
+    study_date=st.sampled_from(["", "20260102", "20260231", "2026"]),
+    study_time=st.sampled_from(["", "2400", "101112.5", "10:11:12"]),
+)
+
+
+@given(SUBJECTS, WORDS)
+@settings(deadline=None)
+def test_whatever_a_study_says_the_message_is_valid_and_for_its_patient(subject: Subject, text: str) -> None:
+    """Judged by another library, which knows the standard's structure of an ORU^R01."""
+    message = compose(subject, observe(text), TO, "job")
+    judged = parse_message(message.text, validation_level=VALIDATION_LEVEL.STRICT, find_groups=True)
+    judged.validate()
+    assert len(parse(message)) == 5
+    again = readdress(message.text, subject, TO, "job")
+    assert again.text.split("\r")[1:] == message.text.split("\r")[1:]
+    with pytest.raises(NeedsHuman, match="for another patient"):
+        readdress(message.text, replace(subject, patient_id=subject.patient_id + "1"), TO, "job")
+
+
 @pytest.mark.parametrize("code", ["AA", "CA"])
 def test_an_accepted_message_is_delivered(code: str) -> None:
     message = compose(PLAIN, observe("x"), TO, "job")
@@ -165,6 +244,15 @@ def test_a_refused_message_is_held_and_the_peers_words_stay_out_of_sight(code: s
         check_acknowledgement(answer.encode(), message, "destination ris")
     assert "Family" not in f"{caught.value} {caught.value.advice}"
     assert caught.value.detail == {"code": code, "text": "Family unknown", "error": "|PID^1|204"}
+
+
+def test_a_refusal_that_passes_is_sent_again_where_that_is_wanted() -> None:
+    message = compose(PLAIN, observe("x"), TO, "job")
+    answer = f"MSH|^~\\&|R\rMSA|AE|{message.control_id}\r".encode()
+    with pytest.raises(Retryable, match="answered AE"):
+        check_acknowledgement(answer, message, "destination ris", ["AE"])
+    with pytest.raises(NeedsHuman):
+        check_acknowledgement(answer, message, "destination ris", ["AR"])
 
 
 @pytest.mark.parametrize(
@@ -194,7 +282,7 @@ def test_our_own_words_tell_all_findings() -> None:
 def test_a_departments_template_may_be_the_whole_message() -> None:
     wording = Wording(
         "MSH|^~\\&|||||20260101||ORU^R01||P|2.3\n"
-        "PID|1||{{ subject.patient_id }}\n"
+        "PID|1||{{ subject.patient_id }}||{{ subject.patient_name }}||{{ subject.birth_date }}\n"
         "OBR|1|{{ subject.accession_number }}\n"
         "{% for one in findings %}\n"
         "OBX|{{ loop.index }}|TX|x||{{ one.label }} {{ one.score }}\n"
@@ -203,7 +291,8 @@ def test_a_departments_template_may_be_the_whole_message() -> None:
     assert wording.whole
     message = readdress(wording.fill(FOUND, SUBJECT, "a", "b"), SUBJECT, TO, "job")
     assert message.text.split("\r")[1:-1] == [
-        *("PID|1||P\\F\\1", "OBR|1|A\\T\\1", "OBX|1|TX|x||Fract\\F\\ure 0.914", "OBX|2|TX|x||axis ")
+        "PID|1||P\\F\\1||Någon^Test^M^Jr^Dr||19700101",
+        *("OBR|1|A\\T\\1", "OBX|1|TX|x||Fract\\F\\ure 0.914", "OBX|2|TX|x||axis "),
     ]
 
 
