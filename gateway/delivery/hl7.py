@@ -253,7 +253,7 @@ def _identity_in(patient: list[str], marks: _Marks, subject: Subject) -> Identit
 def _check_order(order: list[str], marks: _Marks, subject: Subject) -> None:
     places = (2, 3, 18) if order[0] == "OBR" else (2, 3)
     named = {_first(_field(order, place), marks) for place in places} - {""}
-    if named and subject.accession_number not in named:
+    if named and subject.accession_number.strip() not in named:
         raise NeedsHuman("a ready HL7 message is a message for another order; it wasn't sent", _COMPARE)
     if not named and order[0] == "OBR" and subject.accession_number:
         _put(order, 3, _escape_for(subject.accession_number, marks))
