@@ -49,20 +49,18 @@ class Collector:
     async def collect(self, results: Sequence[Listed], listed: Mapping[str, Listed]) -> None:
         """A series at once where all of it is a result, else instance by instance."""
         by_series: dict[str, set[str]] = defaultdict(set)
-        for one in results:
-            by_series[one.series_instance_uid].add(one.sop_instance_uid)
+        for result in results:
+            by_series[result.series_instance_uid].add(result.sop_instance_uid)
         for series, uids in by_series.items():
-            whole = {uid for uid, one in listed.items() if one.series_instance_uid == series} == uids
-            path = f"studies/{web.require_uid(self._study)}/series/{web.require_uid(series)}"
-            if whole:
-                await self._fetch(path, uids)
+            if {uid for uid, each in listed.items() if each.series_instance_uid == series} == uids:
+                await self._fetch(uids, self._study, series)
                 continue
             for uid in sorted(uids):
-                await self._fetch(f"{path}/instances/{web.require_uid(uid)}", {uid})
+                await self._fetch({uid}, self._study, series, uid)
 
-    async def _fetch(self, path: str, expected: set[str]) -> None:
+    async def _fetch(self, expected: set[str], *uids: str) -> None:
         peer, got = self._wire.back, set()
-        async with self._wire.get(peer, path, web.ACCEPT_DICOM, _DOING) as answer:
+        async with web.get(self._wire.session, peer, peer.address(*uids), web.ACCEPT_DICOM, _DOING) as answer:
             if answer.status == 200:
                 async for instance in instances_of(answer, peer.name, _DOING):
                     got.add(instance.header.sop_instance_uid)

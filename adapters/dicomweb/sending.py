@@ -107,12 +107,9 @@ async def _post(
         with web.translated(peer.name, _DOING, writes=True):
             async with asyncio.timeout(None) as body.patience:
                 async with wire.session.post(
-                    peer.address("studies"),
+                    peer.address(below="/studies"),
                     data=body.stream(),
-                    headers={
-                        **wire.headers(peer, web.ACCEPT_JSON),
-                        "Content-Type": writer.content_type,
-                    },
+                    headers=peer.headers(web.ACCEPT_JSON) | {"Content-Type": writer.content_type},
                     timeout=limits,
                     allow_redirects=False,
                 ) as answer:

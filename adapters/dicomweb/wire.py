@@ -6,9 +6,7 @@ No address, answer or exception of a library gets into a failure's text: they ma
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import aiohttp
@@ -108,41 +106,13 @@ class Wire:
             password.get_secret_value() if password else None,
             token.get_secret_value() if token else None,
             limits,
+            {header: value.get_secret_value() for header, value in options.headers.items()},
         )
-
-    def headers(self, peer: web.WebPeer, accept: str) -> dict[str, str]:
-        more = {name: value.get_secret_value() for name, value in self.options.headers.items()}
-        return peer.headers(accept) | more
-
-    @asynccontextmanager
-    async def get(
-        self,
-        peer: web.WebPeer,
-        path: str,
-        accept: str,
-        doing: str,
-        query: Mapping[str, str] | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer of 200, 204 or 404."""
-        limits = peer.limits
-        with web.translated(peer.name, doing):
-            async with self.session.get(
-                peer.address(path),
-                params=query,
-                headers=self.headers(peer, accept),
-                timeout=limits.for_query() if accept == web.ACCEPT_JSON else limits.for_transfer(),
-                allow_redirects=False,
-                read_bufsize=web.READ_BUFFER,
-            ) as answer:
-                if answer.status not in (200, 204, 404):
-                    raise web.refusal_of(answer, peer.name, doing)
-                yield answer
 
     async def list_study(self, peer: web.WebPeer, study: str) -> dict[str, Listed]:
         """By SOP instance UID; page by page where the server caps its answers."""
-        path = f"studies/{web.require_uid(study)}"
         listed: dict[str, Listed] = {}
-        async for item in self._pages(peer, f"{path}/instances"):
+        for item in await self._list(peer, study, "/instances", "00080018"):
             told = (web.text_of(item, tag) for tag in ("00080018", "0020000E", "00080016", "00080060"))
             uid, series, sop_class, modality = (text or "" for text in told)
             if not uid or not series:
@@ -153,49 +123,33 @@ class Wire:
                     "Nothing of it is taken. Ask the vendor, then resume the job.",
                 )
             listed[uid] = Listed(uid, series, sop_class, modality, web.text_of(item, "0008103E") or "")
-        if self.options.results.series is None or all(one.description for one in listed.values()):
+        if self.options.results.series is None or all(each.description for each in listed.values()):
             return listed
         described = {
             web.text_of(item, "0020000E") or "": web.text_of(item, "0008103E") or ""
-            async for item in self._pages(peer, f"{path}/series", "0020000E")
+            for item in await self._list(peer, study, "/series", "0020000E")
         }
         return {
-            uid: Listed(
-                uid,
-                one.series_instance_uid,
-                one.sop_class_uid,
-                one.modality,
-                one.description or described.get(one.series_instance_uid, ""),
-            )
-            for uid, one in listed.items()
+            uid: replace(each, description=each.description or described.get(each.series_instance_uid, ""))
+            for uid, each in listed.items()
         }
 
-    async def _pages(
-        self, peer: web.WebPeer, path: str, unique: str = "00080018"
-    ) -> AsyncGenerator[web.Item, None]:
-        known: set[str | None] = set()
-        offset = 0
-        while True:
-            query = {"includefield": _FIELDS} | ({"offset": str(offset)} if offset else {})
-            async with self.get(peer, path, web.ACCEPT_JSON, _LISTING, query) as answer:
-                items = [] if answer.status != 200 else await web.read_items(answer, peer.name, _LISTING)
-            fresh = [item for item in items if web.text_of(item, unique) not in known]
-            for item in fresh:
-                known.add(web.text_of(item, unique))
-                yield item
-            offset += len(items)
-            if not fresh:
-                return
+    async def _list(self, peer: web.WebPeer, study: str, below: str, unique: str) -> list[web.Item]:
+        address, query = peer.address(study, below=below), {"includefield": _FIELDS}
+        return await web.list_items(self.session, peer, address, query, _LISTING, unique)
 
     async def greet(self, peer: web.WebPeer) -> None:
         doing = "answering whether it is there"
-        async with self.get(peer, "studies", web.ACCEPT_JSON, doing, {"limit": "1"}) as answer:
+        address, query = peer.address(below="/studies"), {"limit": "1"}
+        async with web.get(
+            self.session, peer, address, web.ACCEPT_JSON, doing, query, welcome=(200, 204, 206, 404)
+        ) as answer:
             if answer.status == 404:
                 raise NeedsHuman(
                     f"the {peer.name} has no DICOMweb at its url (404)",
                     "Correct the adapter's url, or its results_url.",
                 )
-            if answer.status == 200:
+            if answer.status != 204:
                 await web.read_items(answer, peer.name, doing)
 
 

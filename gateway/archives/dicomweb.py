@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 from pydicom.datadict import tag_for_keyword
@@ -20,8 +19,6 @@ from gateway.dicom.stream import StreamedInstance, instances_of
 _STUDY_FIELDS = "00080050,00080054,00080056,00080061,00100020,0020000D,00200010,00201206,00201208"
 _INSTANCE_FIELDS = "00080016,00080018,00080060,0020000D,0020000E"
 _LISTING = "listing the instances of a study"
-
-T = TypeVar("T")
 
 
 class DicomwebArchive:
@@ -49,14 +46,17 @@ class DicomwebArchive:
     ) -> list[StudyMatch]:
         keywords = asked_of(study_instance_uid, accession_number, patient_id)
         asked = {tag: keywords[keyword] for tag, keyword in _tags_of(keywords).items()}
-        items = await self._query("studies", {**asked, "includefield": _STUDY_FIELDS}, "looking for a study")
-        return [self._match_of(item) for item in items if _answers(item, asked)]
+        doing = "looking for a study"
+        items, part = await self._query({**asked, "includefield": _STUDY_FIELDS}, doing)
+        found = [self._match_of(item) for item in items if _answers(item, asked)]
+        if part and not (found and study_instance_uid):
+            raise web.partial(self.peer.name, doing)
+        return found
 
     async def list_instances(
         self, study_instance_uid: str, promised: int | None = None, keywords: Collection[str] = ()
     ) -> list[InstanceRef]:
         """`promised` spares the empty page; `keywords`: attributes that are wanted of each as well."""
-        path = f"studies/{web.require_uid(study_instance_uid)}"
         tags = _tags_of(keywords)
 
         def read(item: web.Item) -> InstanceRef:
@@ -69,57 +69,42 @@ class DicomwebArchive:
             )
 
         fields = ",".join((_INSTANCE_FIELDS, *tags))
-        listed = await self._pages(
-            f"{path}/instances", fields, read, lambda one: one.sop_instance_uid, promised
-        )
+        items = await self._list(study_instance_uid, "/instances", fields, "00080018", promised)
+        listed = [read(item) for item in items]
         lacking = {
-            tag: word for tag, word in tags.items() if not any(word in one.attributes for one in listed)
+            tag: word for tag, word in tags.items() if not any(word in each.attributes for each in listed)
         }
         if not lacking or not listed:
             return listed
-        return await self._complete(path, study_instance_uid, listed, lacking)
+        return await self._complete(study_instance_uid, listed, lacking)
 
     async def _complete(
-        self, path: str, study: str, listed: Sequence[InstanceRef], lacking: Mapping[str, str]
+        self, study: str, listed: Sequence[InstanceRef], lacking: Mapping[str, str]
     ) -> list[InstanceRef]:
         """Not every archive tells of an instance what is its series' or its study's."""
-
-        def read(item: web.Item) -> tuple[str, dict[str, tuple[str, ...]]]:
-            return web.text_of(item, "0020000E") or "", _texts_of(item, lacking)
-
         fields = ",".join(("0020000E", *lacking))
-        series = dict(await self._pages(f"{path}/series", fields, read, lambda one: one[0]))
+        series = {
+            web.text_of(item, "0020000E") or "": _texts_of(item, lacking)
+            for item in await self._list(study, "/series", fields, "0020000E")
+        }
         above: dict[str, tuple[str, ...]] = {}
         if not all(any(word in told for told in series.values()) for word in lacking.values()):
             query = {"0020000D": study, "includefield": ",".join(lacking)}
-            for item in await self._query("studies", query, _LISTING):
+            for item in (await self._query(query, _LISTING))[0]:
                 if web.text_of(item, "0020000D") in (None, study):
                     above |= _texts_of(item, lacking)
         return [
-            replace(one, attributes={**above, **series.get(one.series_instance_uid, {}), **one.attributes})
-            for one in listed
+            replace(each, attributes={**above, **series.get(each.series_instance_uid, {}), **each.attributes})
+            for each in listed
         ]
 
-    async def _pages(
-        self,
-        path: str,
-        fields: str,
-        read: Callable[[web.Item], T],
-        name: Callable[[T], str],
-        promised: int | None = None,
-    ) -> list[T]:
-        """All of them, page by page where the server caps its answers."""
-        listed: dict[str, T] = {}
-        offset = 0
-        while True:
-            query = {"includefield": fields} | ({"offset": str(offset)} if offset else {})
-            items = await self._query(path, query, _LISTING)
-            known = len(listed)
-            for one in map(read, items):
-                listed[name(one)] = one
-            offset += len(items)
-            if len(listed) == known or len(listed) == promised:
-                return list(listed.values())
+    async def _list(
+        self, study: str, below: str, fields: str, unique: str, promised: int | None = None
+    ) -> list[web.Item]:
+        address, query = self.peer.address(study, below=below), {"includefield": fields}
+        return await web.list_items(
+            self._session, self.peer, address, query, _LISTING, unique, promised=promised
+        )
 
     def retrieve(
         self,
@@ -128,8 +113,7 @@ class DicomwebArchive:
         spool: Path | None = None,  # noqa: ARG002 it streams straight through
     ) -> Retrieval:
         """The whole study; an archive that doesn't have it gives no instances."""
-        path = f"studies/{web.require_uid(study_instance_uid)}"
-        return Retrieval(self._retrieve(path, study_instance_uid))
+        return Retrieval(self._retrieve(self.peer.address(study_instance_uid), study_instance_uid))
 
     def retrieve_instance(
         self,
@@ -138,14 +122,20 @@ class DicomwebArchive:
         sop_instance_uid: str,
         spool: Path | None = None,  # noqa: ARG002
     ) -> Retrieval:
-        study, series, sop = map(web.require_uid, (study_instance_uid, series_instance_uid, sop_instance_uid))
-        path = f"studies/{study}/series/{series}/instances/{sop}"
-        return Retrieval(self._retrieve(path, study_instance_uid))
+        address = self.peer.address(study_instance_uid, series_instance_uid, sop_instance_uid)
+        return Retrieval(self._retrieve(address, study_instance_uid))
 
     async def check(self) -> Health:
         try:
-            async with self._get(
-                "studies?limit=1", web.ACCEPT_JSON, "checking it", self.peer.limits.for_query()
+            address, query = self.peer.address(below="/studies"), {"limit": "1"}
+            async with web.get(
+                self._session,
+                self.peer,
+                address,
+                web.ACCEPT_JSON,
+                "checking it",
+                query,
+                welcome=(200, 204, 206, 404),
             ) as answer:
                 if answer.status == 404:
                     raise NeedsHuman(
@@ -162,9 +152,11 @@ class DicomwebArchive:
             await certificate_expiry(self.peer.url, self.peer.limits.connect),
         )
 
-    async def _retrieve(self, path: str, study_instance_uid: str) -> AsyncGenerator[StreamedInstance, None]:
+    async def _retrieve(
+        self, address: str, study_instance_uid: str
+    ) -> AsyncGenerator[StreamedInstance, None]:
         doing = "sending a study"
-        async with self._get(path, web.ACCEPT_DICOM, doing, self.peer.limits.for_transfer()) as answer:
+        async with web.get(self._session, self.peer, address, web.ACCEPT_DICOM, doing) as answer:
             if answer.status in (204, 404):
                 return
             async for instance in instances_of(answer, self.peer.name, doing):
@@ -175,35 +167,15 @@ class DicomwebArchive:
                     )
                 yield instance
 
-    async def _query(self, path: str, query: Mapping[str, str], doing: str) -> list[web.Item]:
-        async with self._get(path, web.ACCEPT_JSON, doing, self.peer.limits.for_query(), query) as answer:
+    async def _query(self, query: Mapping[str, str], doing: str) -> tuple[list[web.Item], bool]:
+        """The studies that match, and whether they are only a part."""
+        address, welcome = self.peer.address(below="/studies"), (200, 204, 206, 404)
+        async with web.get(
+            self._session, self.peer, address, web.ACCEPT_JSON, doing, query, welcome=welcome
+        ) as answer:
             if answer.status in (204, 404):
-                return []
-            return await web.read_items(answer, self.peer.name, doing)
-
-    @asynccontextmanager
-    async def _get(
-        self,
-        path: str,
-        accept: str,
-        doing: str,
-        timeout: aiohttp.ClientTimeout,
-        query: Mapping[str, str] | None = None,
-    ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
-        """An answer of 200, 204 or 404."""
-        with web.translated(self.peer.name, doing):
-            request = self._session.get(
-                self.peer.address(path),
-                params=query,
-                headers=self.peer.headers(accept),
-                timeout=timeout,
-                allow_redirects=False,  # our credentials go to nobody else
-                read_bufsize=web.READ_BUFFER,
-            )
-            async with request as answer:
-                if answer.status not in (200, 204, 404):
-                    raise web.refusal_of(answer, self.peer.name, doing)
-                yield answer
+                return [], False
+            return await web.read_items(answer, self.peer.name, doing), web.tells_part(answer)
 
     def _match_of(self, item: web.Item) -> StudyMatch:
         uid = web.text_of(item, "0020000D")
@@ -246,7 +218,7 @@ def _flat(values: list[Any]) -> tuple[str, ...]:
     texts: list[str] = []
     for value in values:
         if isinstance(value, dict):
-            texts += (str(one) for one in value.values() if one)
+            texts += (str(group) for group in value.values() if group)
         elif isinstance(value, float) and value.is_integer():
             texts.append(str(int(value)))
         else:

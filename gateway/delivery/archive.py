@@ -75,7 +75,7 @@ async def stow(
     size = sum(map(len, frame)) + len(end) + sum(file.stat().st_size for file in files)
     with web.translated(peer.name, _DOING, writes=True):
         request = session.post(
-            peer.address(f"studies/{web.require_uid(study_instance_uid)}"),
+            peer.address(study_instance_uid),
             data=_stream(files, frame, end),
             headers={
                 **peer.headers(web.ACCEPT_JSON),

@@ -62,29 +62,18 @@ def _read_header(file: Path) -> Header:
 
 async def _fetch(session: aiohttp.ClientSession, peer: web.WebPeer, wanted: Header, into: Path) -> bool:
     uids = (wanted.study_instance_uid, wanted.series_instance_uid, wanted.sop_instance_uid)
-    study, series, sop = map(web.require_uid, uids)
-    with web.translated(peer.name, _DOING):
-        request = session.get(
-            peer.address(f"studies/{study}/series/{series}/instances/{sop}"),
-            headers=peer.headers(web.ACCEPT_DICOM),
-            timeout=peer.limits.for_transfer(),
-            allow_redirects=False,
-            read_bufsize=web.READ_BUFFER,
-        )
-        async with request as answer:
-            if answer.status in (204, 404):
-                return False
-            if answer.status != 200:
-                raise web.refusal_of(answer, peer.name, _DOING)
-            found = False
-            async for instance in instances_of(answer, peer.name, _DOING):
-                if instance.header.sop_instance_uid != wanted.sop_instance_uid:
-                    continue
-                found = True
-                with await asyncio.to_thread(into.open, "wb") as opened:
-                    async for chunk in instance.chunks():
-                        await asyncio.to_thread(opened.write, chunk)
-            return found
+    async with web.get(session, peer, peer.address(*uids), web.ACCEPT_DICOM, _DOING) as answer:
+        if answer.status in (204, 404):
+            return False
+        found = False
+        async for instance in instances_of(answer, peer.name, _DOING):
+            if instance.header.sop_instance_uid != wanted.sop_instance_uid:
+                continue
+            found = True
+            with await asyncio.to_thread(into.open, "wb") as opened:
+                async for chunk in instance.chunks():
+                    await asyncio.to_thread(opened.write, chunk)
+        return found
 
 
 def _compare(sent: Path, returned: Path) -> Standing:

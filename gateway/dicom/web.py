@@ -7,13 +7,13 @@ The sentences name the server as the configuration does, never an address: it ma
 from __future__ import annotations
 
 import base64
-import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
+from dicomweb_client.uri import URI
 
 from gateway import http
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
@@ -25,7 +25,7 @@ ACCEPT_DICOM: Final = 'multipart/related; type="application/dicom"; transfer-syn
 READ_BUFFER: Final = 1024 * 1024
 
 _LARGEST_JSON = 256 * 1024 * 1024
-_UID = re.compile(r"[0-9.]{1,64}")
+_ACCEPT_AS_GIVEN: Final = 'multipart/related; type="application/dicom"'  # some don't know the asterisk
 
 Item = Mapping[str, Any]
 
@@ -60,12 +60,21 @@ class WebPeer:
     password: str | None = None
     token: str | None = None
     limits: Limits = Limits()
+    more_headers: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __repr__(self) -> str:
         return f"WebPeer({self.name})"
 
-    def address(self, path: str) -> str:
-        return f"{self.url.rstrip('/')}/{path}"
+    def address(
+        self,
+        study: str | None = None,
+        series: str | None = None,
+        instance: str | None = None,
+        *,
+        below: str = "",
+    ) -> str:
+        """Of what the UIDs name, or of what lies below it."""
+        return _write_uri(self.url.rstrip("/"), study, series, instance) + below
 
     def headers(self, accept: str) -> dict[str, str]:
         # Pixels hardly shrink: a server that gzips them only makes the transfer slower.
@@ -75,14 +84,102 @@ class WebPeer:
         elif self.username is not None:
             pair = f"{self.username}:{self.password or ''}".encode()
             headers["Authorization"] = "Basic " + base64.b64encode(pair).decode("ascii")
-        return headers
+        return {**headers, **self.more_headers}
 
 
 def require_uid(uid: str) -> str:
     """A UID stands in paths; what isn't one would ask for something else."""
-    if not _UID.fullmatch(uid) or ".." in uid:
-        raise Permanent("a UID of this study is no DICOM UID", "Check where the UID comes from.")
+    _write_uri("https://nowhere", uid)
     return uid
+
+
+def _write_uri(base: str, study: str | None, series: str | None = None, instance: str | None = None) -> str:
+    try:
+        return str(URI(base, study, series, instance))
+    except ValueError:
+        raise Permanent("a UID of this study is no DICOM UID", "Check where the UID comes from.") from None
+
+
+@asynccontextmanager
+async def get(
+    session: aiohttp.ClientSession,
+    peer: WebPeer,
+    address: str,
+    accept: str,
+    doing: str,
+    query: Mapping[str, str] | None = None,
+    *,
+    welcome: tuple[int, ...] = (200, 204, 404),
+) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+    """An answer whose status is welcome. Instances are asked for as they are stored, and of a server that
+    knows no such wish, as it gives them."""
+    transfer = accept == ACCEPT_DICOM
+    with translated(peer.name, doing):
+        for wish in (ACCEPT_DICOM, _ACCEPT_AS_GIVEN) if transfer else (accept,):
+            async with session.get(
+                address,
+                params=query,
+                headers=peer.headers(wish),
+                timeout=peer.limits.for_transfer() if transfer else peer.limits.for_query(),
+                allow_redirects=False,  # our credentials go to nobody else
+                read_bufsize=READ_BUFFER,
+            ) as answer:
+                if answer.status == 406 and wish == ACCEPT_DICOM:
+                    continue
+                if answer.status == 206 and transfer:
+                    raise partial(peer.name, doing)
+                if answer.status not in welcome:
+                    raise refusal_of(answer, peer.name, doing)
+                yield answer
+                return
+
+
+async def list_items(
+    session: aiohttp.ClientSession,
+    peer: WebPeer,
+    address: str,
+    query: Mapping[str, str],
+    doing: str,
+    unique: str,
+    *,
+    promised: int | None = None,
+) -> list[Item]:
+    """All that match, each once by its `unique` tag, page by page where the server caps its answers.
+    `promised` spares the empty page."""
+    listed: dict[str, Item] = {}
+    offset = 0
+    capped = False
+    while True:
+        # Beyond the end some answer 400; so do those that know no pages, whose first is all there is.
+        welcome = (200, 204, 206, 404, *((400,) if offset else ()))
+        asked = {**query, **({"offset": str(offset)} if offset else {})}
+        async with get(session, peer, address, ACCEPT_JSON, doing, asked, welcome=welcome) as answer:
+            items = await read_items(answer, peer.name, doing) if answer.status in (200, 206) else []
+            says_capped = tells_part(answer)
+        known = len(listed)
+        listed = {**{text_of(item, unique) or "": item for item in items}, **listed}
+        offset += len(items)
+        if len(listed) == promised:
+            break
+        if len(listed) == known:
+            if capped:
+                raise partial(peer.name, doing)
+            break
+        capped = says_capped
+    return list(listed.values())
+
+
+def tells_part(answer: aiohttp.ClientResponse) -> bool:
+    """Whether a server says that it knows more than it has answered."""
+    warnings = answer.headers.getall("Warning", ())
+    return answer.status == 206 or any(said.strip().startswith("299") for said in warnings)
+
+
+def partial(peer: str, doing: str) -> Retryable:
+    return Retryable(
+        f"the {peer} told only a part while {doing}, and keeps the rest to itself",
+        "If this goes on, have it answer such questions whole, or page by page.",
+    )
 
 
 def translated(peer: str, doing: str, *, writes: bool = False) -> AbstractContextManager[None]:

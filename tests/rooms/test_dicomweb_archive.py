@@ -73,14 +73,14 @@ async def test_a_study_is_found_listed_and_relayed_bit_for_bit(
         got[instance.header.sop_instance_uid] = b"".join([chunk async for chunk in instance.chunks()])
     assert got == sent
 
-    one = listed[3]
+    wanted = listed[3]
     (instance,) = [
         each
         async for each in archive.retrieve_instance(
-            first.StudyInstanceUID, one.series_instance_uid, one.sop_instance_uid
+            first.StudyInstanceUID, wanted.series_instance_uid, wanted.sop_instance_uid
         )
     ]
-    assert instance.header.sop_instance_uid == one.sop_instance_uid
+    assert instance.header.sop_instance_uid == wanted.sop_instance_uid
     assert [each async for each in archive.retrieve("1.2.3", {"1.2.3.4"})] == []
     health = await archive.check()
     assert health.ok, health
@@ -241,6 +241,70 @@ async def test_a_capped_listing_is_read_to_its_end(serve: Serve, cap: int, heeds
     assert cap < 16 or len(asked) == 1
 
 
+@pytest.mark.parametrize("status", [200, 206])
+@pytest.mark.parametrize("beyond", [200, 204, 400])
+@pytest.mark.parametrize("heeds_offset", [True, False])
+async def test_a_server_that_says_that_it_told_a_part_is_taken_at_its_word(
+    serve: Serve, heeds_offset: bool, beyond: int, status: int
+) -> None:
+    rows = [{"00080018": {"Value": [f"1.2.{n}"]}, "0020000E": {"Value": ["1.9"]}} for n in range(16)]
+    warning = {"Warning": '299 vna: "There are additional results that can be requested"'}
+
+    async def answer(request: web.Request) -> web.Response:
+        offset = int(request.query.get("offset", 0))
+        if offset and not heeds_offset:
+            offset = 0 if beyond == 200 else 99
+        page, kind = rows[offset : offset + 6], "application/dicom+json"
+        if not page:
+            return web.json_response([], status=beyond, content_type=kind)
+        more = offset + 6 < len(rows)
+        headers = warning if more and status == 200 else {}
+        return web.json_response(page, headers=headers, content_type=kind, status=status if more else 200)
+
+    archive = await serve(answer)
+    if heeds_offset:
+        assert len(await archive.list_instances("1.2.3")) == 16
+    else:
+        with pytest.raises(Retryable, match="only a part"):
+            await archive.list_instances("1.2.3")
+    study = {"0020000D": {"Value": ["1.2.3"]}, "00080050": {"Value": ["A1"]}}
+    archive = await serve(always(body=json.dumps([study]).encode(), kind="application/json", **warning))
+    assert len(await archive.find_studies(study_instance_uid="1.2.3")) == 1, "there is but one"
+    for asked in ({"accession_number": "A1"}, {"study_instance_uid": "1.2.4"}):
+        with pytest.raises(Retryable, match="only a part"):
+            await archive.find_studies(**asked)
+
+
+async def test_part_of_a_study_is_no_study(serve: Serve) -> None:
+    body, kind = multipart(encode(make_instance("1.2.3", "1.2.4", "1.2.5.1")))
+    with pytest.raises(Retryable, match="only a part"):
+        await walk(await serve(always(body=body, kind=kind, status=206)))
+
+
+async def test_a_server_that_knows_no_asterisk_gives_what_it_can(serve: Serve) -> None:
+    body, kind = multipart(encode(make_instance("1.2.3", "1.2.4", "1.2.5.1")))
+
+    async def answer(request: web.Request) -> web.Response:
+        if "*" in request.headers["Accept"]:
+            return web.Response(status=406)
+        return web.Response(body=body, headers={"Content-Type": kind})
+
+    assert await walk(await serve(answer)) == ["1.2.5.1"]
+
+
+@pytest.mark.parametrize(
+    "uid", ["", ".", "..", "../../tools", "1.2/../3", "1..2", "1.2.", "1.2/3", "1.2 ", "1" * 65, "1.2?x", "x"]
+)
+async def test_what_is_no_uid_reaches_no_path(serve: Serve, uid: str) -> None:
+    archive = await serve(always(status=500))
+    with pytest.raises(Permanent, match="no DICOM UID"):
+        await archive.list_instances(uid)
+    with pytest.raises(Permanent, match="no DICOM UID"):
+        await walk(archive, uid)
+    with pytest.raises(Permanent, match="no DICOM UID"):
+        await anext(aiter(archive.retrieve_instance("1.2", uid, "1.3")))
+
+
 async def test_only_the_closing_boundary_makes_a_study_whole(serve: Serve) -> None:
     parts = [encode(make_instance("1.2.3", "1.2.4", f"1.2.5.{n}")) for n in range(3)]
     body, kind = multipart(*parts)
@@ -364,11 +428,3 @@ async def test_a_slow_reader_holds_the_archive_back(serve: Serve) -> None:
         tracemalloc.stop()
     assert size > 300 * len(piece)
     assert peak < 40 * len(piece)
-
-
-async def test_what_is_no_uid_reaches_no_path(running: Orthanc, session: aiohttp.ClientSession) -> None:
-    archive = archive_of(running, session)
-    with pytest.raises(Permanent):
-        await archive.list_instances("../../tools")
-    with pytest.raises(Permanent):
-        archive.retrieve("1.2/../3")

