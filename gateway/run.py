@@ -280,11 +280,13 @@ async def listening(doors: Doors, listen: Listen) -> AsyncIterator[int]:
 
 async def run(settings: Settings, only: Part | None = None) -> None:
     """The daemon: until SIGTERM or SIGINT."""
-    await asyncio.to_thread(Spool(settings.data_dir).open)
+    spool = Spool(settings.data_dir)
+    await asyncio.to_thread(spool.open)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(database(settings, join=only is not None))
         await prepare(settings, url)
         house = await stack.enter_async_context(build(settings, url))
+        await asyncio.to_thread(spool.claim, await house.store.installation())
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)

@@ -42,6 +42,25 @@ class Spool:
                 "Give data_dir a folder that the gateway's user may write to.",
             ) from None
 
+    def claim(self, installation: UUID) -> None:
+        """What lies in data_dir is of one database; a gateway with another one would make jobs of it too."""
+        mark = self._root.with_name("installation")
+        fresh = mark.with_name(f".installation-{uuid4()}")
+        fresh.write_text(str(installation))
+        sync(fresh)
+        try:
+            os.link(fresh, mark)
+            sync(mark.parent)
+        except FileExistsError:
+            if mark.read_text() != str(installation):
+                raise NeedsHuman(
+                    f"the data_dir {mark.parent} belongs to a gateway with another database",
+                    "Give this one a data_dir of its own. If that database is gone for good, see whether"
+                    f" anything in the folder is still needed, then remove {mark}.",
+                ) from None
+        finally:
+            fresh.unlink()
+
     @property
     def is_full(self) -> bool:
         """No new work then: what is under way may still need the rest."""

@@ -248,3 +248,10 @@ audit = Table(
     Column("job_id", Uuid),
     Column("detail", JSONB, nullable=False, server_default="{}"),
 )
+
+installation = Table(
+    "installation",
+    metadata,
+    Column("single", Boolean, CheckConstraint("single"), primary_key=True, server_default="true"),
+    Column("id", Uuid, nullable=False),
+)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from gateway.archives.spool import Spool
+from gateway.jobs.store import Store
 from gateway.simulate.milvue import Behaviour
 from tests.peers.gateway import hospital
 
@@ -55,3 +59,16 @@ async def test_one_slide_asked_of_two_replicas_is_one_job_and_one_result(
         assert house.bytes_arrived(patient) == [1]
         [result] = house.results_on(patient.slide)
         assert "Milvue" in result["displayResult"]
+
+
+async def test_a_gateway_with_another_database_is_refused_this_folder(
+    tmp_path: Path, store: Store, empty_database_url: str
+) -> None:
+    """Each would make jobs of what was sent to the other."""
+    async with hospital(tmp_path, empty_database_url) as house:
+        spool = Spool(Path(house.configuration["data_dir"]))
+        spool.open()
+        for _ in range(2):
+            spool.claim(await store.installation())
+        with pytest.raises(RuntimeError, match="belongs to a gateway with another database"):
+            await house.start()

@@ -6,15 +6,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import ColumnElement, and_, case, delete, func, literal, null, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.jobs.records import PURGED, Event
 from gateway.jobs.states import FINAL
 from gateway.jobs.store.database import Database
-from gateway.jobs.tables import deliveries, grants, instances, job_events, jobs, slide_results
+from gateway.jobs.tables import deliveries, grants, installation, instances, job_events, jobs, slide_results
 
 _AT_ONCE = 500
 _ENDED = and_(jobs.c.state.in_([state.value for state in FINAL]), jobs.c.next_at.is_(None))
@@ -91,6 +92,13 @@ class Upkeep(Database):
         )
         for table in (instances, slide_results):
             await connection.execute(delete(table).where(table.c.job_id.in_(ids)))
+
+    async def installation(self) -> UUID:
+        """Which database this is, also for a copy of it; told from the first question on."""
+        async with self._transaction() as connection:
+            await connection.execute(insert(installation).values(id=uuid4()).on_conflict_do_nothing())
+            known: UUID = (await connection.execute(select(installation.c.id))).scalar_one()
+            return known
 
     async def ended_of(self, job_ids: Collection[UUID]) -> list[UUID]:
         """Those of them that are known here and have told all they had to tell."""
