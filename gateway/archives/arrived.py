@@ -16,6 +16,7 @@ from gateway.contract import Health, NeedsHuman
 from gateway.dicom.part10 import NotDicom
 from gateway.dicom.web import require_uid
 
+ARRIVED_IN = "arrived_in"  # in a job's context: the folder that it came with
 _STUDY_WORDS = ["AccessionNumber", "PatientID", "StudyID"]
 
 

@@ -20,7 +20,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from gateway.archives.arrived import incoming_root
+from gateway.archives.arrived import ARRIVED_IN, incoming_root
 from gateway.archives.awaited import file_of
 from gateway.archives.files import sync
 from gateway.contract import Header
@@ -32,7 +32,6 @@ from gateway.settings.sections import Settings
 log = structlog.get_logger(__name__)
 
 _CALLER = "dimse"  # whose idempotency keys the folders are
-_FOLDER = "arrived_in"
 _LOOK = 0.25
 _REST = 5.0  # after trouble with the database
 _KEEP = 24 * 3600.0
@@ -96,7 +95,7 @@ class Incoming:
 
     def folder_of(self, job: Job) -> Path | None:
         """Where the study lies that the job came with."""
-        named = (job.context or {}).get(_FOLDER) if job.origin is Origin.SENT else None
+        named = (job.context or {}).get(ARRIVED_IN) if job.origin is Origin.SENT else None
         return self._root / job.application / named if isinstance(named, str) else None
 
     async def run(self) -> None:
@@ -150,20 +149,20 @@ class Incoming:
         department, application = found
         if not await asyncio.to_thread(_unpack, folder):
             return
-        others = []
+        earlier = []
         for job in await self._store.find(application=name, study_instance_uid=study, limit=20):
             other = self.folder_of(job)
             if other == folder:
                 self._jobs[folder] = job.id
                 return
-            if other is not None and job.state in ALIVE:
-                others.append((job, other))
-        for job, other in others:
-            if await asyncio.to_thread(_holds, other, folder):
+            if other is not None:
+                earlier.append((job, other))
+        for job, other in earlier:
+            if job.state in ALIVE and await asyncio.to_thread(_holds, other, folder):
                 await asyncio.to_thread(shutil.rmtree, folder)
                 log.info("a study was sent again; its job goes on", job=str(job.id))
                 return
-        await asyncio.to_thread(_complete, folder, [other for _, other in others])
+        await asyncio.to_thread(_complete, folder, [other for _, other in earlier])
         new = NewJob(
             department=department,
             application=name,
@@ -171,7 +170,7 @@ class Incoming:
             origin=Origin.SENT,
             priority=application.priority,
             study_instance_uid=study,
-            context={_FOLDER: folder.name},
+            context={ARRIVED_IN: folder.name},
             caller=_CALLER,
             idempotency_key=key,
         )

@@ -76,7 +76,7 @@ class JobSteps:
         self._status = status
         self._dispatch = dispatch
         self._spool = spool
-        self._study_way = StudyWay(store, lookup, slides, status, spool)
+        self._study_way = StudyWay(store, lookup, slides, status, spool, settings.data_dir)
         self._slide_way = SlideWay(store, vendors, status)
         self._steps: dict[State, Callable[[Job], Awaitable[Outcome]]] = {
             State.RECEIVED: self._begin,

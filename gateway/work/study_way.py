@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from gateway.archives.arrived import arrived_name
 from gateway.archives.lookup import Lookup, NotYet, Wanted
@@ -16,6 +17,7 @@ from gateway.jobs.records import InstanceRecord, Job, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application
+from gateway.work.latecomers import Latecomers
 from gateway.work.orders import order_of, ticket_from_json, ticket_to_json
 from gateway.work.shipment import Shipment
 
@@ -24,13 +26,14 @@ URGENT = 9  # doesn't wait for an archive's hours
 
 class StudyWay:
     def __init__(
-        self, store: Store, lookup: Lookup, slides: Slides, status: SlideStatus, spool: Spool
+        self, store: Store, lookup: Lookup, slides: Slides, status: SlideStatus, spool: Spool, data_dir: Path
     ) -> None:
         self._store = store
         self._lookup = lookup
         self._slides = slides
         self._status = status
         self._spool = spool
+        self._latecomers = Latecomers(store, lookup, spool, data_dir)
 
     async def locate(self, job: Job, application: Application) -> Outcome:
         if job.study_instance_uid is None and job.accession_number is None:
@@ -50,6 +53,7 @@ class StudyWay:
         try:
             names = application.archives
             if job.origin is Origin.SENT:
+                await self._latecomers.complete(job, names, wanted)
                 names = [arrived_name(job.application), *names]
             found = await self._lookup.find(names, wanted, self._store.results_among)
         except NotYet as wait:

@@ -239,6 +239,24 @@ async def test_late_instances_bring_the_earlier_ones_along(store, tmp_path):
             assert counts == {3, 4}
 
 
+async def test_late_instances_of_a_study_whose_job_has_ended_bring_it_along(store, tmp_path):
+    paths = write_study(tmp_path / "study", 4)
+    study = str(head(paths[0]).StudyInstanceUID)
+    with service(tmp_path / "data", store, PEERS, applications=TRAUMA, clean_every=60) as here:
+        async with settling(here.incoming):
+            await asyncio.to_thread(dcmtk.send, here.port, paths[:3], calling="MODALITY", called="TRAUMA")
+            (first,) = await eventually(lambda: store.find(study_instance_uid=study, limit=5))
+            await store.cancel(first.id, "somebody")
+            await asyncio.to_thread(dcmtk.send, here.port, paths[3:], calling="MODALITY", called="TRAUMA")
+
+            async def second() -> Any:
+                jobs = await store.find(study_instance_uid=study, limit=5)
+                return [job for job in jobs if job.id != first.id]
+
+            (late,) = await eventually(second)
+            assert {path.stem for path in here.incoming.folder_of(late).iterdir()} == set(by_uid(paths))
+
+
 async def test_what_was_acknowledged_outlives_us(store, tmp_path):
     """Ended before the study was quiet, then twice more after its job was born: one job, nothing lost."""
     paths = write_study(tmp_path / "study", 3)

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import os
+import shutil
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -344,6 +345,36 @@ async def test_a_study_that_a_client_stores_is_analysed_also_after_a_kill(house)
     assert {str(dcmread(each).StudyInstanceUID) for each in house.folder.glob("data/incoming/*/*/*.dcm")} <= {
         study
     }
+
+
+@pytest.mark.parametrize("archived", [True, False])
+async def test_late_instances_go_to_the_vendor_with_the_whole_study(house, archived):
+    """Also when what came before isn't kept here any more: an archive has it, or a person decides."""
+    house.application.update(settle="500ms", archives=["vna"])
+    files = list(make_study(3))
+    for made in files:
+        made.preamble = bytes(128)
+        if archived:
+            house.archive.add(encode(made))
+    study = str(files[0].StudyInstanceUID)
+    house.secrets |= {str(files[0].PatientID), str(files[0].AccessionNumber), TOKENS["operator"]}
+    await house.start()
+    await asyncio.to_thread(client(house).store_instances, files[:2], study)
+    first = await job_of(house, study)
+    assert (first["state"], first["proof"]["acknowledged"]) == ("done", 2)
+    for folder in (house.folder / "data" / "incoming" / TRAUMA).iterdir():
+        shutil.rmtree(folder)
+    await asyncio.to_thread(client(house).store_instances, files[2:], study)
+    async with asyncio.timeout(40):
+        while len((listed := await house.api("GET", "jobs", params={"study": study}))[1]["jobs"]) < 2:
+            await asyncio.sleep(0.05)
+    late = await house.settled(listed[1]["jobs"][0]["id"])
+    if archived:
+        assert (late["state"], late["proof"]["acknowledged"]) == ("done", 3), late
+    else:
+        assert late["state"] == "held", late
+        assert "only part of the study was sent to us: 2 instances" in late["error"]["message"]
+        assert sum(house.milvue.arrivals.values()) == 2
 
 
 async def test_an_instance_that_is_cut_off_is_refused_and_the_rest_kept(door):

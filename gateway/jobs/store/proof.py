@@ -68,6 +68,20 @@ class Proof(Database):
                 )
             )
 
+    async def instances_before(self, job: Job) -> set[str]:
+        """Those that earlier jobs of the application had of the study."""
+        statement = (
+            select(instances.c.sop_instance_uid)
+            .join(jobs, jobs.c.id == instances.c.job_id)
+            .where(
+                jobs.c.study_instance_uid == job.study_instance_uid,
+                jobs.c.application == job.application,
+                jobs.c.created_at < job.created_at,
+            )
+        )
+        async with self._engine.connect() as connection:
+            return set((await connection.execute(statement)).scalars())
+
     # -- instances ------------------------------------------------------------------------------------
 
     async def promise(self, job: Job, found: Sequence[InstanceRecord]) -> None:
