@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
 from gateway.contract import Failure, Finished, NeedsHuman, Retryable
+from gateway.delivery.drawings import without_those_in
 from gateway.delivery.slide_status import SlideStatus
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
 from gateway.jobs.outcomes import Advance, Outcome, Wait
-from gateway.jobs.records import Delivery, Job
+from gateway.jobs.records import Delivery, InstanceRecord, Job
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application
@@ -46,12 +47,21 @@ class OnTheSlide:
             if not finished.placed:
                 return Delivered("the vendor left the slide alone")
             return Delivered("the vendor's own result stands on the slide", str(finished.placed.get("id")))
-        sent = await self._store.instances_of(job.id) if finished.findings else []
-        widths = {one.sop_instance_uid: one.width for one in sent if one.width}
-        stored = await self._status.show_result(job, finished, widths)
+        images = await self._store.instances_of(job.id) if finished.findings else []
+        elsewhere = await self._elsewhere(job, finished, images)
+        widths = {image.sop_instance_uid: image.width for image in images if image.width}
+        stored = await self._status.show_result(job, without_those_in(elsewhere, finished), widths)
         if stored is None:
             return Delivered("a younger analysis stands on the slide; this one was left as it is")
-        return Delivered("the result stands on the slide", str(stored.id))
+        left_out = "; findings in other images than the slide's aren't drawn" if elsewhere else ""
+        return Delivered(f"the result stands on the slide{left_out}", str(stored.id))
+
+    async def _elsewhere(self, job: Job, finished: Finished, images: Sequence[InstanceRecord]) -> set[str]:
+        """The images that findings lie in and that aren't of this slide: a study may have several."""
+        series = {image.sop_instance_uid: image.series_instance_uid for image in images}
+        named = series.keys() & {finding.sop_instance_uid for finding in finished.findings}
+        own = await self._status.series_of(job, set(series.values())) if named else None
+        return {uid for uid in named if series[uid] != own}
 
 
 class Dispatch:

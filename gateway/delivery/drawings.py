@@ -6,7 +6,8 @@ axes. Whichever size the image has there, these are the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from gateway.contract import Finding, Finished, SlideResult
 from gateway.sectra.results import Patch, PatchCollection, Point, Primitive
@@ -32,6 +33,16 @@ def present(finished: Finished, size: Size, widths: Mapping[str, int]) -> SlideR
         primitives = [frame(*size, finished.summary), *drawn]
         data = {"type": "primitive", "content": [one.to_wire() for one in primitives]}
     return SlideResult(finished.summary, dict(finished.properties), data)
+
+
+def without_those_in(images: Collection[str], finished: Finished) -> Finished:
+    """A slide shows what was seen on it alone; what it doesn't show is said."""
+    here = tuple(finding for finding in finished.findings if finding.sop_instance_uid not in images)
+    if len(here) == len(finished.findings):
+        return finished
+    left_out = f"{len(finished.findings) - len(here)} finding(s) in other images of the study"
+    properties = {**finished.properties, "Not drawn": left_out}
+    return replace(finished, findings=here, properties=properties)
 
 
 def _draw(finding: Finding, width: int) -> Primitive:

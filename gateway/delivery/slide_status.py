@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import structlog
 
-from gateway.contract import Failure, Finished, NeedsHuman, SlideResult
+from gateway.contract import Failure, Finished, NeedsHuman, Permanent, SlideResult
 from gateway.delivery.drawings import present
 from gateway.delivery.slide import UNKNOWN_SIZE, Author, Size, SlideWriter, sign
+from gateway.dicom.part10 import NotDicom, read_header
 from gateway.jobs.records import Job, Place, area_of
 from gateway.jobs.states import State
 from gateway.sectra.client import SectraClient
@@ -99,12 +101,34 @@ class SlideStatus:
         author = replace(author_of(job), last=job.held_in != State.DELIVERING)
         await self._put(job, author, sign(words, size_of(job), properties))
 
+    async def series_of(self, job: Job, study: Collection[str]) -> str | None:
+        """Which series of the study the slide is: Sectra says so, there is but one, or its files tell."""
+        assert job.slide_id is not None
+        client = self.client_of(job)
+        info = await client.slide_info(job.slide_id, phi=True)
+        if info.series_instance_uid is not None or len(study) == 1:
+            return info.series_instance_uid or next(iter(study))
+        with suppress(NeedsHuman, Permanent, NotDicom):  # then nobody knows
+            async with aclosing(client.slide_files(job.slide_id)) as files:
+                first = await anext(files, None)
+                return None if first is None else await _series_in(first.chunks())
+        return None
+
     async def show_result(
         self, job: Job, finished: Finished, widths: Mapping[str, int]
     ) -> StoredResult | None:
         self._shown.pop(job.id, None)
         author = replace(author_of(job), sign=False)
         return await self._put(job, author, present(finished, size_of(job), widths))
+
+
+async def _series_in(chunks: AsyncIterator[bytes | memoryview]) -> str | None:
+    taken = bytearray()
+    async for chunk in chunks:
+        taken += chunk
+        if (header := read_header(bytes(taken))) is not None:
+            return header.series_instance_uid
+    return None
 
 
 def size_of(job: Job) -> Size:

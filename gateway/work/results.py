@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,20 @@ def check_study(finished: Finished, study_instance_uid: str, patient_id: str | N
 
 
 def with_findings(finished: Finished) -> Finished:
-    """A vendor that marks things in its objects only: they are drawn on the slide all the same."""
-    found = tuple(finding for path in finished.dicom for finding in read_findings(path))
-    return replace(finished, findings=found)
+    """A vendor that marks things in its objects only: they are drawn on the slide all the same, but not what
+    it marks in a picture of its own."""
+    own = {check_whole(path).sop_instance_uid for path in finished.dicom}
+    found = (finding for path in finished.dicom for finding in read_findings(path))
+    return replace(finished, findings=tuple(f for f in found if f.sop_instance_uid not in own))
+
+
+def check_findings(finished: Finished, images: Collection[str]) -> None:
+    """What was seen in an image that the vendor was never sent is somebody else's."""
+    if {finding.sop_instance_uid for finding in finished.findings} - {None, *images}:
+        raise NeedsHuman(
+            "the vendor's findings lie in an image that isn't of this study",
+            "Don't deliver them: find out at the vendor whose they are, then cancel or retry the job.",
+        )
 
 
 def _patient_of(path: Path) -> str:

@@ -188,6 +188,9 @@ class JobSteps:
         await asyncio.to_thread(results.check_study, finished, job.study_instance_uid or "", job.patient_id)
         if not finished.findings and finished.slide is None:
             finished = await asyncio.to_thread(results.with_findings, finished)
+        if job.promised:
+            sent = await self._store.instances_of(job.id)
+            results.check_findings(finished, {image.sop_instance_uid for image in sent})
         stored = await asyncio.to_thread(results.to_json, finished, self._spool.folder(job.id))
         destinations = [name for name in application.deliver if name != "sectra" or job.slide_id is not None]
         await self._store.plan_deliveries(job, destinations)

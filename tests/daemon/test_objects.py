@@ -17,8 +17,10 @@ from pydicom.dataset import Dataset
 
 from gateway.simulate import milvue, milvue_results, samples
 from gateway.simulate.milvue import Behaviour, MilvueState
+from gateway.simulate.patients import SLIDE
 from gateway.simulate.serve import serve
-from tests.peers.dicom_samples import encode
+from gateway.simulate.slides import FileSpec
+from tests.peers.dicom_samples import encode, make_instance
 from tests.peers.gateway import ARCHIVE_PASSWORD, Hospital, hospital
 from tests.peers.orthanc import Orthanc, orthanc
 from tests.rooms.test_result_objects import complaints
@@ -150,3 +152,57 @@ async def test_results_of_a_vendor_without_manners_are_put_right(
         assert capture.SeriesDescription == "Milvue trauma: result"
         again = await house.settled((await house.ask(study_instance_uid=patient.study))["id"], "done")
         assert again["proof"]["promised"] == 2, "what was renamed isn't taken for an image"
+
+
+def drawn_on(house: Hospital, slide: str) -> int:
+    """How many things, beside the frame around it."""
+    [result] = house.results_on(slide)
+    return len(result["data"]["result"]["content"]) - 1
+
+
+async def test_a_finding_is_drawn_on_the_slide_that_it_was_seen_on_and_on_no_other(
+    tmp_path: Path, database_url: str
+) -> None:
+    """A case of two slides. Sectra says which is which, or the slide's own files do, or nobody."""
+    async with hospital(tmp_path, database_url) as house:
+        case = [
+            make_instance("1.2.3", SLIDE.series_instance_uid, "1.2.3.1"),
+            make_instance("1.2.3", "2.26", "1.2.3.2"),
+        ]
+        for image in case:
+            house.archive.add(encode(image))
+        study = "1.2.3"
+        house.show("first", study_instance_uid=study, series_instance_uid=str(case[0].SeriesInstanceUID))
+        house.show("second", study_instance_uid=study, series_instance_uid=str(case[1].SeriesInstanceUID))
+        house.show("by-its-files", study_instance_uid=study)
+        house.show("unknown", study_instance_uid=study, files=[FileSpec(name="slide.svs", size=3000)])
+        await house.start()
+        for slide in ("first", "second", "by-its-files", "unknown"):
+            await house.fire(slide)
+            job = await house.job_on(slide, "done")
+            here = slide in ("first", "by-its-files")
+            assert drawn_on(house, slide) == int(here), slide
+            [result] = house.results_on(slide)
+            assert ("Not drawn" in result["displayProperties"]) is not here
+            said = next(e["what"] for e in job["events"] if e["detail"].get("destination") == "sectra")
+            assert said.endswith("aren't drawn") is not here
+
+
+async def test_a_finding_in_an_image_that_was_never_sent_holds_the_job(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    describe = milvue_results.describe_urgences
+
+    def astray(*known: Any) -> dict[str, Any]:
+        found = describe(*known)
+        found["instances"][0]["SOPInstanceUID"] = "1.2.3"
+        return found
+
+    monkeypatch.setattr(milvue_results, "describe_urgences", astray)
+    async with hospital(tmp_path, database_url) as house:
+        patient = house.admit()
+        await house.start()
+        await house.fire(patient.slide)
+        job = await house.job_on(patient.slide, "held")
+        assert "an image that isn't of this study" in job["error"]["message"]
+        assert not house.stored_of(patient.study) and not drawn_on(house, patient.slide)
