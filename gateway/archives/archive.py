@@ -16,7 +16,9 @@ class StudyMatch:
     archive: str
     study_instance_uid: str
     accession_number: str | None = None
+    issuer_of_accession_number: str | None = None
     patient_id: str | None = None
+    issuer_of_patient_id: str | None = None
     study_id: str | None = None
     modalities: tuple[str, ...] = ()
     series_count: int | None = None

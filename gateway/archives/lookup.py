@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from gateway.archives.archive import Archive, InstanceRef, StudyMatch
@@ -48,14 +48,19 @@ class Found:
     remarks: tuple[str, ...]
     kinds: tuple[str, ...] = ()
 
+    @property
+    def emptiness(self) -> str:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.left_out.items()))
+        held = ", ".join(self.kinds) or "nothing"
+        said = f"the study has nothing for this application: it holds {held}"
+        return f"{said}; left out: {reasons}" if reasons else said
+
     def check(self) -> None:
         """Whether there is anything for the application: judged only once the study is complete."""
         if self.instances:
             return
-        reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.items())
         raise Unsuitable(
-            f"the study has nothing for this application: it holds {', '.join(self.kinds) or 'nothing'}"
-            + (f"; left out: {reasons}" if reasons else ""),
+            self.emptiness,
             "Choose another application, or widen its accept.modalities or choose.",
             detail={"archives": list(self.remarks)},
         )
@@ -77,6 +82,7 @@ class _Walk:
 
     remarks: list[str] = field(default_factory=list)
     trouble: Failure | None = None
+    unfit: Found | None = None  # a study without anything for the application
     openings: list[tuple[datetime, str]] = field(default_factory=list)
 
     def meet(self, name: str, failure: Failure) -> None:
@@ -88,16 +94,18 @@ class _Walk:
         self.remarks.append(f"{name}: {why}")
         self.openings.append((at, f"{name}: {why}"))
 
-    def end(self, names: Sequence[str]) -> Exception:
+    def end(self, names: Sequence[str]) -> Found:
         if self.openings:
             at, why = min(self.openings)
             if isinstance(self.trouble, Retryable):
                 at = min(at, datetime.now().astimezone() + _ASK_AGAIN)
-            return NotYet(at, why, self.remarks)
+            raise NotYet(at, why, self.remarks)
         if self.trouble is not None:
             self.trouble.detail.setdefault("archives", list(self.remarks))
-            return self.trouble
-        return Permanent(
+            raise self.trouble
+        if self.unfit is not None:
+            return replace(self.unfit, remarks=tuple(self.remarks))
+        raise Permanent(
             f"no archive has the study (asked: {', '.join(names)})",
             "Check that the study was archived, and its study UID or accession number.",
             detail={"archives": self.remarks},
@@ -144,16 +152,17 @@ class Lookup:
         self._pulls[found.archive].give_back()
 
     async def find(self, names: Sequence[str], wanted: Wanted, known: Known | None = None) -> Found:
-        """The first archive that has the study, and may be used. Raises NotYet where a wait will help."""
+        """The first archive that has anything of the study for the application, and may be used. Raises
+        NotYet where a wait will help."""
         walk = _Walk()
         for question in _questions(wanted):
             for name in names:
                 found = await self._try(name, question, wanted, known, walk)
                 if found is not None:
                     return found
-            if walk.trouble is not None or walk.openings:
+            if walk.trouble is not None or walk.openings or walk.unfit is not None:
                 break  # one of them may still have it under the UID that it was asked for by
-        raise walk.end(names)
+        return walk.end(names)
 
     async def _try(
         self, name: str, question: Mapping[str, str | None], wanted: Wanted, known: Known | None, walk: _Walk
@@ -192,6 +201,10 @@ class Lookup:
             found = await self._describe(archive, study, wanted, known, walk.remarks)
         except Failure as failure:
             walk.meet(name, failure)
+            return None
+        if not found.instances:
+            walk.remarks.append(f"{name}: {found.emptiness}")
+            walk.unfit = walk.unfit or found
             return None
         if not pulls.free():  # somebody was faster
             self._wait_for_rate(name, walk)

@@ -247,6 +247,30 @@ async def test_instances_are_chosen_by_what_the_archive_tells_of_study_series_an
         nothing.check()
 
 
+async def test_an_archive_that_holds_nothing_to_choose_from_doesnt_have_the_study(archives: Archives) -> None:
+    """The results of the first analysis lie in the VNA; the images are still in the PACS alone."""
+    vna, pacs = await archives.add("vna"), await archives.add("pacs")
+    results = fill(vna, SOPClassUID="1.2.840.10008.5.1.4.1.1.88.33", Modality="SR")
+    other = fill(vna, count=1)
+    fill(pacs, count=3)
+    lookup = archives.lookup(vna=Terms(rate=Rate(1, 3600.0)))
+
+    async def ours(_: object) -> list[str]:
+        return other
+
+    for _ in range(2):
+        found = await lookup.find(["vna", "pacs"], by_uid(), ours)
+        assert (found.archive, len(found.instances)) == ("pacs", 3)
+    assert found.remarks[0] == (
+        "vna: the study has nothing for this application: it holds DX, SR;"
+        f" left out: {len(results)} a result, 1 a result of ours"
+    )
+    alone = await lookup.find(["vna"], Wanted(UID, "SOMEBODY-ELSE", None), ours)
+    assert (alone.listed, alone.remarks) == (3, found.remarks)
+    with pytest.raises(Unsuitable, match="left out: 2 a result, 1 a result of ours"):
+        alone.check()
+
+
 async def test_a_real_archive_tells_of_instances_what_rules_are_about_both_ways(
     tmp_path: Path, archives: Archives
 ) -> None:
