@@ -70,7 +70,7 @@ class Breaker:
             alarm.cancel()
             if not call.done():
                 call.cancel()
-                await asyncio.wait({call})
+                await asyncio.gather(call, return_exceptions=True)
 
     async def _judge(self, asking: Awaitable[T], *, probe: bool = False) -> T:
         try:

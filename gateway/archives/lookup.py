@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Literal, NoReturn
 
 from gateway.archives.archive import Archive, InstanceRef, StudyMatch
 from gateway.archives.breaker import Breaker
 from gateway.archives.choice import attributes_for, choose_instances, made_by
 from gateway.archives.sectra import Slide, SlideArchive
 from gateway.archives.terms import Pulls, Terms
-from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unsuitable
+from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unreachable, Unsuitable
 from gateway.settings.sections import Choose
 
 # Which of these SOP instance UIDs are results that went through us before.
 Known = Callable[[Collection[str]], Awaitable[Collection[str]]]
 
 _ASK_AGAIN = timedelta(minutes=5)  # an archive in trouble, while another one is waited for
+_AWAY = timedelta(seconds=5)  # at the least, before one that can't be reached is asked again
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Wanted:
     choose: Choose = field(default_factory=Choose)
     urgent: bool = False
     slide: Slide | None = None
+    when_unreachable: Literal["wait", "next"] = "wait"
 
     def __repr__(self) -> str:
         return "Wanted()"
@@ -47,6 +50,7 @@ class Found:
     left_out: Mapping[str, int]  # how many, by why
     remarks: tuple[str, ...]
     kinds: tuple[str, ...] = ()
+    unasked: tuple[str, ...] = ()  # archives before this one that couldn't be asked
 
     @property
     def emptiness(self) -> str:
@@ -67,13 +71,16 @@ class Found:
 
 
 class NotYet(Exception):
-    """The study is there, but may be fetched only from a known moment on. Waiting costs no attempt."""
+    """The study can be looked for or fetched only from a known moment on. Waiting costs no attempt."""
 
-    def __init__(self, at: datetime, why: str, remarks: Sequence[str]) -> None:
+    def __init__(
+        self, at: datetime, why: str, remarks: Sequence[str], trouble: Unreachable | None = None
+    ) -> None:
         super().__init__(why)
         self.at = at
         self.why = why
         self.remarks = tuple(remarks)
+        self.trouble = trouble
 
 
 @dataclass(slots=True)
@@ -81,18 +88,32 @@ class _Walk:
     """What was met on the way through the archives."""
 
     remarks: list[str] = field(default_factory=list)
-    trouble: Failure | None = None
+    unasked: list[str] = field(default_factory=list)
     unfit: Found | None = None  # a study without anything for the application
+    passed: list[tuple[str, StudyMatch]] = field(default_factory=list)  # there, but not to be had now
     openings: list[tuple[datetime, str]] = field(default_factory=list)
+    trouble: Failure | None = None  # what may pass before what doesn't
+
+    def say(self, name: str, remark: str) -> None:
+        self.remarks.append(f"{name}: {remark}")
 
     def meet(self, name: str, failure: Failure) -> None:
-        self.remarks.append(f"{name}: {failure.message}")
-        if self.trouble is None:
+        self.say(name, failure.message)
+        if self.trouble is None or (isinstance(failure, Retryable) and isinstance(self.trouble, Permanent)):
             self.trouble = failure
 
     def wait(self, name: str, at: datetime, why: str) -> None:
-        self.remarks.append(f"{name}: {why}")
+        self.say(name, why)
         self.openings.append((at, f"{name}: {why}"))
+
+    def break_off(self, name: str, failure: Failure) -> NoReturn:
+        """Only who says that it doesn't have the study is passed over: the next one may have a part of it."""
+        self.say(name, failure.message)
+        if isinstance(failure, Unreachable):
+            at = datetime.now().astimezone() + max(_AWAY, timedelta(seconds=failure.after or 0))
+            raise NotYet(at, f"{name} can't be reached", self.remarks, failure) from None
+        failure.detail.setdefault("archives", list(self.remarks))
+        raise failure
 
     def end(self, names: Sequence[str]) -> Found:
         if self.openings:
@@ -157,9 +178,15 @@ class Lookup:
         walk = _Walk()
         for question in _questions(wanted):
             for name in names:
-                found = await self._try(name, question, wanted, known, walk)
-                if found is not None:
-                    return found
+                try:
+                    found = await self._try(name, question, wanted, known, walk)
+                except Unsuitable as failure:  # what it has can't be sent to anybody
+                    walk.meet(name, failure)
+                except Failure as failure:
+                    walk.break_off(name, failure)
+                else:
+                    if found is not None:
+                        return found
             if walk.trouble is not None or walk.openings or walk.unfit is not None:
                 break  # one of them may still have it under the UID that it was asked for by
         return walk.end(names)
@@ -167,50 +194,69 @@ class Lookup:
     async def _try(
         self, name: str, question: Mapping[str, str | None], wanted: Wanted, known: Known | None, walk: _Walk
     ) -> Found | None:
-        archive, terms, pulls = self.archive(name, wanted.slide), self._terms[name], self._pulls[name]
+        archive = self.archive(name, wanted.slide)
         by = "" if "study_instance_uid" in question else " under the accession number"
         try:
             studies = await self._breaker(name, wanted.slide).call(lambda: archive.find_studies(**question))
-        except Failure as failure:
+        except Retryable as failure:
+            if wanted.when_unreachable == "wait":
+                raise
             walk.meet(name, failure)
+            walk.unasked.append(name)
             return None
         if not studies:
-            walk.remarks.append(f"{name}: the study isn't there{by}")
+            walk.say(name, f"the study isn't there{by}")
             return None
         study = _the_one(name, studies)
-        if terms.only_online and study.availability not in (None, "ONLINE"):
-            walk.remarks.append(f"{name}: the study is there, but {study.availability}, not ONLINE")
-            walk.trouble = walk.trouble or Retryable(
-                f"the study is {study.availability} in {name}, and only ONLINE studies are fetched there",
-                "Have the study restored, or wait until it is.",
-            )
+        if self._has_to_wait(name, study, wanted, walk):
+            walk.passed.append((name, study))
             return None
+        if study.availability is None:
+            walk.say(name, "doesn't tell availability; taken as ONLINE")
+        if wanted.study_instance_uid is not None and by:
+            walk.say(name, "found by its accession number, not by the study UID that was given")
+        found = await self._describe(archive, study, wanted, known, walk)
+        if not found.instances:
+            walk.say(name, found.emptiness)
+            walk.unfit = walk.unfit or found
+            return None
+        if await self._is_a_part(found, wanted, known, walk):
+            return None
+        pulls = self._pulls[name]
+        if not pulls.free():  # somebody was faster
+            self._wait_for_rate(name, walk)
+            walk.passed.append((name, study))
+            return None
+        pulls.take()
+        return found
+
+    def _has_to_wait(self, name: str, study: StudyMatch, wanted: Wanted, walk: _Walk) -> bool:
+        terms = self._terms[name]
+        if terms.only_online and study.availability not in (None, "ONLINE"):
+            only = f"the study is {study.availability} in {name}, and only ONLINE studies are fetched there"
+            walk.meet(name, Retryable(only, "Have the study restored, or wait until it is."))
+            return True
         opening = self.opens_at(name, urgent=wanted.urgent)
         if opening is not None:
             why = f"outside of its hours ({terms.hours_as_written}), open again at {opening:%Y-%m-%d %H:%M}"
             walk.wait(name, opening, f"the study is there, but it is {why}")
-            return None
-        if not pulls.free():
+            return True
+        if not self._pulls[name].free():
             self._wait_for_rate(name, walk)
-            return None
-        if study.availability is None:
-            walk.remarks.append(f"{name}: doesn't tell availability; taken as ONLINE")
-        if wanted.study_instance_uid is not None and by:
-            walk.remarks.append(f"{name}: found by its accession number, not by the study UID that was given")
-        try:
-            found = await self._describe(archive, study, wanted, known, walk.remarks)
-        except Failure as failure:
-            walk.meet(name, failure)
-            return None
-        if not found.instances:
-            walk.remarks.append(f"{name}: {found.emptiness}")
-            walk.unfit = walk.unfit or found
-            return None
-        if not pulls.free():  # somebody was faster
-            self._wait_for_rate(name, walk)
-            return None
-        pulls.take()
-        return found
+            return True
+        return False
+
+    async def _is_a_part(self, found: Found, wanted: Wanted, known: Known | None, walk: _Walk) -> bool:
+        """Of what an archive has that was passed over because it can't give it now."""
+        here = {listed.sop_instance_uid for listed in found.instances}
+        for name, study in walk.passed:
+            archive = self.archive(name, wanted.slide)
+            there = await self._describe(archive, study, wanted, known, walk)
+            lacking = sum(listed.sop_instance_uid not in here for listed in there.instances)
+            if lacking:
+                walk.say(found.archive, f"lacks {lacking} of the {len(there.instances)} instances in {name}")
+                return True
+        return False
 
     def _wait_for_rate(self, name: str, walk: _Walk) -> None:
         rate, at = self._terms[name].rate, self._pulls[name].free_at()
@@ -224,7 +270,7 @@ class Lookup:
         study: StudyMatch,
         wanted: Wanted,
         known: Known | None,
-        remarks: Sequence[str],
+        walk: _Walk,
     ) -> Found:
         keywords = attributes_for(wanted.choose, self._makers)
         listed = await self._list(archive, study, keywords, wanted.slide)
@@ -232,7 +278,7 @@ class Lookup:
         if made:
             listed = await self._list(archive, study, (*keywords, "ImageType"), wanted.slide)
             made = made_by(listed, self._makers)
-        delivered = await known([one.sop_instance_uid for one in listed]) if known is not None else ()
+        delivered = await known([each.sop_instance_uid for each in listed]) if known is not None else ()
         choice = choose_instances(listed, wanted.choose, wanted.modalities, delivered=delivered, made=made)
         return Found(
             archive.name,
@@ -240,8 +286,9 @@ class Lookup:
             choice.instances,
             len(listed),
             choice.left_out,
-            (*remarks, *(f"{archive.name}: {remark}" for remark in choice.remarks)),
-            tuple(sorted({one.modality or "unknown" for one in listed})),
+            (*walk.remarks, *(f"{archive.name}: {remark}" for remark in choice.remarks)),
+            tuple(sorted({each.modality or "unknown" for each in listed})),
+            tuple(walk.unasked),
         )
 
     async def _list(

@@ -62,6 +62,7 @@ async def _explain(
                 application.accept.modalities,
                 application.choose,
                 urgent=application.priority >= URGENT,
+                when_unreachable=application.when_unreachable,
             )
             found = await house.archives.lookup.find(application.archives, wanted, known)
             found.check()
@@ -71,7 +72,9 @@ async def _explain(
                 "would": "wait",
                 "until": wait.at.isoformat(),
                 "why": wait.why,
-                "advice": "A job of priority 9 doesn't wait for an archive's hours.",
+                "advice": "A job of priority 9 doesn't wait for an archive's hours."
+                if wait.trouble is None
+                else wait.trouble.advice,
                 "archives": list(wait.remarks),
             }
         except Failure as failure:

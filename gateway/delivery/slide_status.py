@@ -119,7 +119,11 @@ class SlideStatus:
     ) -> StoredResult | None:
         self._shown.pop(job.id, None)
         author = replace(author_of(job), sign=False)
-        return await self._put(job, author, present(finished, size_of(job), widths))
+        result = present(finished, size_of(job), widths)
+        if job.unasked is not None:
+            told = f"from {job.archive}; {job.unasked}, which may have more of it, couldn't be asked"
+            result = replace(result, display_properties={**result.display_properties, "Study": told})
+        return await self._put(job, author, result)
 
 
 async def _series_in(chunks: AsyncIterator[bytes | memoryview]) -> str | None:

@@ -24,11 +24,13 @@ class Advance:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do until then; costs no attempt."""
+    """Nothing to do until then; costs no attempt. `why`: what it waits for, if `what`, which enters its
+    history, doesn't say so."""
 
     after: float | None = None
     at: datetime | None = None
     what: str | None = None
+    why: str | None = None
     detail: Mapping[str, Any] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
 

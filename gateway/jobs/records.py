@@ -104,6 +104,7 @@ class Job:
     slide_width: int | None
     slide_height: int | None
     archive: str | None
+    unasked: str | None  # archives before this one, which couldn't be reached
     submit_began: bool
     ticket: Mapping[str, Any] | None
     result_by: datetime | None

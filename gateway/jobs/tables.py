@@ -71,6 +71,7 @@ jobs = Table(
     Column("slide_width", Integer),
     Column("slide_height", Integer),
     Column("archive", Text),
+    Column("unasked", Text),
     Column("submit_began", Boolean, nullable=False, server_default="false"),
     Column("ticket", JSONB),
     Column("result_by", _moment),

@@ -223,6 +223,7 @@ class Application(Part):
     input: Literal["whole_slide", "multi_area"] | TaggedPolygonInput = "whole_slide"
     adapter: Name
     archives: list[Name] = []
+    when_unreachable: Literal["wait", "next"] = "wait"
     deliver: list[Name] = ["sectra"]
     deidentify: Literal[False] | Name = False
     accept: Accept = Accept()

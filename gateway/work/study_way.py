@@ -49,6 +49,7 @@ class StudyWay:
             application.choose,
             urgent=job.priority >= URGENT,
             slide=self._slides.of(job),
+            when_unreachable=application.when_unreachable,
         )
         try:
             names = application.archives
@@ -57,8 +58,9 @@ class StudyWay:
                 names = [arrived_name(job.application), *names]
             found = await self._lookup.find(names, wanted, self._store.results_among)
         except NotYet as wait:
-            what = f"waiting until {wait.at:%Y-%m-%d %H:%M:%S}: {wait.why}"
-            return Wait(at=wait.at, what=what, detail={"archives": list(wait.remarks)})
+            if job.origin is not Origin.NOTIFICATION:
+                await self._status.show_progress(job, f"waiting: {wait.why}", None)
+            return _wait(job, wait)
         if job.origin is Origin.NOTIFICATION and job.promised != found.listed:
             self._lookup.give_back(found)
             self._spool.forget_slide(job.id)  # it may be growing
@@ -69,6 +71,7 @@ class StudyWay:
                 values={"promised": found.listed},
             )
         found.check()
+        unasked = ", ".join(found.unasked)
         await self._store.promise(
             job,
             [
@@ -78,7 +81,7 @@ class StudyWay:
         )
         return Advance(
             State.SUBMITTING,
-            f"found in {found.archive}",
+            f"found in {found.archive}" + (f"; {unasked} wasn't asked" if unasked else ""),
             {
                 "instances": len(found.instances),
                 "left_out": sum(found.left_out.values()),
@@ -87,6 +90,7 @@ class StudyWay:
             },
             {
                 "archive": found.archive,
+                "unasked": unasked or None,
                 "study_instance_uid": found.study.study_instance_uid,
                 "accession_number": job.accession_number or found.study.accession_number,
                 "patient_id": job.patient_id or found.study.patient_id,
@@ -162,3 +166,18 @@ class StudyWay:
     async def cancel(self, job: Job, adapter: Adapter) -> None:
         if job.ticket is not None:
             await adapter.cancel(ticket_from_json(job.ticket))
+
+
+def _wait(job: Job, wait: NotYet) -> Wait:
+    what, detail = f"waiting until {wait.at:%Y-%m-%d %H:%M:%S}: {wait.why}", {"archives": list(wait.remarks)}
+    if wait.trouble is None:
+        return Wait(at=wait.at, what=what, why=wait.why, detail=detail)
+    error = {
+        "error_kind": wait.trouble.kind,
+        "error_message": wait.why,
+        "error_advice": wait.trouble.advice,
+    }
+    said = job.error_message == wait.why
+    return Wait(
+        at=wait.at, what=None if said else f"waiting: {wait.why}", why=wait.why, detail=detail, values=error
+    )

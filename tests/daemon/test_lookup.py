@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import sys
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from gateway.simulate.milvue import Behaviour
 from gateway.simulate.serve import serve
 from tests.peers.dicom_samples import encode, make_instance
 from tests.peers.gateway import ENDED, TRAUMA, Hospital, hospital
+from tests.peers.ports import free_port
 
 CLOSED = "trauma-by-night"
 
@@ -152,3 +154,44 @@ async def wait_for_event(house: Hospital, job_id: str, what: str) -> dict[str, A
             await asyncio.sleep(0.05)
     _, job = await house.api("GET", f"jobs/{job_id}")  # its row is read before its events
     return dict(job)
+
+
+@pytest.mark.parametrize("patience", ["wait", "next"])
+@pytest.mark.timeout(180)
+async def test_while_the_vna_is_away_a_part_of_the_study_elsewhere_isnt_taken_for_the_whole(
+    tmp_path: Path, database_url: str, patience: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        house = await stack.enter_async_context(hospital(tmp_path, database_url))
+        port = free_port()
+        archives = house.configuration["archives"]
+        archives["pacs"] = dict(archives["vna"])
+        archives["vna"] = {"kind": "dicomweb", "url": f"http://127.0.0.1:{port}/dicom-web"}
+        house.configuration["destinations"]["pacs"] = {"kind": "stow", "archive": "pacs"}
+        house.application.update(archives=["vna", "pacs"], deliver=["sectra"], when_unreachable=patience)
+        await house.start()
+        patient = house.admit(count=3)
+        vna = ArchiveState(instances=dict(house.archive.instances))
+        for uid in patient.instances[1:]:
+            del house.archive.instances[uid]
+        await house.fire(patient.slide)
+        if patience == "wait":
+            job = await house.job_on(patient.slide, "locating")
+            job = await wait_for_event(house, job["id"], "waiting: vna can't be reached")
+            assert (job["state"], job["attempt"]) == ("locating", 0)
+            assert job["error"]["message"] == "vna can't be reached"
+            [result] = house.results_on(patient.slide)
+            assert result["displayResult"] == "analysis: waiting: vna can't be reached"
+            runner, _ = await serve(simulated.make_app(vna, files=[]), port=port)
+            stack.push_async_callback(runner.cleanup)
+        job = await house.job_on(patient.slide, "done")
+        [result] = house.results_on(patient.slide)
+        told = result["displayProperties"].get("Study")
+        found = [event["what"] for event in job["events"] if event["what"].startswith("found")]
+        if patience == "wait":
+            assert (job["study"]["archive"], job["proof"]["promised"]) == ("vna", 3)
+            assert (told, found) == (None, ["found in vna"])
+        else:
+            assert (job["study"]["archive"], job["proof"]["promised"]) == ("pacs", 1)
+            assert told == "from pacs; vna, which may have more of it, couldn't be asked"
+            assert found == ["found in pacs; vna wasn't asked"]

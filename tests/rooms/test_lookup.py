@@ -22,6 +22,7 @@ from gateway.settings.quantities import Hours, Rate
 from gateway.settings.sections import Choose
 from gateway.simulate import archive as simulated
 from gateway.simulate.archive import ArchiveState
+from gateway.simulate.front import Fault
 from gateway.simulate.serve import serve
 from tests.peers.dicom_samples import encode, make_study
 from tests.peers.dimse import AET, service
@@ -46,9 +47,9 @@ class Archives:
         self.add_at(name, port)
         return state
 
-    def add_at(self, name: str, port: int) -> None:
+    def add_at(self, name: str, port: int, connect: float = 20) -> None:
         url = f"http://127.0.0.1:{port}/dicom-web"
-        self.known[name] = DicomwebArchive(name, url, self._session, limits=Limits(connect=0.3, read=20))
+        self.known[name] = DicomwebArchive(name, url, self._session, limits=Limits(connect=connect, read=20))
 
     def lookup(self, makers: tuple[str, ...] = (), **terms: Terms) -> Lookup:
         return Lookup(self.known, terms, makers)
@@ -89,8 +90,16 @@ def fill(state: ArchiveState, study: str = UID, count: int = 2, **changes: objec
     return uids
 
 
+def copy(state: ArchiveState, other: ArchiveState) -> None:
+    other.instances.update(state.instances)
+
+
 def by_uid(**more: object) -> Wanted:
     return Wanted(UID, None, None, **more)  # type: ignore[arg-type]
+
+
+def or_next(**more: object) -> Wanted:
+    return by_uid(when_unreachable="next", **more)
 
 
 async def failing(kind: type[Failure], lookup: Lookup, wanted: Wanted, *names: str) -> Failure:
@@ -100,23 +109,24 @@ async def failing(kind: type[Failure], lookup: Lookup, wanted: Wanted, *names: s
 
 
 async def test_each_archive_that_is_passed_over_says_why(archives: Archives, silence: int) -> None:
-    archives.add_at("gone", silence)
+    archives.add_at("gone", silence, connect=0.3)
     await archives.add("empty")
     tape, vna = await archives.add("tape"), await archives.add("vna")
     tape.manners.availability = "NEARLINE"
     vna.manners.availability = None
-    for state in (tape, vna):
-        fill(state)
+    fill(tape)
+    copy(tape, vna)
     lookup = archives.lookup(tape=Terms(only_online=True))
-    found = await lookup.find(["gone", "empty", "tape", "vna"], by_uid())
+    found = await lookup.find(["gone", "empty", "tape", "vna"], or_next())
     assert (found.archive, found.listed, len(found.instances)) == ("vna", 2, 2)
+    assert found.unasked == ("gone",)
     assert found.remarks == (
         "gone: the archive gone can't be reached while looking for a study",
         "empty: the study isn't there",
-        "tape: the study is there, but NEARLINE, not ONLINE",
+        "tape: the study is NEARLINE in tape, and only ONLINE studies are fetched there",
         "vna: doesn't tell availability; taken as ONLINE",
     )
-    failure = await failing(Retryable, lookup, by_uid(), "gone", "empty")
+    failure = await failing(Retryable, lookup, or_next(), "gone", "empty")
     first, second = failure.detail["archives"]
     assert first.startswith("gone: the archive gone is unreachable since 20")
     assert second == "empty: the study isn't there"
@@ -124,17 +134,46 @@ async def test_each_archive_that_is_passed_over_says_why(archives: Archives, sil
     assert failure.message == "no archive has the study (asked: empty)"
 
 
+async def test_only_who_says_that_it_doesnt_have_the_study_is_passed_over(
+    archives: Archives, silence: int
+) -> None:
+    """A part of it in the PACS must not pass for the whole while the VNA, which has the rest, is away."""
+    archives.add_at("gone", silence, connect=0.3)
+    vna, pacs = await archives.add("vna"), await archives.add("pacs")
+    fill(vna)
+    fill(pacs, count=1)
+    lookup = archives.lookup()
+    for _ in range(3):
+        with pytest.raises(NotYet) as caught:
+            await lookup.find(["gone", "pacs"], by_uid())
+        assert timedelta(seconds=3) < caught.value.at - datetime.now().astimezone() <= timedelta(minutes=1)
+        assert caught.value.why == "gone can't be reached"
+        assert caught.value.trouble is not None
+        assert "Check that the server runs" in caught.value.trouble.advice
+    vna.front.faults.append(Fault(path="/dicom-web", status=503))
+    failure = await failing(Retryable, lookup, by_uid(), "vna", "pacs")
+    assert failure.detail["archives"] == [f"vna: {failure.message}"]
+    assert (await lookup.find(["vna", "pacs"], or_next())).unasked == ("vna",)
+    # Who has said that it has the study, and then breaks off, isn't passed over by anybody.
+    vna.front.faults[0] = Fault(path="/instances", status=503)
+    assert "503" in (await failing(Retryable, lookup, or_next(), "vna", "pacs")).message
+    vna.front.faults[0] = Fault(path="/dicom-web", status=401)
+    await failing(NeedsHuman, lookup, or_next(), "vna", "pacs")
+    vna.front.faults.clear()
+    assert (await lookup.find(["vna", "pacs"], by_uid())).archive == "vna"
+
+
 async def test_an_archive_that_is_down_costs_one_connect_limit_not_one_for_each_job(
     archives: Archives, calls: Counter[int], silence: int
 ) -> None:
-    archives.add_at("vna", silence)
+    archives.add_at("vna", silence, connect=0.3)
     fill(await archives.add("pacs"))
     lookup = archives.lookup()
-    at_once = await asyncio.gather(*(lookup.find(["vna", "pacs"], by_uid()) for _ in range(25)))
-    assert {one.archive for one in at_once} == {"pacs"}
+    at_once = await asyncio.gather(*(lookup.find(["vna", "pacs"], or_next()) for _ in range(25)))
+    assert {found.archive for found in at_once} == {"pacs"}
     before = calls[silence]
     for _ in range(25):
-        found = await lookup.find(["vna", "pacs"], by_uid())
+        found = await lookup.find(["vna", "pacs"], or_next())
         assert found.archive == "pacs"
         assert "unreachable since" in found.remarks[0]
     assert calls[silence] == before
@@ -165,32 +204,37 @@ async def test_outside_its_hours_an_archive_is_waited_for_unless_it_is_urgent_or
     assert (await lookup.find(["pacs", "vna"], by_uid(urgent=True))).archive == "pacs"
     open_now = archives.lookup(pacs=Terms(hours=open_or_closed(now=True)))
     assert (await open_now.find(["pacs"], by_uid())).archive == "pacs"
-    fill(vna)
+    first = next(iter(pacs.instances))
+    vna.instances[first] = pacs.instances[first]
+    with pytest.raises(NotYet) as caught:
+        await lookup.find(["pacs", "vna"], by_uid())
+    assert caught.value.remarks[1] == "vna: lacks 1 of the 2 instances in pacs"
+    copy(pacs, vna)
     assert (await lookup.find(["pacs", "vna"], by_uid())).archive == "vna"
 
 
 async def test_while_an_archive_is_in_trouble_nobody_waits_for_another_ones_hours_alone(
     archives: Archives, silence: int
 ) -> None:
-    archives.add_at("vna", silence)
+    archives.add_at("vna", silence, connect=0.3)
     fill(await archives.add("pacs"))
     lookup = archives.lookup(pacs=Terms(hours=open_or_closed(now=False)))
     with pytest.raises(NotYet) as caught:
-        await lookup.find(["vna", "pacs"], by_uid())
+        await lookup.find(["vna", "pacs"], or_next())
     assert caught.value.at - datetime.now().astimezone() <= timedelta(minutes=5)
 
 
 async def test_over_its_rate_an_archive_is_passed_over_or_waited_for(archives: Archives) -> None:
     vna, pacs = await archives.add("vna"), await archives.add("pacs")
-    for state in (vna, pacs):
-        fill(state)
+    fill(vna)
+    copy(vna, pacs)
     lookup = archives.lookup(vna=Terms(rate=Rate(3, 3600.0)))
     results = await asyncio.gather(*(lookup.find(["vna", "pacs"], by_uid()) for _ in range(8)))
-    assert Counter(one.archive for one in results) == {"vna": 3, "pacs": 5}
+    assert Counter(found.archive for found in results) == {"vna": 3, "pacs": 5}
     assert "3 studies were fetched within 3600 s already" in results[-1].remarks[0]
     with pytest.raises(NotYet):
         await lookup.find(["vna"], by_uid())
-    lookup.give_back(next(one for one in results if one.archive == "vna"))
+    lookup.give_back(next(found for found in results if found.archive == "vna"))
     assert (await lookup.find(["vna"], by_uid())).archive == "vna"
 
 

@@ -1,0 +1,17 @@
+"""Archives that couldn't be asked for a study are said on the slide."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("jobs", sa.Column("unasked", sa.Text))
+
+
+def downgrade() -> None:
+    op.drop_column("jobs", "unasked")
