@@ -4,6 +4,8 @@ A process of its own rather than a hook between fork and exec, because Python co
 process that has threads. It imports nothing of ours, so that it starts in a few milliseconds.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import sys

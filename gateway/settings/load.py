@@ -103,7 +103,7 @@ def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
         if isinstance(here, type) and issubclass(here, BaseModel):
             if part not in here.model_fields:
                 continue  # pydantic puts a union's tag into the path
-            here = _inner(here.model_fields[str(part)].annotation)
+            here = models_of(here.model_fields[str(part)].annotation)
         elif isinstance(here, tuple):  # a union of kinds: the path names the one that was tried
             named = [m for m in here if part in (m.__name__, _kind_of(m))]
             here = named[0] if named else here
@@ -117,7 +117,7 @@ def _kind_of(model: type[BaseModel]) -> str | None:
     return None if field is None else next(iter(getattr(field.annotation, "__args__", ())), None)
 
 
-def _inner(annotation: Any) -> Any:
+def models_of(annotation: Any) -> Any:
     """The model, or the tuple of models, that an annotation is about."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
@@ -127,6 +127,6 @@ def _inner(annotation: Any) -> Any:
         arguments = arguments[1:]
     models: list[Any] = []
     for argument in arguments:
-        inner = _inner(argument)
+        inner = models_of(argument)
         models += inner if isinstance(inner, tuple) else [inner] if inner is not None else []
     return None if not models else models[0] if len(models) == 1 else tuple(models)

@@ -72,7 +72,7 @@ async def relay_bare(given: argparse.Namespace) -> None:
 
 
 async def relay_ours(given: argparse.Namespace) -> None:
-    from gateway.jobs.records import NewJob
+    from gateway.jobs.records import NewJob, Origin
     from gateway.jobs.schema import migrate
     from gateway.run import build, listening
     from gateway.settings.sections import Settings
@@ -100,7 +100,7 @@ async def relay_ours(given: argparse.Namespace) -> None:
                 department="bench",
                 application="kidney-ai",
                 adapter="kidney",
-                origin="sectra",
+                origin=Origin.SECTRA,
                 slide_id=SLIDE,
                 server="main",
                 callback_url=given.source,

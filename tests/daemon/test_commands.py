@@ -105,6 +105,7 @@ async def test_a_vendors_wrong_option_names_its_line(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 async def test_a_served_demo_ends_without_a_trace(tmp_path: Path, number: signal.Signals) -> None:
     process = await asyncio.create_subprocess_exec(

@@ -63,7 +63,7 @@ async def findings_only(house: Hospital) -> AsyncIterator[MilvueState]:
 
 
 def stored_objects(vna: Orthanc, before: set[str], folder: Path) -> list[tuple[Path, Dataset]]:
-    found = []
+    found: list[tuple[Path, Dataset]] = []
     for item in vna.get("/instances?expand"):
         if item["MainDicomTags"]["SOPInstanceUID"] not in before:
             data = requests.get(f"{vna.url}/instances/{item['ID']}/file", auth=vna.auth, timeout=30).content

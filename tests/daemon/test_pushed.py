@@ -7,7 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pydicom
-from pydicom.uid import generate_uid
+from pydicom.uid import UID, generate_uid
 
 from gateway.simulate import archive as simulated
 from gateway.simulate.archive import ArchiveState
@@ -20,7 +20,7 @@ TOKEN = "the-vendors-own-word"
 def make_result(house: Hospital, uid: str, **changed: str) -> bytes:
     """A picture of the study's first instance, as a vendor would make it."""
     dataset = pydicom.dcmread(BytesIO(house.archive.instances[uid].data))
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.7")
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     dataset.SeriesInstanceUID = generate_uid()
     for name, value in changed.items():

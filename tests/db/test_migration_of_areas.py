@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 from uuid import uuid4
 
 import psycopg
@@ -16,7 +17,7 @@ TAGGED = {
     "content": {"polygon": {"points": POINTS}, "tags": ["A", "B"], "tagIndex": 1},
 }
 SEVERAL = {"type": "multiArea", "content": {"polygons": [{"points": POINTS}, {"points": POINTS[:1]}]}}
-INPUTS = [{"type": "wholeSlide"}, TAGGED, SEVERAL, None]
+INPUTS: list[dict[str, Any] | None] = [{"type": "wholeSlide"}, TAGGED, SEVERAL, None]
 
 
 def test_results_and_grants_of_the_last_release_get_their_area(empty_database_url: str) -> None:

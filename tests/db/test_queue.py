@@ -11,6 +11,7 @@ from functools import partial
 
 import psycopg
 import pytest
+from sqlalchemy import Engine as AnyEngine
 from sqlalchemy import event
 
 from gateway.contract import NeedsHuman, Permanent, Retryable
@@ -190,9 +191,9 @@ async def test_waiting_for_a_place_or_for_room_asks_the_database_nothing(store, 
         async with at_work(engine):
             await until(partial(_any_waits, script, jobs))
             await asyncio.sleep(0.3)
-            event.listen(store._engine.sync_engine, "before_cursor_execute", count)
+            event.listen(AnyEngine, "before_cursor_execute", count)
             await asyncio.sleep(1.0)
-            event.remove(store._engine.sync_engine, "before_cursor_execute", count)
+            event.remove(AnyEngine, "before_cursor_execute", count)
             assert asked < 10
             for job in jobs:
                 await store.cancel(job.id, "test")

@@ -1,5 +1,7 @@
 """Results that went through us are known again, so that no vendor gets them as its input."""
 
+from __future__ import annotations
+
 from gateway.jobs.states import State
 from tests.db.crew import ask_for, bring
 

@@ -19,6 +19,8 @@ from tests.peers.gateway import TRAUMA, Hospital, hospital
 from tests.peers.orthanc import Orthanc, orthanc
 from tests.peers.ports import free_port
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Site:

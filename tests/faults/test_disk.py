@@ -8,6 +8,8 @@ import pytest
 
 from tests.peers.gateway import hospital
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(120)
 async def test_work_waits_for_room_and_then_goes_on_by_itself(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from tests.peers.gateway import TRAUMA, Hospital, Patient, hospital
 
+pytestmark = pytest.mark.slow
+
 RESULTS = f"/applications/{TRAUMA}/results"
 FINAL = "Milvue smarturgences"
 

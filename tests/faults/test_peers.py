@@ -13,11 +13,13 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from gateway.simulate import sectra
+from gateway.simulate import sectra_state
 from gateway.simulate.archive import Manners
 from gateway.simulate.front import Fault
 from gateway.simulate.milvue import Behaviour
 from tests.peers.gateway import TRAUMA, Hospital, Patient, hospital
+
+pytestmark = pytest.mark.slow
 
 
 @pytest_asyncio.fixture
@@ -148,7 +150,7 @@ async def test_a_token_that_dies_early_waits_for_a_person_or_the_next_click(hous
 
 async def test_a_user_of_our_own_outlives_the_tokens(house: Hospital) -> None:
     server = house.configuration["sectra"]["servers"]["main"]
-    server |= {"username": sectra.USERNAME, "password": sectra.PASSWORD}
+    server |= {"username": sectra_state.USERNAME, "password": sectra_state.PASSWORD}
     await house.start()
     patient = house.admit()
     gate = house.gates.close("GET", "/v3/studies/[^/]+/status$")

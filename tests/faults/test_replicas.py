@@ -12,6 +12,8 @@ from gateway.jobs.store import Store
 from gateway.simulate.milvue import Behaviour
 from tests.peers.gateway import hospital
 
+pytestmark = pytest.mark.slow
+
 
 async def test_a_replica_dies_and_the_other_does_its_work(tmp_path: Path, database_url: str) -> None:
     async with hospital(tmp_path, database_url) as house:

@@ -1,5 +1,7 @@
 """A vendor behind a DICOMweb server, for the tests: told by the standard alone, and able to misbehave."""
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import json
@@ -11,8 +13,10 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from aiohttp.typedefs import Handler
 
 from adapters.dicomweb.adapter import Dicomweb
+from adapters.dicomweb.wire import Options
 from tests.rooms.contract import Fault, Step, make_instance
 
 TOKEN = "vendor-token-5b2d"
@@ -56,7 +60,7 @@ class DicomwebVendor:
     def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 30) -> Dicomweb:
         limits = {"connect_timeout": patience, "read_timeout": patience, "call_timeout": 4 * patience}
         given = {"url": self._url, "token": TOKEN, "quiet": "0s", **limits, **self.options}
-        return Dicomweb(Dicomweb.Options.model_validate(given), session, work)
+        return Dicomweb(Options.model_validate(given), session, work)
 
     def finish(self, study: str, *, results_of: str | None = None, number: int = 900) -> str:
         data = make_instance(results_of or study, number, 3_200)
@@ -79,9 +83,7 @@ class DicomwebVendor:
             app.router.add_get(path, self._step(("poll",), self._retrieve))
         return app
 
-    def _step(
-        self, steps: tuple[Step, ...], handle: Callable[[web.Request], Any]
-    ) -> Callable[[web.Request], Any]:
+    def _step(self, steps: tuple[Step, ...], handle: Handler) -> Handler:
         async def handle_or_not(request: web.Request) -> web.StreamResponse:
             self.seen.append((request.method, request.path))
             fault = next((self.faults[step] for step in steps if step in self.faults), None)

@@ -1,8 +1,9 @@
 """A vendor behind a DICOM node, for the tests: told by the standard alone, and able to misbehave."""
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
-import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,17 @@ from typing import Any
 
 import aiohttp
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, AllStoragePresentationContexts, evt
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StudyRootQueryRetrieveInformationModelFind,
+    Verification,
+)
 
 from adapters.dimse.adapter import Dimse
+from adapters.dimse.wire import Options
 from tests.rooms.contract import Fault, Step, make_instance
 
 AET = "VENDOR-SECRET-51"
@@ -38,12 +44,12 @@ class DimseVendor:
         self._ended = False
         entity = AE(AET)
         entity.maximum_pdu_size = 0
-        for one in AllStoragePresentationContexts:
-            entity.add_supported_context(one.abstract_syntax, ExplicitVRLittleEndian)
+        for context in AllStoragePresentationContexts:
+            entity.add_supported_context(str(context.abstract_syntax), ExplicitVRLittleEndian)
         entity.add_supported_context(Verification)
         if finds:
             entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
-        handlers = [
+        handlers: list[Any] = [
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_C_FIND, self._find),
             (evt.EVT_C_ECHO, self._echo),
@@ -51,8 +57,9 @@ class DimseVendor:
             (evt.EVT_RELEASED, self._release),
         ]
         self._entity = entity
-        self._server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
-        self.port = self._server.socket.getsockname()[1]
+        server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+        assert server is not None
+        self._server, self.port = server, server.server_address[1]
         self._open: list[Any] = []
 
     async def stop(self) -> None:
@@ -66,7 +73,7 @@ class DimseVendor:
         limits = {"connect_timeout": patience, "read_timeout": patience, "call_timeout": 4 * patience}
         given = {"host": "127.0.0.1", "port": self.port, "ae_title": AET, "quiet": "0s", **limits}
         self._work = work
-        return Dimse(Dimse.Options.model_validate({**given, **self.options}), session, work)
+        return Dimse(Options.model_validate({**given, **self.options}), session, work)
 
     def finish(self, study: str, *, results_of: str | None = None, number: int = 900) -> Path:
         """As if the storage service had found whose it is."""
@@ -111,7 +118,7 @@ class DimseVendor:
         meta.MediaStorageSOPClassUID = event.request.AffectedSOPClassUID
         meta.MediaStorageSOPInstanceUID = event.request.AffectedSOPInstanceUID
         meta.TransferSyntaxUID = event.context.transfer_syntax
-        head = io.BytesIO()
+        head = DicomBytesIO()
         write_file_meta_info(head, meta, enforce_standard=True)
         whole = bytes(128) + b"DICM" + head.getvalue() + dataset
         self.digests.add(hashlib.sha256(whole).hexdigest())

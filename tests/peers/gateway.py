@@ -32,7 +32,7 @@ from aiohttp.typedefs import Handler
 from cryptography.fernet import Fernet
 from pydicom.uid import generate_uid
 
-from gateway.simulate import archive, milvue, samples, sectra
+from gateway.simulate import archive, milvue, patients, sectra, sectra_state
 from gateway.simulate.archive import ArchiveState
 from gateway.simulate.firing import Answer, Fire, fire
 from gateway.simulate.milvue import Behaviour, MilvueState
@@ -356,9 +356,9 @@ class Hospital:
         told = "\n".join([*(each.log for each in self.gateways), *self.refusals])
         tokens = {*self.sectra.tokens, *(firing.token for firing in self.sectra.firings)}
         secrets = self.secrets | tokens | {*TOKENS.values(), ARCHIVE_PASSWORD, self.milvue.token}
-        for identity in (*samples.XRAYS, samples.SLIDE):
+        for identity in (*patients.XRAYS, patients.SLIDE):
             secrets |= {identity.patient_id, identity.patient_name.split("^")[1], identity.accession_number}
-        secrets.add(sectra.PASSWORD)
+        secrets.add(sectra_state.PASSWORD)
         return {secret for secret in secrets if secret in told}
 
 

@@ -1,19 +1,22 @@
 """Milvue's side of the wire for the tests, told by its interface alone, and able to misbehave in each way."""
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import json
 import re
 import ssl
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from aiohttp.typedefs import Handler
 
 from adapters.milvue.adapter import Milvue
+from adapters.milvue.wire import Options
 from tests.rooms.contract import Fault, Step, make_instance
 
 TOKEN = "milvue-token-3f9a1c"
@@ -60,7 +63,7 @@ class MilvueVendor:
         return str(self._server.make_url("")).rstrip("/")
 
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
-        await self._server.start_server(**({"ssl": tls} if tls else {}))
+        await self._server.start_server(ssl=tls)
         self._url = self.url
 
     async def stop(self) -> None:
@@ -71,7 +74,7 @@ class MilvueVendor:
     def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 30) -> Milvue:
         limits = {"connect_timeout": patience, "read_timeout": patience, "call_timeout": 4 * patience}
         given = {"url": self._url, "token": TOKEN, "commands": ["smarturgences"], **limits, **self.options}
-        return Milvue(Milvue.Options.model_validate(given), session, work)
+        return Milvue(Options.model_validate(given), session, work)
 
     def finish(self, study: str, *, results_of: str | None = None) -> None:
         result = make_instance(results_of or study, 900, 3_200)
@@ -100,7 +103,7 @@ class MilvueVendor:
         app.router.add_get("/file/{name}", self._get_file)
         return app
 
-    def _step(self, step: Step | None, handle: Callable[[web.Request], Any]) -> Callable[[web.Request], Any]:
+    def _step(self, step: Step | None, handle: Handler) -> Handler:
         async def handle_or_not(request: web.Request) -> web.StreamResponse:
             self.calls.append(request)
             # the status is asked by find, poll and check

@@ -4,6 +4,8 @@ The vendor is a real HTTP server on loopback that speaks the vendor's wire forma
 adapter, so that a misunderstanding isn't made twice.
 """
 
+from __future__ import annotations
+
 import asyncio
 import hashlib
 import io
@@ -81,7 +83,7 @@ def make_instance(study: str, number: int, size: int, *, pixels: bool = True) ->
 class GivenInstance:
     header: Header
     data: bytes
-    study: "GivenStudy"
+    study: GivenStudy
 
     async def chunks(self) -> AsyncIterator[bytes]:
         for at in range(0, len(self.data), PIECE):

@@ -1,9 +1,11 @@
 """The adapter for vendors that speak DICOMweb: the shared suite, what is its own, and a real Orthanc."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import aiohttp
 import pydicom
@@ -12,6 +14,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from adapters.dicomweb.adapter import Dicomweb
+from adapters.dicomweb.wire import Options
 from gateway.contract import Failure, Finished, Header, NeedsHuman, Order, Pending, Permanent, Retryable
 from tests.peers.dicom_samples import encode
 from tests.peers.dicom_samples import make_instance as make_image
@@ -260,12 +263,10 @@ async def test_results_may_lie_on_another_server(session: aiohttp.ClientSession,
 
 def test_options_are_checked() -> None:
     with pytest.raises(ValidationError):
-        Dicomweb.Options.model_validate({"url": "https://vendor", "results": {"series": "("}})
+        Options.model_validate({"url": "https://vendor", "results": {"series": "("}})
     with pytest.raises(ValidationError):
-        Dicomweb.Options.model_validate({"url": "https://vendor", "resultz": {}})
-    shown = repr(
-        Dicomweb.Options.model_validate({"url": "https://v", "token": "t0k", "headers": {"X": "k3y"}})
-    )
+        Options.model_validate({"url": "https://vendor", "resultz": {}})
+    shown = repr(Options.model_validate({"url": "https://v", "token": "t0k", "headers": {"X": "k3y"}}))
     assert "t0k" not in shown
     assert "k3y" not in shown
 
@@ -280,18 +281,19 @@ class Files:
         self.data = {str(each.SOPInstanceUID): encode(each) for each in datasets}
         self.headers = [
             Header(
-                *(
-                    str(each[word].value)
-                    for word in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-                ),
-                *(str(each.SOPClassUID), str(each.file_meta.TransferSyntaxUID), str(each.Modality)),
+                str(each.StudyInstanceUID),
+                str(each.SeriesInstanceUID),
+                str(each.SOPInstanceUID),
+                str(each.SOPClassUID),
+                str(each.file_meta.TransferSyntaxUID),
+                str(each.Modality),
             )
             for each in datasets
         ]
         self.study_instance_uid = self.headers[0].study_instance_uid
         self.promised = len(self.headers)
 
-    async def instances(self) -> AsyncIterator["File"]:
+    async def instances(self) -> AsyncIterator[File]:
         for header in self.headers:
             yield File(header, self.data[header.sop_instance_uid])
 
@@ -317,9 +319,14 @@ async def test_orthanc_takes_a_study_and_returns_what_is_new_in_it(
 ) -> None:
     images = [make_image("1.2.3.400", f"1.2.3.400.{n % 2}", f"1.2.3.400.9.{n}", number=n) for n in range(5)]
     study, order = Files(images), Order("job-1", "trauma", "1.2.3.400")
-    given = {"url": running.dicomweb, "username": USER, "password": "a-password", "quiet": "0s"}
+    given: dict[str, Any] = {
+        "url": running.dicomweb,
+        "username": USER,
+        "password": "a-password",
+        "quiet": "0s",
+    }
     given["results"] = {"series": "AI result"}
-    adapter = Dicomweb(Dicomweb.Options.model_validate(given), session, tmp_path)
+    adapter = Dicomweb(Options.model_validate(given), session, tmp_path)
     assert (await adapter.check()).ok
     assert await adapter.find(order) is None
     early = tmp_path / "early.dcm"
@@ -351,7 +358,7 @@ async def test_orthanc_with_a_wrong_password_needs_a_human(
     running: Orthanc, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
     given = {"url": running.dicomweb, "username": USER, "password": "wrong-one"}
-    adapter = Dicomweb(Dicomweb.Options.model_validate(given), session, tmp_path)
+    adapter = Dicomweb(Options.model_validate(given), session, tmp_path)
     failure = await failing(NeedsHuman, adapter.find(Order("job-1", "trauma", OTHER_STUDY)))
     assert "wrong-one" not in failure.message + failure.advice
     assert not (await adapter.check()).ok

@@ -1,5 +1,7 @@
 """The adapter for vendors that speak DIMSE: the shared suite, and what is its own."""
 
+from __future__ import annotations
+
 import os
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -11,6 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from adapters.dimse.adapter import Dimse
+from adapters.dimse.wire import Options
 from gateway.contract import Adapter, Failure, Finished, NeedsHuman, Pending, Permanent, Retryable, Sender
 from tests.peers import dcmtk
 from tests.peers.dimse_vendor import DimseVendor
@@ -99,7 +102,7 @@ async def test_a_vendor_that_finds_nothing(vendor: DimseVendor, tmp_path: Path) 
 async def test_a_vendor_that_only_stores_is_enough(tmp_path: Path) -> None:
     """dcmtk's storescp answers no questions; what a crash left open is then sent again."""
     with dcmtk.receiver(tmp_path / "vendor") as port:
-        options = Dimse.Options.model_validate({"host": "127.0.0.1", "port": port, "ae_title": "STORESCP"})
+        options = Options.model_validate({"host": "127.0.0.1", "port": port, "ae_title": "STORESCP"})
         async with aiohttp.ClientSession() as session:
             (tmp_path / "work").mkdir()
             adapter = Dimse(options, session, tmp_path / "work")
@@ -115,4 +118,4 @@ async def test_a_vendor_that_only_stores_is_enough(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrong", [{"port": 0}, {"ae_title": "x" * 17}, {"quiet": "soon"}, {"url": "x"}])
 def test_wrong_options_are_refused(wrong: Mapping[str, object]) -> None:
     with pytest.raises(ValidationError):
-        Dimse.Options.model_validate({"host": "v", "port": 104, "ae_title": "V", **wrong})
+        Options.model_validate({"host": "v", "port": 104, "ae_title": "V", **wrong})

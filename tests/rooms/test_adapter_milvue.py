@@ -1,5 +1,7 @@
 """The Milvue adapter: what every adapter must do, twice, and what only Milvue does."""
 
+from __future__ import annotations
+
 import gzip
 import ipaddress
 import json
@@ -20,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from pydantic import ValidationError
 
 from adapters.milvue.adapter import Milvue
-from adapters.milvue.wire import check_signed
+from adapters.milvue.wire import Options, check_signed
 from gateway.contract import Failure, Finding, Finished, NeedsHuman, Pending, Permanent, Retryable, Ticket
 from gateway.simulate.milvue import TOKEN as SIMULATED_TOKEN
 from gateway.simulate.milvue import Behaviour, MilvueState, make_app
@@ -418,9 +420,7 @@ async def test_results_behind_signed_urls(vendor: MilvueVendor, signed: Milvue) 
 async def test_a_signed_url_in_the_clear_is_not_used(
     session: aiohttp.ClientSession, tmp_path: Path, vendor: MilvueVendor
 ) -> None:
-    options = Milvue.Options.model_validate(
-        {"url": "https://milvue.example", "token": "t", "commands": ["x"]}
-    )
+    options = Options.model_validate({"url": "https://milvue.example", "token": "t", "commands": ["x"]})
     for url in ("http://milvue.example/blob", "file:///etc/passwd", "https://", 7, None):
         with pytest.raises(NeedsHuman):
             check_signed(url, options)
@@ -434,7 +434,7 @@ async def test_the_simulated_milvue_agrees(session: aiohttp.ClientSession, tmp_p
         state.front.url = f"http://127.0.0.1:{port}"
         try:
             given = {"url": state.front.url, "token": SIMULATED_TOKEN, "signed_url": signed_url}
-            options = Milvue.Options.model_validate({**given, "commands": ["smarturgences", "smartxpert"]})
+            options = Options.model_validate({**given, "commands": ["smarturgences", "smartxpert"]})
             work = tmp_path / str(number)
             work.mkdir()
             adapter = Milvue(options, session, work)
@@ -468,11 +468,11 @@ def test_wrong_options_are_told(wrong: dict[str, Any]) -> None:
         "commands": ["smarturgences"],
         "read_timeout": "5s",
     }
-    options = Milvue.Options.model_validate(right)
+    options = Options.model_validate(right)
     assert (options.url, options.read_timeout) == ("https://milvue.example", 5)
     assert TOKEN not in repr(options)
     with pytest.raises(ValidationError):
-        Milvue.Options.model_validate({**right, **wrong})
+        Options.model_validate({**right, **wrong})
 
 
 def issue_certificate(folder: Path, expires: datetime) -> ssl.SSLContext:

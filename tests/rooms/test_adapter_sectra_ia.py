@@ -3,6 +3,8 @@
 The passage of the vendor's own calls is held to a real gateway in tests/daemon/test_sectra_ia.py.
 """
 
+from __future__ import annotations
+
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from aiohttp.test_utils import TestServer
 from pydantic import ValidationError
 
 from adapters.sectra_ia.adapter import SectraIa
+from adapters.sectra_ia.wire import Options
 from gateway.contract import Callback, Finished, Modification, Order, Pending, Ticket
 from tests.rooms.contract import NONSENSE, STUDY, CallsContract, Fault, GivenStudy, Step, stored
 
@@ -52,7 +55,7 @@ class App:
     def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 30) -> SectraIa:
         limits = {"connect_timeout": patience, "read_timeout": patience, "call_timeout": 4 * patience}
         given = {"url": self._url, "username": "gateway", "password": PASSWORD, **limits, **self.options}
-        return SectraIa(SectraIa.Options.model_validate(given), session, work)
+        return SectraIa(Options.model_validate(given), session, work)
 
     async def _register(self, request: web.Request) -> web.StreamResponse:
         if self.registration is None:
@@ -111,7 +114,7 @@ class TestCalls(CallsContract):
 
 
 def heard(**said: Any) -> Ticket:
-    known = {
+    known: dict[str, Any] = {
         "calls": 1,
         "since_invoked": 10.0,
         "since_read": None,

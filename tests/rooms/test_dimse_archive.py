@@ -14,8 +14,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, generate_uid
-from pynetdicom import AE, evt
-from pynetdicom.sop_class import (
+from pynetdicom import AE, build_context, evt
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelMove,
 )
@@ -212,13 +212,11 @@ def fake_archive(fake: Fake) -> Iterator[int]:
     entity = AE("FAKE")
     entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
     entity.add_supported_context(StudyRootQueryRetrieveInformationModelMove)
-    entity.requested_contexts = []
-    from pynetdicom import build_context
-
     entity.requested_contexts = [build_context(fake.study[0].SOPClassUID, "1.2.840.10008.1.2.1")]
     server = entity.start_server(
         ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_FIND, fake.find), (evt.EVT_C_MOVE, fake.move)]
     )
+    assert server is not None
     try:
         yield server.server_address[1]
     finally:
@@ -283,5 +281,5 @@ async def test_a_cancelled_retrieval_lets_go(here, tmp_path):
         with pytest.raises(asyncio.CancelledError):
             await task
         async with asyncio.timeout(20):
-            while here.awaited._expected:
+            while here.awaited._expected:  # noqa: SLF001
                 await asyncio.sleep(0.02)

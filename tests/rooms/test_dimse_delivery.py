@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
-from pynetdicom.sop_class import (
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
     StudyRootQueryRetrieveInformationModelFind,
@@ -149,6 +149,7 @@ def archive(fake: Fake) -> Iterator[int]:
             (evt.EVT_N_ACTION, fake.act),
         ],
     )
+    assert server is not None
     try:
         yield server.server_address[1]
     finally:

@@ -22,6 +22,7 @@ from gateway.archives.lookup import Lookup, Wanted
 from gateway.dicom.association import Limits
 from gateway.dicom.part10 import dataset_start
 from gateway.intake.incoming import Incoming
+from gateway.jobs.records import Job
 from gateway.jobs.states import State
 from gateway.settings.tree import Misconfigured
 from tests.peers import dcmtk
@@ -67,9 +68,15 @@ def kept(here: Service) -> list[Path]:
     return sorted((here.settings.data_dir / "incoming" / "trauma").glob("*/*.dcm"))
 
 
+def folder_of(here: Service, job: Job) -> Path:
+    folder = here.incoming.folder_of(job)
+    assert folder is not None
+    return folder
+
+
 @contextmanager
 def associated(port: int, sop_class: str, transfer_syntax: str = UNCOMPRESSED) -> Iterator[Any]:
-    association = AE("MODALITY").associate(
+    association: Any = AE("MODALITY").associate(
         "127.0.0.1", port, [build_context(sop_class, transfer_syntax)], "TRAUMA"
     )
     assert association.is_established
@@ -213,7 +220,7 @@ async def test_a_study_that_was_sent_becomes_a_job_once_it_is_quiet(store, tmp_p
 
 
 def _is_empty_but(here: Service, job: Any) -> Any:
-    mine = here.incoming.folder_of(job)
+    mine = folder_of(here, job)
 
     async def look() -> bool:
         return list((here.settings.data_dir / "incoming" / "trauma").iterdir()) == [mine]
@@ -235,7 +242,7 @@ async def test_late_instances_bring_the_earlier_ones_along(store, tmp_path):
                 return jobs if len(jobs) == 2 else None
 
             jobs = await eventually(both)
-            counts = {len(list(here.incoming.folder_of(job).iterdir())) for job in jobs}
+            counts = {len(list(folder_of(here, job).iterdir())) for job in jobs}
             assert counts == {3, 4}
 
 
@@ -269,7 +276,7 @@ async def test_what_was_acknowledged_outlives_us(store, tmp_path):
         async with settling(Incoming(settings, store)):
             (job,) = await eventually(lambda: store.find(study_instance_uid=study, limit=5))
             await asyncio.sleep(0.6)
-    folder = here.incoming.folder_of(job)
+    folder = folder_of(here, job)
     assert {path.stem for path in folder.iterdir()} == set(by_uid(paths))
     assert [one.id for one in await store.find(study_instance_uid=study, limit=5)] == [job.id]
 
@@ -281,7 +288,7 @@ async def test_the_study_goes_with_its_job(store, tmp_path):
         async with settling(here.incoming):
             await asyncio.to_thread(dcmtk.send, here.port, paths, calling="MODALITY", called="TRAUMA")
             (job,) = await eventually(lambda: store.find(study_instance_uid=study, limit=5))
-            folder = here.incoming.folder_of(job)
+            folder = folder_of(here, job)
             assert folder.exists()
             await store.cancel(job.id, "somebody")
             assert (await store.get(job.id)).state == State.CANCELLED

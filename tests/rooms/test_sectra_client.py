@@ -124,7 +124,7 @@ async def test_slides_cases_labels_and_quality_on_the_public_mock(
     assert label is not None
     assert label.startswith(b"\xff\xd8")
     await described.set_quality("slide-1", "QualityOk", "v7", application_version="1.2")
-    assert mock._quality_controls["slide-1"].versionId == "v7"
+    assert mock._quality_controls["slide-1"].versionId == "v7"  # noqa: SLF001
     assert (await described.info()).api_version == "1.10"
 
 

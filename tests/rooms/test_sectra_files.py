@@ -11,6 +11,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestServer
 from sectra_client.mock_server import MockSectraServer
 
@@ -288,8 +289,6 @@ async def test_a_download_given_up_lets_go_of_all(session: aiohttp.ClientSession
 
 @asynccontextmanager
 async def hanging(data: bytes) -> AsyncIterator[str]:
-    from aiohttp import web
-
     async def hang(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": str(len(FIRST))})
         await response.prepare(request)

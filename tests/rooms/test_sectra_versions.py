@@ -1,5 +1,7 @@
 """Our client and the strict simulator, which knows nothing of each other's code, over all ages of servers."""
 
+from __future__ import annotations
+
 import aiohttp
 import pytest
 

@@ -1,5 +1,7 @@
 """The simulated archive, met with the DICOMweb client that hospitals use, and with bare requests."""
 
+from __future__ import annotations
+
 import asyncio
 import io
 
@@ -7,6 +9,7 @@ import pytest
 import requests
 from dicomweb_client.api import DICOMwebClient
 from pydicom import dcmread
+from pydicom.uid import UID
 from requests_toolbelt.multipart import decoder
 
 from gateway.simulate.archive import ArchiveState, Manners, make_app
@@ -55,7 +58,7 @@ async def test_a_client_searches_retrieves_and_stores(archive):
             dcmread(io.BytesIO(each), stop_before_pixels=True).SOPInstanceUID for each in SLIDE_FILES
         }
         new = dcmread(io.BytesIO(HAND_FILES[0]))
-        new.SOPInstanceUID = new.file_meta.MediaStorageSOPInstanceUID = "2.25.1234"
+        new.SOPInstanceUID = new.file_meta.MediaStorageSOPInstanceUID = UID("2.25.1234")
         told = client.store_instances([new])
         assert [each.ReferencedSOPInstanceUID for each in told.ReferencedSOPSequence] == ["2.25.1234"]
         assert list(told.FailedSOPSequence) == []

@@ -1,5 +1,7 @@
 """The simulated Milvue over plain HTTP: what arrives is counted truly, and every state can be met."""
 
+from __future__ import annotations
+
 import asyncio
 import gzip
 import io

@@ -1,5 +1,7 @@
 """The samples and the simulated results are objects that a validator has nothing against."""
 
+from __future__ import annotations
+
 import io
 import subprocess
 

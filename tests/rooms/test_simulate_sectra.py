@@ -1,5 +1,7 @@
 """The simulated Sectra: met with the public client, with wrong calls, and with an app that it calls."""
 
+from __future__ import annotations
+
 import asyncio
 import copy
 import io
@@ -46,7 +48,7 @@ RESULT = {
 
 @pytest.fixture
 async def sectra():
-    sectra_client.client._info_cache.clear()
+    sectra_client.client._info_cache.clear()  # noqa: SLF001
     state = SectraState()
     runner, _ = await serve(make_app(state))
     yield state

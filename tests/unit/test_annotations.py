@@ -1,3 +1,6 @@
+from __future__ import annotations
+
+import io
 import struct
 
 import pydicom
@@ -130,8 +133,6 @@ def test_a_width_that_has_not_come_yet_is_unknown():
 
 
 def _file(data):
-    import io
-
     return io.BytesIO(data)
 
 

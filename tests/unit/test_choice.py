@@ -1,5 +1,7 @@
 """Which instances go to a vendor, and how a wrong rule is told."""
 
+from __future__ import annotations
+
 import re
 
 import pytest
@@ -139,4 +141,5 @@ def test_the_archive_keys_are_served(tmp_path) -> None:
         "archives: {pacs: {kind: dicomweb, url: http://pacs, hours: 19:00-07:00, rate: 20/min}}\n"
     )
     pacs = load(path, {}).archives["pacs"]
+    assert pacs.hours is not None and pacs.rate is not None
     assert (f"{pacs.hours.opens:%H:%M}", pacs.rate.count) == ("19:00", 20)

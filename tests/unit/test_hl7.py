@@ -150,7 +150,7 @@ def test_what_the_vendor_left_empty_is_filled_from_the_study() -> None:
 
 
 def test_separators_of_the_vendors_own_are_understood() -> None:
-    turned = READY.translate(str.maketrans({"|": "#", "^": "*", "~": "!"}))
+    turned = READY.translate(str.maketrans("|^~", "#*!"))
     assert readdress(turned, PLAIN, replace(TO, sending_facility="R"), "job").text.startswith(
         "MSH#*!\\&#GATEWAY#R#RIS#HOSPITAL#"
     )

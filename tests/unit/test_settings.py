@@ -1,11 +1,14 @@
+from __future__ import annotations
+
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
 
-from gateway.settings.load import encryption_keys, load
-from gateway.settings.sections import Settings
+from gateway.settings.load import encryption_keys, load, models_of
+from gateway.settings.sections import DicomwebArchive, Settings
 from gateway.settings.tree import Misconfigured
 
 WHOLE = """\
@@ -46,7 +49,7 @@ ENVIRONMENT = {"SECTRA_PASSWORD": "s3cret", "VNA_PASSWORD": "vna-s3cret"}
 
 
 @pytest.fixture
-def write(tmp_path):
+def write(tmp_path: Path) -> Callable[[str], Path]:
     (tmp_path / "key").write_text(Fernet.generate_key().decode() + "\n")
 
     def write(text: str) -> Path:
@@ -65,11 +68,13 @@ def problems(path, environment=ENVIRONMENT) -> list[str]:
 
 def test_the_whole_example_is_read(write):
     settings = load(write(WHOLE), ENVIRONMENT)
-    department, application = settings.application("milvue-trauma")
+    department, application = settings.application("milvue-trauma") or pytest.fail("it isn't there")
     assert department == "emergency"
     assert application.accept.max_bytes == 2_000_000_000
     assert (application.settle, application.result_within, application.retry.first) == (10.0, 1800.0, 0.5)
-    assert settings.archives["vna"].password.get_secret_value() == "vna-s3cret"
+    vna = settings.archives["vna"]
+    assert isinstance(vna, DicomwebArchive) and vna.password is not None
+    assert vna.password.get_secret_value() == "vna-s3cret"
     assert settings.adapters["milvue"].options["commands"] == ["smarturgences"]
 
 
@@ -150,7 +155,7 @@ def test_variables_lie_over_the_file_whatever_their_case(write):
         "GATEWAY_SERVICE_HOST": "10.0.0.1",
     }
     settings = load(write(WHOLE), environment)
-    _, application = settings.application("milvue-trauma")
+    application = settings.applications["milvue-trauma"]
     assert (settings.listen.port, settings.listen.host) == (9999, "127.0.0.1")
     assert (application.priority, application.accept.modalities) == (9, ["CT"])
     assert settings.api_tokens[0].role == "viewer"
@@ -200,11 +205,9 @@ def test_the_sample_names_every_variable():
 
 def variables(model, prefix="GATEWAY_"):
     """Every value that can be set, with NAME for the names that a hospital chooses."""
-    from gateway.settings.load import _inner
-
     for name, field in model.model_fields.items():
         variable = prefix + name.upper()
-        inner = _inner(field.annotation)
+        inner = models_of(field.annotation)
         kinds = inner if isinstance(inner, tuple) else [inner] if inner else []
         text = str(field.annotation)
         nested = "NAME__" if text.startswith("dict[") else "0__" if text.startswith("list[") else ""

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import pytest
 
 from gateway.jobs.states import ALIVE, FINAL, NEXT, WORKING, Forbidden, State, check

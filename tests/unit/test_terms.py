@@ -1,5 +1,7 @@
 """The breaker and the rate of an archive, by a clock that the test turns."""
 
+from __future__ import annotations
+
 import asyncio
 from datetime import datetime
 

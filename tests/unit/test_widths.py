@@ -34,7 +34,9 @@ def _make(syntax: str, *, slide: bool) -> bytes:
 
 
 _SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian)
-_FILES = [(_make(syntax, slide=slide), 40_000 if slide else 64) for syntax in _SYNTAXES for slide in (0, 1)]
+_FILES = [
+    (_make(syntax, slide=slide), 40_000 if slide else 64) for syntax in _SYNTAXES for slide in (False, True)
+]
 
 
 class _Cut:
