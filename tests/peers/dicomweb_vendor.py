@@ -57,7 +57,7 @@ class DicomwebVendor:
         self.reading.set()
         await self._server.close()
 
-    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 30) -> Dicomweb:
+    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120) -> Dicomweb:
         limits = {"connect_timeout": patience, "read_timeout": patience, "call_timeout": 4 * patience}
         given = {"url": self._url, "token": TOKEN, "quiet": "0s", **limits, **self.options}
         return Dicomweb(Options.model_validate(given), session, work)

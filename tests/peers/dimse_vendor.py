@@ -69,7 +69,7 @@ class DimseVendor:
         self._ended = True
         await asyncio.to_thread(self._server.shutdown)
 
-    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 30) -> Dimse:
+    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120) -> Dimse:
         limits = {"connect_timeout": patience, "read_timeout": patience, "call_timeout": 4 * patience}
         given = {"host": "127.0.0.1", "port": self.port, "ae_title": AET, "quiet": "0s", **limits}
         self._work = work

@@ -71,7 +71,7 @@ class MilvueVendor:
         self.reading.set()
         await self._server.close()
 
-    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 30) -> Milvue:
+    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120) -> Milvue:
         limits = {"connect_timeout": patience, "read_timeout": patience, "call_timeout": 4 * patience}
         given = {"url": self._url, "token": TOKEN, "commands": ["smarturgences"], **limits, **self.options}
         return Milvue(Options.model_validate(given), session, work)

@@ -51,7 +51,7 @@ class Vendor(Protocol):
     reading: asyncio.Event  # cleared: the vendor stops reading in the middle
     faults: dict[Step, Fault]
 
-    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 30) -> Adapter: ...
+    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120) -> Adapter: ...
     def finish(self, study: str, *, results_of: str | None = None) -> None: ...
     async def stop(self) -> None: ...
 
@@ -267,8 +267,10 @@ class CallsContract:
 
     # Health
 
-    async def test_health_tells_and_never_raises(self, vendor: Vendor, hasty: Adapter) -> None:
-        assert (await hasty.check()).ok
+    async def test_health_tells_and_never_raises(
+        self, vendor: Vendor, adapter: Adapter, hasty: Adapter
+    ) -> None:
+        assert (await adapter.check()).ok
         for fault in (Fault(403), Fault(503), Fault(hang=True), Fault(raw=b"?\r\n\r\n")):
             vendor.faults["find"] = fault
             health = await hasty.check()

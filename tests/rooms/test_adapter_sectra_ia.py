@@ -52,7 +52,7 @@ class App:
         self._ended.set()
         await self._server.close()
 
-    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 30) -> SectraIa:
+    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120) -> SectraIa:
         limits = {"connect_timeout": patience, "read_timeout": patience, "call_timeout": 4 * patience}
         given = {"url": self._url, "username": "gateway", "password": PASSWORD, **limits, **self.options}
         return SectraIa(Options.model_validate(given), session, work)
