@@ -268,7 +268,8 @@ async def test_a_server_that_says_that_it_told_a_part_is_taken_at_its_word(
         with pytest.raises(Retryable, match="only a part"):
             await archive.list_instances("1.2.3")
     study = {"0020000D": {"Value": ["1.2.3"]}, "00080050": {"Value": ["A1"]}}
-    archive = await serve(always(body=json.dumps([study]).encode(), kind="application/json", **warning))
+    body = json.dumps([study]).encode()
+    archive = await serve(always(status=200, body=body, kind="application/json", **warning))
     assert len(await archive.find_studies(study_instance_uid="1.2.3")) == 1, "there is but one"
     for asked in ({"accession_number": "A1"}, {"study_instance_uid": "1.2.4"}):
         with pytest.raises(Retryable, match="only a part"):

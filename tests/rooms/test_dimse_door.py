@@ -262,7 +262,7 @@ async def test_late_instances_of_a_study_whose_job_has_ended_bring_it_along(stor
                 return [job for job in jobs if job.id != first.id]
 
             (late,) = await eventually(second)
-            assert {path.stem for path in here.incoming.folder_of(late).iterdir()} == set(by_uid(paths))
+            assert {path.stem for path in folder_of(here, late).iterdir()} == set(by_uid(paths))
 
 
 async def test_what_was_acknowledged_outlives_us(store, tmp_path):
