@@ -15,6 +15,7 @@ from socketserver import BaseServer
 from typing import Any, cast
 
 from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.acse import ACSE
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
@@ -27,6 +28,7 @@ from gateway.dicom.arrival import Arrival, Reply, SpoolingProvider, Staging
 from gateway.dicom.association import LARGEST_PDU, Limits
 
 _LARGEST_MESSAGE = 4 * LARGEST_PDU  # an association's request has its own size
+_PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _WINK = 0.01
 _UNKNOWN_TRANSACTION = 0x0110
 
@@ -73,6 +75,12 @@ class SwiftSocket(AssociationSocket):
         return data
 
 
+def _preference(transfer_syntax: str) -> int:
+    """pynetdicom takes the first. Who offers several in one context needn't be able to compress, but can send
+    what it holds in the plain ones; among others, its own order counts."""
+    return _PLAIN.index(transfer_syntax) if transfer_syntax in _PLAIN else len(_PLAIN)
+
+
 class _Doorkeeper(ACSE):
     """Asks whom to let in before anything is negotiated."""
 
@@ -84,6 +92,8 @@ class _Doorkeeper(ACSE):
         asked = cast(Any, self.requestor.primitive)
         refusal = self._admit(asked.calling_ae_title, asked.called_ae_title, self.requestor.address)
         if refusal is None:
+            for proposed in asked.presentation_context_definition_list:
+                proposed.transfer_syntax = sorted(proposed.transfer_syntax, key=_preference)
             super()._negotiate_as_acceptor()
             return
         self.send_reject(0x01, 0x01, refusal)

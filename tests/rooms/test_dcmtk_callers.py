@@ -43,6 +43,26 @@ def test_a_folder_by_dcmsend(here, tmp_path):
     assert by_uid(kept(here)) == by_uid(paths)
 
 
+@pytest.mark.parametrize(
+    "offer", ["--propose-lossless", "--propose-jpeg8", "--propose-j2k-lossless", "--propose-rle"]
+)
+def test_what_is_offered_compressed_or_plain_comes_plain(here, tmp_path, offer):
+    """In one context, the compressed syntax first: who holds uncompressed images can't send them in that."""
+    paths = write_study(tmp_path / "study", 2)
+    sent = dcmtk.send(here.port, paths, calling="MODALITY", called="TRAUMA", options=[offer, "--combine"])
+    assert sent.returncode == 0, sent.stdout
+    assert by_uid(kept(here)) == by_uid(paths)
+
+
+def test_what_is_offered_compressed_alone_comes_compressed(here, tmp_path):
+    (path,) = write_study(tmp_path / "study", 1)
+    rle = tmp_path / "rle.dcm"
+    assert call("dcmcrle", str(path), str(rle)).returncode == 0
+    sent = dcmtk.send(here.port, [rle], calling="MODALITY", called="TRAUMA", options=["--propose-rle"])
+    assert sent.returncode == 0, sent.stdout
+    assert [str(head(each).file_meta.TransferSyntaxUID) for each in kept(here)] == ["1.2.840.10008.1.2.5"]
+
+
 def test_a_move_to_us_that_nobody_asked_for(here, tmp_path):
     """The archive is a known peer, and yet nothing of it is kept; who moves it hears of the failures."""
     paths = write_study(tmp_path / "study", 3)
