@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import queue
 import select
+import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from socketserver import BaseServer
 from typing import Any, cast
@@ -31,6 +34,7 @@ _LARGEST_MESSAGE = 4 * LARGEST_PDU  # an association's request has its own size
 _PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _WINK = 0.01
 _UNKNOWN_TRANSACTION = 0x0110
+_FOR_GOOD, _FOR_NOW, _BY_USER, _BY_PROVIDER, _LOCAL_LIMIT = 1, 2, 1, 3, 2  # why not, in PS3.8's numbers
 
 
 class Refusal(IntEnum):
@@ -84,25 +88,35 @@ def _preference(transfer_syntax: str) -> int:
 class _Doorkeeper(ACSE):
     """Asks whom to let in before anything is negotiated."""
 
-    def __init__(self, association: Any, admit: Admit) -> None:
+    def __init__(self, association: Any, server: _Server) -> None:
         super().__init__(association)
-        self._admit = admit
+        self._server = server
 
     def _negotiate_as_acceptor(self) -> None:
         asked = cast(Any, self.requestor.primitive)
-        refusal = self._admit(asked.calling_ae_title, asked.called_ae_title, self.requestor.address)
-        if refusal is None:
+        refusal = self._server.admit(asked.calling_ae_title, asked.called_ae_title, self.requestor.address)
+        if refusal is not None:
+            rejection = _FOR_GOOD, _BY_USER, int(refusal)
+        elif not self._server.seat(self.assoc):
+            rejection = _FOR_NOW, _BY_PROVIDER, _LOCAL_LIMIT
+        else:
             for proposed in asked.presentation_context_definition_list:
                 proposed.transfer_syntax = sorted(proposed.transfer_syntax, key=_preference)
             super()._negotiate_as_acceptor()
             return
-        self.send_reject(0x01, 0x01, refusal)
+        self.send_reject(*rejection)
         evt.trigger(self.assoc, evt.EVT_REJECTED, {})
         self.assoc.kill()
 
 
 class _Handler(RequestHandler):
     server: _Server
+
+    def handle(self) -> None:
+        if self.server.knows(self.client_address[0]):
+            super().handle()
+        else:
+            self.server.shutdown_request(self.request)
 
     def _create_association(self) -> Any:
         association = super()._create_association()
@@ -111,7 +125,7 @@ class _Handler(RequestHandler):
         cast(Any, self.request).settimeout(association.network_timeout)
         association.set_socket(SwiftSocket(association, client_socket=cast(Any, self.request)))
         layer._run_loop_delay = 0.0  # the socket is what it waits for
-        association.acse = _Doorkeeper(association, self.server.admit)
+        association.acse = _Doorkeeper(association, self.server)
 
         def take(arrival: Arrival) -> Reply:
             asked = cast(Any, association.requestor.primitive)
@@ -119,15 +133,40 @@ class _Handler(RequestHandler):
 
         provider = SpoolingProvider(association, staging=self.server.staging, take=take)
         association.dimse = provider
-        self.server.guests.append((association, provider))
+        self.server.receive(association, provider)
         return association
 
 
 class _Server(ThreadedAssociationServer):
+    """Who has connected and says nothing keeps nobody else out: only who is admitted takes a seat."""
+
+    request_queue_size = 128
+    knows: Callable[[str], bool]
     admit: Admit
     take: TakeFor
     staging: Staging
-    guests: list[tuple[Any, SpoolingProvider]]
+    seats: int
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.guests: list[tuple[Any, SpoolingProvider]] = []
+        self._seated: set[Any] = set()
+        self._lock = threading.Lock()
+
+    def receive(self, association: Any, provider: SpoolingProvider) -> None:
+        with self._lock:
+            self.guests.append((association, provider))
+            waiting = [guest for guest, _ in self.guests if guest not in self._seated]
+        for guest in waiting[: -self.seats]:
+            with suppress(OSError, AttributeError):  # gone by itself
+                guest.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+
+    def seat(self, association: Any) -> bool:
+        with self._lock:
+            if sum(guest.is_alive() for guest in self._seated) >= self.seats:
+                return False
+            self._seated.add(association)
+            return True
 
     def service_actions(self) -> None:
         """Whoever broke off amid an instance leaves a piece of it."""
@@ -140,16 +179,20 @@ class _Server(ThreadedAssociationServer):
                 and not association.dul.is_alive()
             ):
                 provider.abandon()
-                self.guests.remove(guest)
+                with self._lock:
+                    self.guests.remove(guest)
+                    self._seated.discard(association)
 
 
 class StorageServer:
-    """Listens from `start` to `stop`; `admit`, `take` and `report` are called from other threads."""
+    """Listens from `start` to `stop`; what is given (`knows` is asked for an address) is called from other
+    threads."""
 
     def __init__(
         self,
         ae_title: str,
         staging: Staging,
+        knows: Callable[[str], bool],
         admit: Admit,
         take: TakeFor,
         report: Report,
@@ -158,6 +201,8 @@ class StorageServer:
         most_associations: int = 50,
     ) -> None:
         self._staging = staging
+        self._seats = most_associations
+        self._knows = knows
         self._admit = admit
         self._take = take
         self._report = report
@@ -165,7 +210,7 @@ class StorageServer:
         self._entity.acse_timeout = limits.accept
         self._entity.dimse_timeout = self._entity.network_timeout = limits.answer
         self._entity.maximum_pdu_size = LARGEST_PDU
-        self._entity.maximum_associations = most_associations
+        self._entity.maximum_associations = sys.maxsize  # it counts who merely connected
         self._entity.add_supported_context(Verification)
         self._entity.add_supported_context(StorageCommitmentPushModel, scu_role=True, scp_role=True)
         self._server: _Server | None = None
@@ -183,7 +228,8 @@ class StorageServer:
                 request_handler=_Handler,
             ),
         )
-        server.admit, server.take, server.staging, server.guests = self._admit, self._take, self._staging, []
+        server.knows, server.admit, server.take = self._knows, self._admit, self._take
+        server.staging, server.seats = self._staging, self._seats
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.2,), name="dimse server", daemon=True).start()
         self._server = server

@@ -62,6 +62,7 @@ class DimseDoor:
         self._server = StorageServer(
             awaited.ae_title,
             awaited.staging,
+            self._knows,
             self._admit,
             self._take,
             commitments.report,
@@ -76,6 +77,12 @@ class DimseDoor:
 
     def stop(self) -> None:
         self._server.stop()
+
+    def _knows(self, address: str) -> bool:
+        known = any(address in self._addresses_of(host) for hosts in self._hosts.values() for host in hosts)
+        if not known:
+            log.warning("dropped a connection: no known peer has its address", address=address)
+        return known
 
     def _admit(self, calling: str, called: str, address: str) -> Refusal | None:
         calling, called = calling.strip(), called.strip()
@@ -94,11 +101,9 @@ class DimseDoor:
         if time.monotonic() < until:
             return known
         try:
-            found = socket.getaddrinfo(host, None)
+            known = frozenset(str(address[0]) for *_, address in socket.getaddrinfo(host, None))
         except OSError:
             log.warning("a peer's host has no address", host=host)
-            return known
-        known = frozenset(str(one[4][0]) for one in found)
         self._addresses[host] = time.monotonic() + _NAMES_HOLD, known
         return known
 

@@ -6,7 +6,7 @@ import asyncio
 import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -145,6 +145,33 @@ def test_no_more_associations_than_allowed(tmp_path):
         assert second.is_rejected
         assert first.send_c_echo().Status == 0
         first.release()
+
+
+@pytest.mark.parametrize("count", [10, 60])
+def test_who_connects_and_says_nothing_keeps_nobody_out(tmp_path, count):
+    paths = write_study(tmp_path / "study", 2)
+    limits = Limits(connect=60, accept=60, answer=60)
+    with (
+        service(
+            tmp_path / "data", None, PEERS, applications=TRAUMA, limits=limits, most_associations=8
+        ) as here,
+        ExitStack() as stack,
+    ):
+        silent = [stack.enter_context(closing(connect(here.port, "127.0.0.1"))) for _ in range(count)]
+        for wire in silent[::2]:
+            wire.send(b"\1")  # the first byte of a request
+        assert dcmtk.send(here.port, paths, calling="MODALITY", called="TRAUMA").returncode == 0
+        assert len(kept(here)) == 2
+
+
+def test_a_stranger_is_not_listened_to(here):
+    """Nobody whom we know has its address: it can't even ask."""
+    with closing(connect(here.port, "127.0.0.2")) as wire:
+        assert wire.recv(1) == b""
+
+
+def connect(port: int, source: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), 30, (source, 0))
 
 
 def test_two_applications_can_not_be_called_by_one_title(tmp_path):
