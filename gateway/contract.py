@@ -138,7 +138,7 @@ class Order:
     """What a vendor is asked to do. Without a study of an archive, `study_instance_uid` may be empty.
 
     `arrived`: nobody asked, the slide has just been imported; `image_info` then describes it.
-    `callback`: only for adapters that have `routes`."""
+    `callback`: only for an adapter that `CallsBack`."""
 
     job_id: str
     application: str
@@ -246,68 +246,93 @@ class Health:
     certificate_expires: datetime | None = None
 
 
+class Adapter(Protocol):
+    """One vendor. Remembers nothing between calls: what it must know again goes in the Ticket."""
+
+    Options: ClassVar[type[BaseModel]]
+
+    def __init__(self, options: Any, session: aiohttp.ClientSession, work: Path) -> None: ...
+
+    async def submit(self, order: Order, study: Study) -> Ticket:
+        """Send the study; returns once the vendor has acknowledged it."""
+        ...
+
+    async def find(self, order: Order) -> Ticket | None:
+        """What arrived at the vendor, asked after a crash or a broken connection."""
+        ...
+
+    async def poll(self, ticket: Ticket) -> Pending | Finished: ...
+
+    async def cancel(self, ticket: Ticket) -> None: ...
+
+    async def check(self) -> Health: ...
+
+
+# -- what an adapter may have besides -------------------------------------------------------------------
+
+
+@runtime_checkable
+class WorksOnSlide(Protocol):
+    """Its vendor works on the slide in Sectra: no archive is asked, and `submit` gets no instances."""
+
+    works_on_slide: ClassVar[Literal[True]]
+
+
+@runtime_checkable
+class Interactive(Protocol):
+    """Its vendor takes a result that a user changed. For the others the stored one is answered."""
+
+    async def modify(self, order: Order, change: Modification) -> Pending | Finished: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a vendor has done by calling back, as `poll` finds it in `Ticket.state["heard"]` (by its fields'
-    names). Seconds are those since then; None for what never happened."""
+    """What a vendor has done by calling us. Seconds are those since then; None for what never happened."""
 
-    calls: int
-    since_invoked: float
-    since_read: float | None  # pixels or files of the slide: it is still at work
-    since_result: float | None
-    result_id: int | None  # of the result that it stored last
-    text: str  # the displayResult of that
-    properties: Mapping[str, str | int | float]
-    stores: int = 0  # how often it stored a result or a change of one
+    calls: int = 0
+    since_invoked: float = 0.0
+    since_read: float | None = None  # pixels or files of the slide: it is still at work
+    since_told: float | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)  # what it said last
+    times_told: int = 0
 
 
-class Errand(Protocol):
-    """One call of a vendor, for the job of its token: what it may have done at that job's Sectra.
+SILENCE = Heard()
 
-    Everything is about the job's own slide and application, so that no other can be named. Each call is
-    recorded, whatever becomes of it; what identifies a patient is withheld unless the application allows it.
-    """
+
+class Call(Protocol):
+    """One call of a vendor, for the job of its token; recorded, whatever becomes of it."""
 
     @property
     def order(self) -> Order: ...
 
     def refuse(self, status: int, sentence: str) -> web.StreamResponse: ...
 
-    async def info(self) -> web.StreamResponse: ...
-
-    async def slide_info(self, *, extended: bool, phi: bool) -> web.StreamResponse: ...
-
-    async def label(self) -> web.StreamResponse: ...
-
-    async def files(self) -> web.StreamResponse: ...
-
-    async def tile(self, place: str, *, optical_path: str | None = None) -> web.StreamResponse:
-        """`place`: level/column_row[_focalPlane].extension."""
+    async def tell(self, said: Mapping[str, Any]) -> None:
+        """Keep what the vendor said, for a `poll` that follows at once."""
         ...
 
-    async def case_images(self, *, phi: bool) -> web.StreamResponse: ...
 
-    async def set_quality(self) -> web.StreamResponse: ...
-
-    async def list_results(self) -> web.StreamResponse: ...
-
-    async def read_result(self, result_id: int) -> web.StreamResponse: ...
-
-    async def create_result(self) -> web.StreamResponse: ...
-
-    async def update_result(self, result_id: int) -> web.StreamResponse: ...
-
-
-Handler: TypeAlias = "Callable[[web.Request, Errand], Awaitable[web.StreamResponse]]"
+Handler: TypeAlias = "Callable[[web.Request, Call], Awaitable[web.StreamResponse]]"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A call that the vendor makes on us, below /adapters/{name}."""
+    """A call that the vendor makes on us, below /adapters/{name}. Where the job is about a slide, the call
+    is an `Errand` too (gateway.sectra)."""
 
     method: str
     path: str
     handle: Handler
+
+
+@runtime_checkable
+class CallsBack(Protocol):
+    """Its vendor calls us, with the url and token of `Order.callback`, and `poll` hears what came of it."""
+
+    def routes(self) -> Iterable[Route]: ...
+
+    async def poll(self, ticket: Ticket, heard: Heard = SILENCE) -> Pending | Finished: ...
 
 
 INBOX = "inbox"  # below the work folder, when `poll` is called
@@ -322,47 +347,17 @@ class Sender:
 
 
 @runtime_checkable
-class Pushing(Protocol):
-    """An adapter whose vendor stores its results with us by STOW-RS, at /adapters/{name}/studies. Like
-    those of `Returning`, they lie in the inbox below the work folder."""
-
-    def push_token(self) -> str | None:
-        """What the vendor shows there; None where it doesn't."""
-        ...
-
-
-@runtime_checkable
 class Returning(Protocol):
-    """What an adapter has besides, if its vendor brings the results to us. Those that belong to the job lie
-    in the inbox; whether they are of its study, and complete, is the adapter's to judge."""
+    """Its vendor stores results with us by C-STORE. Those that belong to the job lie in the inbox; whether
+    they are of its study, and complete, is the adapter's to judge."""
 
     def senders(self) -> Iterable[Sender]: ...
 
 
-class Adapter(Protocol):
-    """One vendor. Remembers nothing between calls: what it must know again goes in the Ticket."""
+@runtime_checkable
+class Pushing(Protocol):
+    """Its vendor stores results with us by STOW-RS, at /adapters/{name}/studies; else as `Returning`."""
 
-    Options: ClassVar[type[BaseModel]]
-    interactive: ClassVar[bool]  # False: the engine answers a `modify` itself, from the stored result
-    # False: it works on the slide; no archive is asked, `submit` gets no instances
-    needs_study: ClassVar[bool]
-
-    def __init__(self, options: Any, session: aiohttp.ClientSession, work: Path) -> None: ...
-
-    async def submit(self, order: Order, study: Study) -> Ticket:
-        """Send the study; returns once the vendor has acknowledged it."""
+    def push_token(self) -> str | None:
+        """What the vendor shows there; None where it doesn't."""
         ...
-
-    async def find(self, order: Order) -> Ticket | None:
-        """What arrived at the vendor, asked after a crash or a broken connection."""
-        ...
-
-    async def poll(self, ticket: Ticket) -> Pending | Finished: ...
-
-    async def modify(self, order: Order, change: Modification) -> Pending | Finished: ...
-
-    async def cancel(self, ticket: Ticket) -> None: ...
-
-    async def check(self) -> Health: ...
-
-    def routes(self) -> Iterable[Route]: ...

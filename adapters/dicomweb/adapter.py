@@ -27,11 +27,8 @@ from gateway.contract import (
     Failure,
     Finished,
     Health,
-    Modification,
     Order,
     Pending,
-    Permanent,
-    Route,
     Study,
     Ticket,
 )
@@ -42,8 +39,6 @@ from gateway.dicom.web import require_uid
 
 class Dicomweb:
     Options: ClassVar[type[BaseModel]] = DicomwebOptions
-    interactive: ClassVar[bool] = False
-    needs_study: ClassVar[bool] = True
 
     def __init__(self, options: DicomwebOptions, session: aiohttp.ClientSession, work: Path) -> None:
         self._options = options
@@ -93,9 +88,6 @@ class Dicomweb:
         said = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         return Finished(f"The vendor returned {said}.", dicom=tuple(collector.files))
 
-    async def modify(self, order: Order, change: Modification) -> Pending | Finished:  # noqa: ARG002
-        raise Permanent("the vendor's results can't be changed there")
-
     async def cancel(self, ticket: Ticket) -> None:
         """DICOMweb knows no cancelling: what the vendor makes is not fetched any more, that is all."""
 
@@ -110,9 +102,6 @@ class Dicomweb:
             return Health(ok=False, sentence=failure.sentences)
         known = [moment for moment in expires if moment is not None]
         return Health(True, "The vendor answers and lets us in.", min(known) if known else None)
-
-    def routes(self) -> Iterable[Route]:
-        return ()
 
     def push_token(self) -> str | None:
         token = self._options.push_token

@@ -22,11 +22,8 @@ from gateway.contract import (
     Failure,
     Finished,
     Health,
-    Modification,
     Order,
     Pending,
-    Permanent,
-    Route,
     Sender,
     Study,
     Ticket,
@@ -36,8 +33,6 @@ from gateway.dicom.inbox import look_into
 
 class Dimse:
     Options: ClassVar[type[BaseModel]] = DimseOptions
-    interactive: ClassVar[bool] = False
-    needs_study: ClassVar[bool] = True
 
     def __init__(self, options: DimseOptions, session: aiohttp.ClientSession, work: Path) -> None:  # noqa: ARG002
         self._options = options
@@ -68,9 +63,6 @@ class Dimse:
         said = await asyncio.to_thread(inbox.describe, study)
         return Finished(f"The vendor returned {said}.", dicom=inbox.files)
 
-    async def modify(self, order: Order, change: Modification) -> Pending | Finished:  # noqa: ARG002
-        raise Permanent("the vendor's results can't be changed there")
-
     async def cancel(self, ticket: Ticket) -> None:
         """DIMSE knows no cancelling of what has been stored: what the vendor still sends is refused."""
 
@@ -80,9 +72,6 @@ class Dimse:
         except Failure as failure:
             return Health(ok=False, sentence=failure.sentences)
         return Health(True, "The vendor answers and lets us in.")
-
-    def routes(self) -> Iterable[Route]:
-        return ()
 
     def senders(self) -> Iterable[Sender]:
         options = self._options

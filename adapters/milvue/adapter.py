@@ -7,7 +7,6 @@ forbidden. Nothing can be cancelled there, and nothing be changed: it is no inte
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,12 +24,10 @@ from gateway.contract import (
     Finding,
     Finished,
     Health,
-    Modification,
     Order,
     Pending,
     Permanent,
     Retryable,
-    Route,
     Study,
     Ticket,
 )
@@ -41,8 +38,6 @@ _NO_STUDY = "2.25.1"  # asked for by `check`: a valid UID that nobody's study ha
 
 class Milvue:
     Options: ClassVar[type[BaseModel]] = MilvueOptions
-    interactive: ClassVar[bool] = False
-    needs_study: ClassVar[bool] = True
 
     def __init__(self, options: MilvueOptions, session: aiohttp.ClientSession, work: Path) -> None:
         self._options = options
@@ -95,9 +90,6 @@ class Milvue:
             readings[command] = reading
         return self._finish(readings, shelf)
 
-    async def modify(self, order: Order, change: Modification) -> Pending | Finished:  # noqa: ARG002
-        raise Permanent("Milvue's results can't be changed there")
-
     async def cancel(self, ticket: Ticket) -> None:
         """Milvue knows no cancelling: what it makes of the study is not fetched any more, that is all."""
 
@@ -108,9 +100,6 @@ class Milvue:
         except Failure as failure:
             return Health(ok=False, sentence=failure.sentences)
         return Health(True, "Milvue answers and takes the token.", expires)
-
-    def routes(self) -> Iterable[Route]:
-        return ()
 
     async def _ask_status(self, uid: str) -> dict[str, Any] | None:
         code, said = await self._wire.ask("the status", f"/v3/studies/{uid}/status")

@@ -8,9 +8,9 @@ the first has stood for a while: the first may be no more than "queued".
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import aiohttp
 from aiohttp import web
@@ -19,11 +19,13 @@ from pydantic import BaseModel
 from adapters.sectra_ia.wire import Options as SectraIaOptions
 from adapters.sectra_ia.wire import Wire
 from gateway.contract import (
-    Errand,
+    SILENCE,
+    Call,
     Failure,
     Finished,
     Handler,
     Health,
+    Heard,
     Modification,
     NeedsHuman,
     Order,
@@ -34,6 +36,7 @@ from gateway.contract import (
     Study,
     Ticket,
 )
+from gateway.sectra.errand import Errand
 
 _LOOKS = 5.0  # seconds between two looks, though a stored result is told at once
 _VOID = "void"  # in place of a token, where nothing may be called
@@ -44,8 +47,7 @@ _TILE = r"{tile:\d{1,3}/\d{1,9}_\d{1,9}(_[A-Za-z0-9.-]{1,32})?\.[A-Za-z0-9]{1,8}
 
 class SectraIa:
     Options: ClassVar[type[BaseModel]] = SectraIaOptions
-    interactive: ClassVar[bool] = True
-    needs_study: ClassVar[bool] = False
+    works_on_slide: ClassVar[Literal[True]] = True
 
     def __init__(self, options: SectraIaOptions, session: aiohttp.ClientSession, work: Path) -> None:  # noqa: ARG002 (the contract's)
         self._options = options
@@ -71,29 +73,26 @@ class SectraIa:
             return None
         return self._ticket(order, self._options.application_id)
 
-    async def poll(self, ticket: Ticket) -> Pending | Finished:
-        heard = ticket.state.get("heard") or {}
-        stood, quiet = heard.get("since_result"), self._options.quiet
+    async def poll(self, ticket: Ticket, heard: Heard = SILENCE) -> Pending | Finished:
+        stood, quiet = heard.since_told, self._options.quiet
         if stood is None:
-            ignored = ticket.state.get("arrived") and not heard.get("calls")
-            if ignored and heard.get("since_invoked", 0.0) >= quiet:
+            if ticket.state.get("arrived") and not heard.calls and heard.since_invoked >= quiet:
                 return Finished("the vendor leaves this slide alone", empty=True, placed={})
             return Pending(min(_LOOKS, quiet), "the vendor is at work")
-        text = str(heard.get("text") or "")
+        text = str(heard.told.get("text") or "")
         if self._options.final_when is not None:
             if not self._options.final_when.search(text):
                 return Pending(_LOOKS, "the vendor's result doesn't match final_when yet")
-        elif heard.get("stores", 0) <= 1:  # "queued" as like as not: its worker may not even have begun
+        elif heard.times_told <= 1:  # "queued" as like as not: its worker may not even have begun
             return Pending(_LOOKS, "the vendor stays at its first answer; if that is final, set final_when")
         else:
-            reading = heard.get("since_read")
-            still = stood if reading is None else min(stood, reading)
+            still = stood if heard.since_read is None else min(stood, heard.since_read)
             if still < quiet:
                 return Pending(min(_LOOKS, quiet - still), "the vendor is at work")
         return Finished(
             text or "the vendor stored a result without a text",
-            properties=heard.get("properties") or {},
-            placed={"id": heard.get("result_id")},
+            properties=heard.told.get("properties") or {},
+            placed={"id": heard.told.get("id")},
         )
 
     async def modify(self, order: Order, change: Modification) -> Pending | Finished:
@@ -140,20 +139,20 @@ class SectraIa:
     def routes(self) -> Iterable[Route]:
         for method, path, handle in (
             ("GET", "/info", _info),
-            ("GET", "/slides/{slide}/info", _of_own_slide(_slide_info)),
-            ("GET", "/slides/{slide}/label", _of_own_slide(_label)),
-            ("GET", "/slides/{slide}/files", _of_own_slide(_files)),
-            ("GET", "/slides/{slide}/request/images/info", _of_own_slide(_case_images)),
-            ("PUT", "/slides/{slide}/qualityControl", _of_own_slide(_set_quality)),
-            ("GET", "/images/{slide}_files/" + _TILE, _of_own_slide(_tile)),
+            ("GET", "/slides/{slide}/info", _slide_info),
+            ("GET", "/slides/{slide}/label", _label),
+            ("GET", "/slides/{slide}/files", _files),
+            ("GET", "/slides/{slide}/request/images/info", _case_images),
+            ("PUT", "/slides/{slide}/qualityControl", _set_quality),
+            ("GET", "/images/{slide}_files/" + _TILE, _tile),
             ("GET", "/requests/{accession}/images/info", _case),
             ("POST", _RESULTS, _create),
             ("POST", _RESULTS + "/", _create),
-            ("GET", _RESULTS + "/slide/{slide}", _of_own_slide(_list)),
+            ("GET", _RESULTS + "/slide/{slide}", _list),
             ("GET", f"{_RESULTS}/{_ID}", _read),
             ("PUT", f"{_RESULTS}/{_ID}", _update),
         ):
-            yield Route(method, path, handle)
+            yield Route(method, path, _on_slide(handle))
 
     # -- inside ---------------------------------------------------------------------------------------
 
@@ -208,11 +207,13 @@ def _call(ticket: Ticket, order: Order) -> dict[str, Any]:
 # -- what the vendor calls -----------------------------------------------------------------------------
 
 
-def _of_own_slide(handle: Handler) -> Handler:
-    async def handle_own(request: web.Request, errand: Errand) -> web.StreamResponse:
-        if request.match_info["slide"] != errand.order.slide_id:
-            return errand.refuse(403, "this job is about another slide")
-        return await handle(request, errand)
+def _on_slide(handle: Callable[[web.Request, Errand], Awaitable[web.StreamResponse]]) -> Handler:
+    async def handle_own(request: web.Request, call: Call) -> web.StreamResponse:
+        if not isinstance(call, Errand):
+            return call.refuse(403, "this job is about no slide")
+        if request.match_info.get("slide", call.order.slide_id) != call.order.slide_id:
+            return call.refuse(403, "this job is about another slide")
+        return await handle(request, call)
 
     return handle_own
 

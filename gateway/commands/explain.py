@@ -50,7 +50,7 @@ async def _explain(
                 return ()
 
         try:
-            if not house.vendors.kind(application.adapter).needs_study:
+            if house.vendors.works_on_slide(application.adapter):
                 raise Permanent(
                     f"{application.adapter} works on slides in Sectra, and reads them there itself",
                     "Ask for it on the slide, in Sectra.",

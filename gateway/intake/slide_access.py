@@ -5,23 +5,21 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
 
-from gateway.contract import Failure, Order, Retryable
+from gateway.contract import Failure, Retryable
 from gateway.delivery.slide_status import author_of, place_of
 from gateway.delivery.vendor_results import VendorResults
 from gateway.intake import problems
 from gateway.intake.streams import Stream, Streams
+from gateway.intake.vendor_call import VendorCall
 from gateway.jobs.records import Place
-from gateway.jobs.states import State
-from gateway.jobs.store import Refused, Store
+from gateway.jobs.store import Store
 from gateway.jobs.store.grants import Grant
 from gateway.sectra.calls import segment
 from gateway.sectra.passage import Answer, Passage, read_json, without_identity
-from gateway.work.orders import order_of
 
 LARGEST_RESULT = 32 * 2**20
 _TEXT = 4000
@@ -35,8 +33,8 @@ _VERSIONS = {"X-Sectra-ApiVersion": r"\d{1,3}\.\d{1,3}", "X-Sectra-SoftwareVersi
 _EXPLAINED = (400, 409, 412, 415, 422)  # about what the vendor itself has sent
 
 
-class SlideAccess:
-    """Implements the contract's `Errand`. `what`, `size` and `outcome` are for the record."""
+class SlideAccess(VendorCall):
+    """Implements `gateway.sectra.errand.Errand`."""
 
     def __init__(
         self,
@@ -49,17 +47,12 @@ class SlideAccess:
         *,
         allow_phi: bool,
     ) -> None:
-        self.order: Order = order_of(given.job)
-        self.what = "an unknown call"
-        self.size = 0
+        super().__init__(given, store, "an unknown call")
         self.outcome = "unanswered"
-        self.is_tile = False
         self._request = request
-        self._given = given
         self._place: Place = place_of(given.job)
         self._slide = f"/slides/{segment(self._place.slide_id)}"
         self._passage = passage
-        self._store = store
         self._results = results
         self._streams = streams
         self._allow_phi = allow_phi
@@ -68,10 +61,6 @@ class SlideAccess:
             for name, shape in _VERSIONS.items()
             if re.fullmatch(shape, request.headers.get(name, ""))
         }
-
-    def refuse(self, status: int, sentence: str) -> web.StreamResponse:
-        self.outcome = f"refused: {sentence}"
-        return problems.answer(status, sentence)
 
     # -- the slide ------------------------------------------------------------------------------------
 
@@ -165,12 +154,7 @@ class SlideAccess:
     async def _stored(self, answer: Answer) -> web.StreamResponse:
         result = answer.body
         if answer.good and isinstance(result, dict) and isinstance(result.get("id"), int):
-            job = self._given.job
-            version = str(result.get("versionId", ""))
-            await self._store.remember_result(job.id, result["id"], version, _shown(result))
-            if job.state == State.HELD and job.held_in == State.ANALYSING:
-                with suppress(Refused):  # a person was faster
-                    await self._store.resume(job.id, "the vendor's result")
+            await self._keep(_shown(result), {str(result["id"]): str(result.get("versionId", ""))})
         return self._say(answer)
 
     # -- what passes ----------------------------------------------------------------------------------

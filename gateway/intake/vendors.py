@@ -14,13 +14,14 @@ from uuid import UUID
 import structlog
 from aiohttp import web
 
-from gateway.contract import Errand, Failure, Handler
+from gateway.contract import Call, Failure, Handler, Route
 from gateway.delivery.slide import SlideWriter
 from gateway.delivery.slide_status import SlideStatus
 from gateway.delivery.vendor_results import VendorResults
 from gateway.intake.problems import Problem
 from gateway.intake.slide_access import SlideAccess, explain_failure
 from gateway.intake.streams import Streams
+from gateway.intake.vendor_call import VendorCall
 from gateway.jobs.store import Store
 from gateway.jobs.store.grants import Grant
 from gateway.settings.quantities import Rate
@@ -47,18 +48,12 @@ class VendorDoor:
 
     def routes(self) -> list[web.RouteDef]:
         found: list[web.RouteDef] = []
-        for name in self._vendors.names:
-            adapter = self._vendors.make(name, self._settings.data_dir)
-            own = list(adapter.routes())
-            below = f"/adapters/{name}"
-            for route in own:
-                serve = partial(
-                    self._serve, name=name, handle=route.handle, what=f"{route.method} {route.path}"
-                )
-                found.append(web.route(route.method, below + route.path, serve))
-            if own:
-                refuse = partial(self._serve, name=name, handle=_refuse, what="an unknown call")
-                found.append(web.route("*", below + "{rest:(/.*)?}", refuse))
+        for name, own in self._vendors.routes.items():
+            unknown = Route("*", "{rest:(/.*)?}", _refuse)
+            for route in (*own, unknown) if own else ():
+                what = "an unknown call" if route is unknown else f"{route.method} {route.path}"
+                serve = partial(self._serve, name=name, handle=route.handle, what=what)
+                found.append(web.route(route.method, f"/adapters/{name}{route.path}", serve))
         return found
 
     async def close(self, _: web.Application) -> None:
@@ -71,38 +66,40 @@ class VendorDoor:
         if given is None:
             log.warning("a vendor's call was refused: nobody's token", adapter=name)
             raise Problem(401, "this token isn't one of a job of yours")
-        if given.reach == "nothing":
+        if given.reach == "nothing" or (given.reach == "results" and given.job.slide_id is None):
             await self._store.end_call(given, what, 0, "refused: the job has ended")
             raise Problem(401, "the job that this token belongs to has ended")
         if not await self._take_turn(given.job.id, self._vendors.rates[name]):
             await self._store.end_tile(given, what, 0, "refused: too many calls")
             raise Problem(429, "too many calls for one job; slow down", {"Retry-After": "1"})
-        return await self._run(request, given, handle)
-
-    async def _run(self, request: web.Request, given: Grant, handle: Handler) -> web.StreamResponse:
-        found = self._settings.application(given.job.application)
         try:
-            passage = self._status.client_of(given.job).passage()
+            call = self._call(request, given, what)
         except Failure as failure:
-            await self._store.end_call(given, "a call", 0, failure.message)
+            await self._store.end_call(given, what, 0, failure.message)
             return explain_failure(failure)
-        errand = SlideAccess(
+        try:
+            return await handle(request, call)
+        except Failure as failure:
+            call.outcome = f"failed: {failure.message}"
+            return explain_failure(failure)
+        finally:
+            end = self._store.end_tile if call.is_tile else self._store.end_call
+            await asyncio.shield(end(given, call.what, call.size, call.outcome))
+
+    def _call(self, request: web.Request, given: Grant, what: str) -> VendorCall:
+        job = given.job
+        if job.slide_id is None:
+            return VendorCall(given, self._store, what)
+        found = self._settings.application(job.application)
+        return SlideAccess(
             request,
             given,
-            passage,
+            self._status.client_of(job).passage(),
             self._store,
             self._results,
             self._streams,
             allow_phi=found is not None and found[1].allow_phi,
         )
-        try:
-            return await handle(request, errand)
-        except Failure as failure:
-            errand.outcome = f"failed: {failure.message}"
-            return explain_failure(failure)
-        finally:
-            end = self._store.end_tile if errand.is_tile else self._store.end_call
-            await asyncio.shield(end(given, errand.what, errand.size, errand.outcome))
 
     async def _ended_of(self, job_ids: Collection[UUID]) -> set[UUID]:
         await self._store.touch_grants(job_ids)
@@ -141,8 +138,8 @@ class Bucket:
         self._free_at -= self._share
 
 
-async def _refuse(request: web.Request, errand: Errand) -> web.StreamResponse:  # noqa: ARG001 (a handler's)
-    return errand.refuse(404, "there is nothing at this address that a vendor may call")
+async def _refuse(request: web.Request, call: Call) -> web.StreamResponse:  # noqa: ARG001 (a handler's)
+    return call.refuse(404, "there is nothing at this address that a vendor may call")
 
 
 def _token(request: web.Request) -> str:

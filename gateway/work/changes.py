@@ -11,7 +11,8 @@ from uuid import uuid4
 import structlog
 
 from gateway.archives.spool import Spool
-from gateway.contract import Callback, Failure, Finished, Modification
+from gateway.contract import Callback, Failure, Finished, Interactive, Modification, Order
+from gateway.jobs.records import Job
 from gateway.jobs.store import Store
 from gateway.jobs.store.grants import ChangedResult
 from gateway.work.orders import order_of
@@ -39,18 +40,26 @@ class Changes:
     ) -> Mapping[str, Any] | None:
         """A user has changed or deleted a result: the vendor's answer. None when there is none to give, and
         the job's history says why. `sectra`: where to call back now, and with what token."""
-        if not self._vendors.kind(adapter_name).interactive:
-            return None
-        told = f"the user's {change.kind} of a result is told to the vendor"
-        reopened = await self._store.reopen_grant(changed, _REOPENED, sectra, told)
-        if reopened is None:
-            return None
-        job, token = reopened
-        order = order_of(job, callback=Callback(self._vendors.url_of(adapter_name), token, used=True))
-        order = replace(order, context=dict(context) or order.context)
         work = uuid4()  # the job's own folder may be in use, or gone
         try:
             adapter = self._vendors.make(adapter_name, self._spool.folder(work))
+            if not isinstance(adapter, Interactive):
+                return None
+            told = f"the user's {change.kind} of a result is told to the vendor"
+            reopened = await self._store.reopen_grant(changed, _REOPENED, sectra, told)
+            if reopened is None:
+                return None
+            job, token = reopened
+            order = order_of(job, callback=Callback(self._vendors.url_of(adapter_name), token, used=True))
+            order = replace(order, context=dict(context) or order.context)
+            return await self._ask(adapter, job, order, change)
+        finally:
+            self._spool.remove(work)
+
+    async def _ask(
+        self, adapter: Interactive, job: Job, order: Order, change: Modification
+    ) -> Mapping[str, Any] | None:
+        try:
             async with asyncio.timeout(_VENDOR_ANSWERS_WITHIN):
                 answer = await adapter.modify(order, change)
         except (Failure, TimeoutError) as trouble:
@@ -62,6 +71,4 @@ class Changes:
             await self._store.note_change(job.id, "the vendor didn't take the change", {"message": why})
             log.warning("a vendor didn't take a change", job=str(job.id), error=why)
             return None
-        finally:
-            self._spool.remove(work)
         return answer.placed if isinstance(answer, Finished) else None

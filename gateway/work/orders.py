@@ -1,12 +1,11 @@
-"""A job, or what was heard of its vendor, in the contract's words."""
+"""A job in the contract's words."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import asdict, replace
 from typing import Any
 
-from gateway.contract import Callback, Heard, Instance, Order, Ticket
+from gateway.contract import Callback, Instance, Order, Ticket
 from gateway.jobs.records import Job, Origin
 
 
@@ -41,11 +40,6 @@ def ticket_from_json(stored: object) -> Ticket:
     assert isinstance(stored, dict)
     acknowledged = stored["acknowledged"]
     return Ticket(stored["reference"], None if acknowledged is None else tuple(acknowledged), stored["state"])
-
-
-def with_heard(ticket: Ticket, heard: Heard | None) -> Ticket:
-    """The ticket as a vendor that calls back is polled with: it is not stored so."""
-    return ticket if heard is None else replace(ticket, state={**ticket.state, "heard": asdict(heard)})
 
 
 class NoInstances:

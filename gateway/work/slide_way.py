@@ -1,10 +1,10 @@
-"""Jobs of vendors that work on the slide itself, and call back: no archive is asked and nothing is sent."""
+"""Jobs of vendors that work on the slide itself: no archive is asked and nothing is sent."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from gateway.contract import Adapter, Finished, Pending, Permanent, Ticket
+from gateway.contract import Adapter, Pending, Permanent
 from gateway.delivery.slide_status import SlideStatus
 from gateway.jobs.outcomes import Advance, Outcome, Wait
 from gateway.jobs.records import Job, Origin
@@ -12,14 +12,14 @@ from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.sectra.passage import without_identity
 from gateway.settings.sections import Application
-from gateway.work.orders import NoInstances, order_of, ticket_from_json, ticket_to_json, with_heard
-from gateway.work.vendors import Vendors
+from gateway.work.conversation import Conversation
+from gateway.work.orders import NoInstances, order_of, ticket_to_json
 
 
 class SlideWay:
-    def __init__(self, store: Store, vendors: Vendors, status: SlideStatus) -> None:
+    def __init__(self, store: Store, conversation: Conversation, status: SlideStatus) -> None:
         self._store = store
-        self._vendors = vendors
+        self._conversation = conversation
         self._status = status
 
     async def locate(self, job: Job, application: Application) -> Outcome:
@@ -37,9 +37,7 @@ class SlideWay:
         return Advance(State.SUBMITTING, "the vendor reads the slide itself", {}, {"promised": 0})
 
     async def submit(self, job: Job, application: Application, adapter: Adapter) -> Outcome:
-        callback = await self._store.open_grant(
-            job, self._vendors.url_of(job.adapter), fresh=not job.submit_began
-        )
+        callback = await self._conversation.callback(job, adapter, fresh=not job.submit_began)
         ticket = await adapter.find(order_of(job, callback=callback)) if job.submit_began else None
         if ticket is None:
             image_info = None
@@ -61,21 +59,6 @@ class SlideWay:
             },
         )
 
-    async def poll(self, job: Job, adapter: Adapter) -> Pending | Finished:
-        ticket = ticket_from_json(job.ticket)
-        return await adapter.poll(with_heard(ticket, await self._store.heard_of(job.id)))
-
     async def tell_progress(self, job: Job, answer: Pending) -> None:
         if job.origin is not Origin.NOTIFICATION:  # nobody asked, and the vendor may ignore the slide
             await self._status.show_progress(job, answer.note or "analysing", answer.progress)
-
-    async def cancel(self, job: Job, adapter: Adapter) -> None:
-        """Also what was cancelled in the middle of the vendor's answer."""
-        await self._store.sum_up_calls(job.id)
-        if job.ticket is not None:
-            ticket: Ticket | None = ticket_from_json(job.ticket)
-        else:
-            callback = await self._store.open_grant(job, self._vendors.url_of(job.adapter), fresh=False)
-            ticket = await adapter.find(order_of(job, callback=callback))
-        if ticket is not None:
-            await adapter.cancel(ticket)

@@ -30,6 +30,7 @@ from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application, Retry, Settings
 from gateway.work import results
+from gateway.work.conversation import Conversation
 from gateway.work.orders import ticket_to_json
 from gateway.work.slide_way import SlideWay
 from gateway.work.study_way import StudyWay
@@ -51,11 +52,7 @@ class Way(Protocol):
 
     async def submit(self, job: Job, application: Application, adapter: Adapter) -> Outcome: ...
 
-    async def poll(self, job: Job, adapter: Adapter) -> Pending | Finished: ...
-
     async def tell_progress(self, job: Job, answer: Pending) -> None: ...
-
-    async def cancel(self, job: Job, adapter: Adapter) -> None: ...
 
 
 class JobSteps:
@@ -76,8 +73,11 @@ class JobSteps:
         self._status = status
         self._dispatch = dispatch
         self._spool = spool
-        self._study_way = StudyWay(store, lookup, slides, status, spool, settings.data_dir)
-        self._slide_way = SlideWay(store, vendors, status)
+        self._conversation = Conversation(store, vendors)
+        self._study_way = StudyWay(
+            store, lookup, slides, self._conversation, status, spool, settings.data_dir
+        )
+        self._slide_way = SlideWay(store, self._conversation, status)
         self._steps: dict[State, Callable[[Job], Awaitable[Outcome]]] = {
             State.RECEIVED: self._begin,
             State.LOCATING: self._locate,
@@ -113,7 +113,7 @@ class JobSteps:
         return self._vendors.make(job.adapter, self._spool.folder(job.id))
 
     def _way(self, job: Job) -> Way:
-        return self._study_way if self._vendors.kind(job.adapter).needs_study else self._slide_way
+        return self._slide_way if self._vendors.works_on_slide(job.adapter) else self._study_way
 
     # -- received, locating ---------------------------------------------------------------------------
 
@@ -165,8 +165,7 @@ class JobSteps:
         if job.ticket is None:
             raise NeedsHuman("the job has no ticket of its vendor", "Retry the job from the beginning.")
         self._spool.empty(job.id)
-        way = self._way(job)
-        answer = await way.poll(job, self._adapter(job))
+        answer = await self._conversation.poll(job, self._adapter(job))
         now = datetime.now(UTC)
         if isinstance(answer, Finished):
             return await self._collect(job, application, answer)
@@ -177,7 +176,7 @@ class JobSteps:
                 ": ".join(filter(None, (f"no result within {application.result_within:g} s", answer.note))),
                 "Ask the vendor for the state of the study; resume the job to wait on.",
             )
-        await way.tell_progress(job, answer)
+        await self._way(job).tell_progress(job, answer)
         pause = min(answer.after, max(0.05, (deadline - now).total_seconds()))
         values: dict[str, object] = {"result_by": deadline}
         if answer.ticket is not None:
@@ -222,7 +221,7 @@ class JobSteps:
             return results.from_json(job.result, work)
         # Collected by another machine, or lost with its disk: the vendor still has them.
         self._spool.empty(job.id)
-        answer = await self._way(job).poll(job, self._adapter(job))
+        answer = await self._conversation.poll(job, self._adapter(job))
         if isinstance(answer, Finished):
             await asyncio.to_thread(results.check_study, answer, job.study_instance_uid or "", job.patient_id)
             if len(answer.dicom) != job.received:
@@ -238,7 +237,7 @@ class JobSteps:
         """A doctor must never look at "queued" for ever."""
         if job.state == State.CANCELLED and (job.ticket is not None or job.submit_began):
             try:
-                await self._way(job).cancel(job, self._adapter(job))
+                await self._conversation.cancel(job, self._adapter(job))
             except Failure as failure:
                 await self._store.note(
                     job, "the vendor couldn't be told of the cancel", {"message": failure.message}

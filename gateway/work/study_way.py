@@ -10,15 +10,16 @@ from gateway.archives.arrived import arrived_name
 from gateway.archives.lookup import Lookup, NotYet, Wanted
 from gateway.archives.sectra import Slides
 from gateway.archives.spool import Spool
-from gateway.contract import Adapter, Finished, NeedsHuman, Order, Pending, Permanent, Ticket
+from gateway.contract import Adapter, NeedsHuman, Order, Pending, Permanent, Ticket
 from gateway.delivery.slide_status import SlideStatus
 from gateway.jobs.outcomes import Advance, Outcome, Wait
 from gateway.jobs.records import InstanceRecord, Job, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application
+from gateway.work.conversation import Conversation
 from gateway.work.latecomers import Latecomers
-from gateway.work.orders import order_of, ticket_from_json, ticket_to_json
+from gateway.work.orders import order_of, ticket_to_json
 from gateway.work.shipment import Shipment
 
 URGENT = 9  # doesn't wait for an archive's hours
@@ -26,11 +27,19 @@ URGENT = 9  # doesn't wait for an archive's hours
 
 class StudyWay:
     def __init__(
-        self, store: Store, lookup: Lookup, slides: Slides, status: SlideStatus, spool: Spool, data_dir: Path
+        self,
+        store: Store,
+        lookup: Lookup,
+        slides: Slides,
+        conversation: Conversation,
+        status: SlideStatus,
+        spool: Spool,
+        data_dir: Path,
     ) -> None:
         self._store = store
         self._lookup = lookup
         self._slides = slides
+        self._conversation = conversation
         self._status = status
         self._spool = spool
         self._latecomers = Latecomers(store, lookup, spool, data_dir)
@@ -99,11 +108,12 @@ class StudyWay:
         )
 
     async def submit(self, job: Job, application: Application, adapter: Adapter) -> Outcome:
-        order = order_of(job)
         opening = self._lookup.opens_at(job.archive or "", urgent=job.priority >= URGENT)
         if opening is not None and not job.submit_began:  # it has waited for its place at the vendor till now
             what = f"waiting until {opening:%Y-%m-%d %H:%M}: outside of the hours of {job.archive}"
             return Wait(at=opening, what=what, values={"at_vendor": False})
+        callback = await self._conversation.callback(job, adapter, fresh=not job.submit_began)
+        order = order_of(job, callback=callback)
         ticket = await self._find(job, adapter, order) if job.submit_began else None
         if ticket is None:
             await self._status.show_progress(job, "sending", 0.0)
@@ -157,15 +167,8 @@ class StudyWay:
         await self._store.note(job, "the study had arrived already; nothing is sent again")
         return ticket
 
-    async def poll(self, job: Job, adapter: Adapter) -> Pending | Finished:
-        return await adapter.poll(ticket_from_json(job.ticket))
-
     async def tell_progress(self, job: Job, answer: Pending) -> None:
         await self._status.show_progress(job, answer.note or "analysing", answer.progress)
-
-    async def cancel(self, job: Job, adapter: Adapter) -> None:
-        if job.ticket is not None:
-            await adapter.cancel(ticket_from_json(job.ticket))
 
 
 def _wait(job: Job, wait: NotYet) -> Wait:

@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
-from gateway.contract import Adapter, NeedsHuman, Pushing, Returning, Sender
+from gateway.contract import Adapter, CallsBack, NeedsHuman, Pushing, Returning, Route, Sender, WorksOnSlide
 from gateway.settings.sections import Settings
 from gateway.settings.tree import Misconfigured
 
@@ -63,15 +63,26 @@ class Vendors:
     @property
     def senders(self) -> dict[str, list[Sender]]:
         """By adapter, who stores its results with us."""
-        made = {name: self.make(name, Path()) for name in self.names}
-        return {name: list(one.senders()) for name, one in made.items() if isinstance(one, Returning)}
+        made = self._all()
+        return {name: list(each.senders()) for name, each in made if isinstance(each, Returning)}
 
     @property
     def push_tokens(self) -> dict[str, str]:
         """By adapter, what a vendor shows who stores its results with us by STOW-RS."""
-        made = {name: self.make(name, Path()) for name in self.names}
-        tokens = {name: one.push_token() for name, one in made.items() if isinstance(one, Pushing)}
+        tokens = {name: each.push_token() for name, each in self._all() if isinstance(each, Pushing)}
         return {name: token for name, token in tokens.items() if token}
+
+    def works_on_slide(self, name: str) -> bool:
+        return isinstance(self.make(name, Path()), WorksOnSlide)
+
+    @property
+    def routes(self) -> dict[str, list[Route]]:
+        """By adapter, how its vendor calls us."""
+        return {name: list(each.routes()) for name, each in self._all() if isinstance(each, CallsBack)}
+
+    def _all(self) -> list[tuple[str, Adapter]]:
+        """To be looked at: they have no work."""
+        return [(name, self.make(name, Path())) for name in self._kinds]
 
     def kind(self, name: str) -> type[Adapter]:
         if name not in self._kinds:
@@ -86,12 +97,12 @@ class Vendors:
         problems = []
         for department, part in settings.departments.items():
             for name, application in part.applications.items():
-                if self.kind(application.adapter).needs_study and not application.archives:
+                if not self.works_on_slide(application.adapter) and not application.archives:
                     place = ("departments", department, "applications", name, "archives")
                     needs = f"is missing: {application.adapter} is sent studies, which come from an archive"
                     problems.append(settings.told(place, needs))
-        for name in self.names:
-            if list(self.make(name, settings.data_dir).routes()) and settings.public_url is None:
+        for name, routes in self.routes.items():
+            if routes and settings.public_url is None:
                 needs = f"is missing: the vendor of adapters.{name} calls us there"
                 problems.append(settings.told(("public_url",), needs))
         for name, senders in self.senders.items():

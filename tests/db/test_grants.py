@@ -30,7 +30,7 @@ async def analysed(store: Store, server: str, result_id: int, **given: Any) -> t
     )
     job = await bring(store, job, State.ANALYSING)
     callback = await store.open_grant(job, "https://gateway/adapters/vendor", fresh=True)
-    await store.remember_result(job.id, result_id, "1", {"id": result_id})
+    await store.remember_said(job.id, {"id": result_id}, {str(result_id): "1"})
     return job, callback.token
 
 

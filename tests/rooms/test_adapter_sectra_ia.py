@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from adapters.sectra_ia.adapter import SectraIa
 from adapters.sectra_ia.wire import Options
-from gateway.contract import Callback, Finished, Modification, Order, Pending, Ticket
+from gateway.contract import Callback, Finished, Heard, Modification, Order, Pending, Ticket
 from tests.rooms.contract import NONSENSE, STUDY, CallsContract, Fault, GivenStudy, Step, stored
 
 PASSWORD = "password-of-the-app-77"
@@ -113,17 +113,11 @@ class TestCalls(CallsContract):
         await vendor.stop()
 
 
-def heard(**said: Any) -> Ticket:
-    known: dict[str, Any] = {
-        "calls": 1,
-        "since_invoked": 10.0,
-        "since_read": None,
-        "since_result": None,
-        "result_id": 7,
-        "text": "",
-        "properties": {},
-    }
-    return Ticket("slide-1", state={"slide": "slide-1", "heard": {**known, **said}})
+TICKET = Ticket("slide-1", state={"slide": "slide-1"})
+
+
+def heard(text: str = "", **said: Any) -> Heard:
+    return Heard(**{"calls": 1, "since_invoked": 10.0, "told": {"id": 7, "text": text}, **said})
 
 
 async def test_it_is_called_as_sectra_would(vendor: App, adapter: SectraIa) -> None:
@@ -171,13 +165,13 @@ async def test_what_was_called_is_known_by_its_calls(vendor: App, adapter: Sectr
     [
         (None, {}, False),
         (None, {"calls": 0, "since_invoked": 999.0}, False),
-        (None, {"since_result": 999.0, "stores": 1, "text": "queued"}, False),
-        (None, {"since_result": 1.0, "stores": 2, "text": "working"}, False),
-        (None, {"since_result": 61.0, "stores": 2, "text": "working"}, True),
-        (None, {"since_result": 61.0, "stores": 2, "since_read": 3.0}, False),
-        ("^FINAL", {"since_result": 61.0, "stores": 2, "text": "working"}, False),
-        ("^FINAL", {"since_result": 0.0, "stores": 1, "text": "FINAL: 3 cells"}, True),
-        ("^FINAL", {"since_result": 0.0, "stores": 2, "since_read": 0.0, "text": "FINAL: 3 cells"}, True),
+        (None, {"since_told": 999.0, "times_told": 1, "text": "queued"}, False),
+        (None, {"since_told": 1.0, "times_told": 2, "text": "working"}, False),
+        (None, {"since_told": 61.0, "times_told": 2, "text": "working"}, True),
+        (None, {"since_told": 61.0, "times_told": 2, "since_read": 3.0}, False),
+        ("^FINAL", {"since_told": 61.0, "times_told": 2, "text": "working"}, False),
+        ("^FINAL", {"since_told": 0.0, "times_told": 1, "text": "FINAL: 3 cells"}, True),
+        ("^FINAL", {"since_told": 0.0, "times_told": 2, "since_read": 0.0, "text": "FINAL: 3 cells"}, True),
     ],
 )
 async def test_when_it_is_done(
@@ -185,7 +179,7 @@ async def test_when_it_is_done(
 ) -> None:
     vendor.options["final_when"] = final_when
     async with aiohttp.ClientSession() as session:
-        answer = await vendor.adapter(session, tmp_path).poll(heard(**said))
+        answer = await vendor.adapter(session, tmp_path).poll(TICKET, heard(**said))
     assert isinstance(answer, Finished) is done
     if isinstance(answer, Finished):
         assert answer.placed == {"id": 7}
@@ -195,13 +189,11 @@ async def test_when_it_is_done(
 
 
 async def test_a_notification_may_be_ignored(adapter: SectraIa) -> None:
-    ticket = heard(calls=0, since_invoked=61.0)
-    ticket = Ticket("slide-1", state={**ticket.state, "arrived": True})
-    answer = await adapter.poll(ticket)
+    ticket = Ticket("slide-1", state={"slide": "slide-1", "arrived": True})
+    answer = await adapter.poll(ticket, heard(calls=0, since_invoked=61.0))
     assert isinstance(answer, Finished)
     assert (answer.empty, answer.placed) == (True, {})
-    busy = Ticket("slide-1", state={**heard(since_invoked=61.0).state, "arrived": True})
-    assert isinstance(await adapter.poll(busy), Pending)
+    assert isinstance(await adapter.poll(ticket, heard(since_invoked=61.0)), Pending)
 
 
 async def test_changes_are_told_and_answered(vendor: App, adapter: SectraIa) -> None:

@@ -92,7 +92,7 @@ class Grants(Database):
                 "adapter": job.adapter,
                 "application": job.application,
                 "server": job.server or "",
-                "slide_id": job.slide_id,
+                "slide_id": job.slide_id or "",
                 "area": area_of(job.input),
                 "opened_at": func.now(),
                 "reopened_until": None,
@@ -240,9 +240,10 @@ class Grants(Database):
 
     # -- results --------------------------------------------------------------------------------------
 
-    async def remember_result(self, job_id: UUID, result_id: int, version: str, shown: object) -> None:
-        """The vendor stored it; whoever waits for it looks at once."""
-        entry = func.jsonb_build_object(str(result_id), version, type_=JSONB)
+    async def remember_said(
+        self, job_id: UUID, said: Mapping[str, Any], results: Mapping[str, str] | None = None
+    ) -> None:
+        """Whoever waits for it looks at once. `results`: on the slide, versions by id."""
         async with self._transaction() as connection:
             await connection.execute(
                 update(jobs)
@@ -257,10 +258,10 @@ class Grants(Database):
                 update(grants)
                 .where(grants.c.job_id == job_id)
                 .values(
-                    results=grants.c.results.op("||")(entry),
+                    results=grants.c.results.op("||")(cast(results or {}, JSONB)),
                     stored_at=func.now(),
                     stores=grants.c.stores + 1,
-                    shown=self._cipher.encrypt(storable(shown)),
+                    shown=self._cipher.encrypt(storable(said)),
                 )
             )
             await self._wake(connection)
@@ -278,15 +279,12 @@ class Grants(Database):
             row = (await connection.execute(statement)).mappings().first()
         if row is None:
             return None
-        shown = self._cipher.decrypt(row["shown"]) or {}
         return Heard(
             row["calls"],
             row["opened_at"],
             row["read_at"],
             row["stored_at"],
-            shown.get("id"),
-            shown.get("text", ""),
-            shown.get("properties", {}),
+            self._cipher.decrypt(row["shown"]) or {},
             row["stores"],
         )
 

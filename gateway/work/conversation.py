@@ -1,0 +1,40 @@
+"""What a job and its vendor say: one that calls back is polled with what was heard of its calls."""
+
+from __future__ import annotations
+
+from gateway.contract import SILENCE, Adapter, Callback, CallsBack, Finished, Pending
+from gateway.jobs.records import Job
+from gateway.jobs.store import Store
+from gateway.work.orders import order_of, ticket_from_json
+from gateway.work.vendors import Vendors
+
+
+class Conversation:
+    def __init__(self, store: Store, vendors: Vendors) -> None:
+        self._store = store
+        self._vendors = vendors
+
+    async def callback(self, job: Job, adapter: Adapter, *, fresh: bool) -> Callback | None:
+        """Where it calls us, if it does. `fresh`: with a token that nobody holds yet."""
+        if not isinstance(adapter, CallsBack):
+            return None
+        return await self._store.open_grant(job, self._vendors.url_of(job.adapter), fresh=fresh)
+
+    async def poll(self, job: Job, adapter: Adapter) -> Pending | Finished:
+        ticket = ticket_from_json(job.ticket)
+        if isinstance(adapter, CallsBack):
+            return await adapter.poll(ticket, await self._store.heard_of(job.id) or SILENCE)
+        return await adapter.poll(ticket)
+
+    async def cancel(self, job: Job, adapter: Adapter) -> None:
+        """Also what was cancelled in the middle of the vendor's answer."""
+        await self._store.sum_up_calls(job.id)
+        if job.ticket is not None:
+            ticket = ticket_from_json(job.ticket)
+        else:
+            callback = await self.callback(job, adapter, fresh=False)
+            found = await adapter.find(order_of(job, callback=callback))
+            if found is None:
+                return
+            ticket = found
+        await adapter.cancel(ticket)
