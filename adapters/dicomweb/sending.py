@@ -6,17 +6,17 @@ A success is subtle: an answer may list failures under 200, name no instance at 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Collection
 
 import aiohttp
 
 from adapters.dicomweb.wire import Wire
-from gateway.contract import Failure, Instance, NeedsHuman, Permanent, Retryable, Study
+from gateway.contract import Failure, Instance, Permanent, Retryable, Study
 from gateway.dicom import web
 from gateway.dicom.multipart import Writer
 from gateway.dicom.outgoing import Outgoing
 from gateway.dicom.storing import StowOutcome, describe, describe_all, may_pass, outcome_of
+from gateway.kit.walk import walking
 
 _DOING = "taking the study"
 
@@ -28,14 +28,13 @@ async def send(
     `begin` is called if anything is."""
     walked: list[str] = []
     sent: set[str] = set()
-    async with _lacking(study, there, walked) as instances:
-        first = await anext(instances, None)
-        if not walked:
-            raise Retryable("the archive gave no instance of the study, so nothing was sent")
+    async with walking(study) as instances:
+        lacking = _lacking(instances, there, walked)
+        first = await anext(lacking, None)
         if first is None:
             return tuple(walked)
         begin()
-        outcome = await _post(wire, first, instances, sent)
+        outcome = await _post(wire, first, lacking, sent)
     _judge(outcome, len(walked))
     silent = set(outcome.unconfirmed)
     if silent:
@@ -49,35 +48,16 @@ async def send(
     return tuple(walked)
 
 
-@asynccontextmanager
 async def _lacking(
-    study: Study, there: Collection[str], walked: list[str]
-) -> AsyncIterator[AsyncGenerator[Instance, None]]:
-    """The archive's connection is let go when the walk is given up half-way."""
-    instances = study.instances()
-
-    async def walk() -> AsyncGenerator[Instance, None]:
-        async for instance in instances:
-            if instance.header.study_instance_uid != study.study_instance_uid:
-                raise NeedsHuman(
-                    "the archive gave an instance of another study, so the study isn't sent",
-                    "Look at the study in the archive, then resume the job.",
-                )
-            walked.append(instance.header.sop_instance_uid)
-            if instance.header.sop_instance_uid not in there:
-                yield instance
-                continue
-            async for _ in instance.chunks():  # counted and hashed all the same, as part of the proof
-                pass
-
-    walking = walk()
-    try:
-        yield walking
-    finally:
-        await walking.aclose()
-        close = getattr(instances, "aclose", None)
-        if close is not None:
-            await close()
+    instances: AsyncGenerator[Instance, None], there: Collection[str], walked: list[str]
+) -> AsyncGenerator[Instance, None]:
+    async for instance in instances:
+        walked.append(instance.header.sop_instance_uid)
+        if instance.header.sop_instance_uid not in there:
+            yield instance
+            continue
+        async for _ in instance.chunks():  # counted and hashed all the same, as part of the proof
+            pass
 
 
 async def _post(
@@ -96,12 +76,6 @@ async def _post(
         yield writer.end()
 
     options, peer = wire.options, wire.front
-    limits = aiohttp.ClientTimeout(
-        total=options.upload_timeout,
-        connect=options.connect_timeout,
-        sock_connect=options.connect_timeout,
-        sock_read=options.read_timeout,
-    )
     body = Outgoing(write(), options.read_timeout)
     try:
         with web.translated(peer.name, _DOING, writes=True):
@@ -110,7 +84,7 @@ async def _post(
                     peer.address(below="/studies"),
                     data=body.stream(),
                     headers=peer.headers(web.ACCEPT_JSON) | {"Content-Type": writer.content_type},
-                    timeout=limits,
+                    timeout=options.limits(options.upload_timeout),
                     allow_redirects=False,
                 ) as answer:
                     return await _read(answer, peer, body, sent)

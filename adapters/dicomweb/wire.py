@@ -10,11 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import aiohttp
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from gateway.contract import NeedsHuman, Retryable
+from gateway.contract import NeedsHuman
 from gateway.dicom import web
-from gateway.kit.quantities import Duration, PositiveDuration, PositiveSize
+from gateway.kit.options import AwaitedOptions, Url, WebOptions
+from gateway.kit.quantities import PositiveDuration, PositiveSize
 
 _FIELDS = "00080016,00080018,00080060,0008103E,0020000D,0020000E"
 _LISTING = "listing the instances of the study"
@@ -27,9 +28,6 @@ def _read_pattern(value: Any) -> Any:
         raise ValueError(f"no regular expression: {error}") from None
 
 
-Url = Annotated[str, Field(pattern=r"^https?://[^/?#]+[^?#]*$")]
-
-
 class Results(BaseModel):
     """How results are recognised among what is new in the study; an empty list takes all."""
 
@@ -40,35 +38,18 @@ class Results(BaseModel):
     series: Annotated[re.Pattern[str] | None, BeforeValidator(_read_pattern)] = None  # in its description
 
 
-class Options(BaseModel):
-    """The adapter's part of gateway.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    url: Url
+class Options(WebOptions, AwaitedOptions):
     results_url: Url | None = None  # where results are found, if not there
     username: str | None = None
     password: SecretStr | None = None
     token: SecretStr | None = None
-    headers: dict[str, SecretStr] = {}
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
     results: Results = Results()
     push_token: SecretStr | None = None  # the vendor stores its results with us, at /adapters/NAME/studies
-    quiet: Duration = 10.0  # the results are complete once nothing new came for so long
-    empty_after: PositiveDuration | None = None  # a vendor that finds nothing returns nothing: by then it has
 
-    first_poll: PositiveDuration = 2.0
-    slowest_poll: PositiveDuration = 30.0
-    connect_timeout: PositiveDuration = 10.0
-    read_timeout: PositiveDuration = 60.0  # the longest silence, in either direction
-    call_timeout: PositiveDuration = 120.0  # the whole of a small call
     upload_timeout: PositiveDuration = 3600.0
     download_timeout: PositiveDuration = 1800.0
     most_result_bytes: PositiveSize = 2 * 2**30
-
-    @field_validator("url", "results_url")
-    @classmethod
-    def _without_slash(cls, value: str | None) -> str | None:
-        return value.rstrip("/") if value else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +132,3 @@ class Wire:
                 )
             if answer.status != 204:
                 await web.read_items(answer, peer.name, doing)
-
-
-def unwritable() -> Retryable:
-    return Retryable(
-        "the job's work folder can't be written", "Make room below `data_dir`, or mend its rights."
-    )

@@ -7,11 +7,10 @@ cancelled there, and nothing be changed.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import aiohttp
 from pydantic import BaseModel
@@ -28,7 +27,7 @@ from gateway.contract import (
     Study,
     Ticket,
 )
-from gateway.dicom.inbox import look_into
+from gateway.kit.inbox import wait_for_quiet
 
 
 class Dimse:
@@ -49,19 +48,8 @@ class Dimse:
         return _ticket(order.study_instance_uid, tuple(sorted(there))) if there else None
 
     async def poll(self, ticket: Ticket) -> Pending | Finished:
-        state = dict(ticket.state)
-        study = str(state.get("study", ticket.reference))
-        inbox = look_into(self._work)
-        if not inbox.files:
-            waited = time.time() - state.setdefault("since", time.time())
-            if self._options.empty_after is not None and waited >= self._options.empty_after:
-                return Finished(f"The vendor returned nothing within {waited:.0f} s.", empty=True)
-            return self._pending(ticket, state, "The vendor is analysing.")
-        if inbox.still < self._options.quiet:
-            note = f"{len(inbox.files)} results came; waiting for more."
-            return self._pending(ticket, state, note, self._options.quiet - inbox.still)
-        said = await asyncio.to_thread(inbox.describe, study)
-        return Finished(f"The vendor returned {said}.", dicom=inbox.files)
+        study = str(ticket.state.get("study", ticket.reference))
+        return await wait_for_quiet(self._work, ticket, self._options, study)
 
     async def cancel(self, ticket: Ticket) -> None:
         """DIMSE knows no cancelling of what has been stored: what the vendor still sends is refused."""
@@ -76,16 +64,6 @@ class Dimse:
     def senders(self) -> Iterable[Sender]:
         options = self._options
         return options.results_from or [Sender(options.ae_title, options.host)]
-
-    def _pending(
-        self, ticket: Ticket, state: dict[str, Any], note: str, after: float | None = None
-    ) -> Pending:
-        polls = state.get("polls")
-        polls = polls if isinstance(polls, int) else 0
-        pause = min(self._options.first_poll * 1.5 ** min(polls, 64), self._options.slowest_poll)
-        state["polls"] = polls + 1
-        renewed = Ticket(ticket.reference, ticket.acknowledged, state)
-        return Pending(pause if after is None else max(after, 0.05), note, ticket=renewed)
 
 
 def _ticket(study: str, acknowledged: tuple[str, ...]) -> Ticket:

@@ -9,18 +9,18 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import Iterator
-from contextlib import ExitStack, aclosing, suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from pydicom.dataset import Dataset
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
     Verification,
 )
 
-from gateway.contract import Failure, Header, Instance, NeedsHuman, Permanent, Retryable, Sender, Study
+from gateway.contract import Failure, Header, NeedsHuman, Permanent, Retryable, Sender, Study
 from gateway.dicom.arrival import Watch
 from gateway.dicom.association import (
     PENDING,
@@ -33,7 +33,10 @@ from gateway.dicom.association import (
     failure_of,
 )
 from gateway.dicom.storing import DUPLICATE, describe
-from gateway.kit.quantities import Duration, PositiveDuration
+from gateway.kit.folder import put_down
+from gateway.kit.options import AwaitedOptions
+from gateway.kit.quantities import PositiveDuration
+from gateway.kit.walk import walking
 
 _SENDING, _LISTING = "taking the study", "listing the study"
 _AHEAD = 2
@@ -44,24 +47,16 @@ _TICK = 0.2
 AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~ ]+$")]
 
 
-class Options(BaseModel):
-    """The adapter's part of gateway.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class Options(AwaitedOptions):
     host: Annotated[str, Field(min_length=1)]
     port: Annotated[int, Field(ge=1, le=65535)]
     ae_title: AeTitle
     calling: AeTitle = "GATEWAY"  # our own AE title, as the vendor knows it
-    results_from: list[Sender] = []  # who stores the results with us, if it isn't the same
-    quiet: Duration = 10.0  # the results are complete once nothing new came for so long
-    empty_after: PositiveDuration | None = None  # a vendor that finds nothing returns nothing: by then it has
+    results_from: list[Sender] = Field(
+        default_factory=list
+    )  # who stores the results with us, if it isn't the same
 
-    first_poll: PositiveDuration = 2.0
     slowest_poll: PositiveDuration = 15.0
-    connect_timeout: PositiveDuration = 10.0
-    read_timeout: PositiveDuration = 60.0  # the longest silence
-    call_timeout: PositiveDuration = 120.0  # the whole of a question
     upload_timeout: PositiveDuration = 6 * 3600.0
 
 
@@ -96,9 +91,7 @@ class Wire:
             exchange(lambda watch: self._store(crate, watch), self._peer.limits.transfer)
         )
         try:
-            count = await _fill(crate, study, work, sending)
-            if count == 0:
-                raise Retryable("the archive gave no instance of the study, so nothing was sent")
+            await _fill(crate, study, work, sending)
             return tuple(await sending)
         except Failure:
             crate.close(whole=False)
@@ -114,13 +107,13 @@ class Wire:
         model = StudyRootQueryRetrieveInformationModelFind
         uids: set[str] = set()
         with associated(self._peer, [context(Verification), context(model)], _LISTING, watch) as association:
-            if not any(one.abstract_syntax == model for one in association.accepted_contexts):
+            if not any(accepted.abstract_syntax == model for accepted in association.accepted_contexts):
                 return uids
             for series in self._ask(association, study, "SERIES", SeriesInstanceUID=""):
-                for one in self._ask(
-                    association, study, "IMAGE", SeriesInstanceUID=series.SeriesInstanceUID, SOPInstanceUID=""
-                ):
-                    uids.add(str(one.SOPInstanceUID))
+                within = {"SeriesInstanceUID": series.SeriesInstanceUID, "SOPInstanceUID": ""}
+                uids |= {
+                    str(image.SOPInstanceUID) for image in self._ask(association, study, "IMAGE", **within)
+                }
         return uids
 
     def _ask(self, association: Any, study: str, level: str, **keys: str) -> list[Dataset]:
@@ -163,7 +156,8 @@ class Wire:
     def _store_one(self, association: Any, header: Header, path: Path, before: int) -> None:
         kind = header.sop_class_uid, header.transfer_syntax_uid
         accepted = {
-            (str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in association.accepted_contexts
+            (str(context.abstract_syntax), str(context.transfer_syntax[0]))
+            for context in association.accepted_contexts
         }
         if kind not in accepted:
             raise Permanent(
@@ -229,35 +223,17 @@ class _Crate:
             self._loop.call_soon_threadsafe(self._room.release)
 
 
-async def _fill(crate: _Crate, study: Study, work: Path, sending: asyncio.Task[Any]) -> int:
-    count = 0
-    async with aclosing(study.instances()) as instances:  # type: ignore[type-var]
+async def _fill(crate: _Crate, study: Study, work: Path, sending: asyncio.Task[Any]) -> None:
+    async with walking(study) as instances:
+        count = 0
         async for instance in instances:
             if not await crate.has_room(sending):
-                return count
-            if instance.header.study_instance_uid != study.study_instance_uid:
-                raise NeedsHuman(
-                    "the archive gave an instance of another study, so nothing more was sent",
-                    "Have the archive check the study, then resume the job.",
-                )
+                return
             path = work / f"outgoing-{count}.dcm"
-            await _write(instance, path)
+            await put_down(instance, path)
             crate.put(instance.header, path)
             count += 1
-    if count:
-        crate.close(whole=True)
-    return count
-
-
-async def _write(instance: Instance, path: Path) -> None:
-    try:
-        with await asyncio.to_thread(path.open, "wb") as file:
-            async for chunk in instance.chunks():
-                await asyncio.to_thread(file.write, chunk)
-    except OSError:
-        raise Retryable(
-            "the job's work folder can't be written", "Make room below `data_dir`, or mend its rights."
-        ) from None
+    crate.close(whole=True)
 
 
 def _tidy(work: Path) -> None:

@@ -14,10 +14,10 @@ import aiohttp
 from pydantic import BaseModel
 
 from adapters.milvue.findings import ROUTES, Reading, read_findings
-from adapters.milvue.results import Shelf, check_study, collect, interpret
+from adapters.milvue.results import check_study, collect, interpret
 from adapters.milvue.upload import Progress, send_by_signed_urls, send_whole
 from adapters.milvue.wire import Options as MilvueOptions
-from adapters.milvue.wire import Wire, heard, unwritable
+from adapters.milvue.wire import Wire, heard
 from gateway.contract import (
     Document,
     Failure,
@@ -32,6 +32,9 @@ from gateway.contract import (
     Ticket,
 )
 from gateway.dicom.certificate import certificate_expiry
+from gateway.kit.folder import writing
+from gateway.kit.polling import pending
+from gateway.kit.shelf import Shelf
 
 _NO_STUDY = "2.25.1"  # asked for by `check`: a valid UID that nobody's study has
 
@@ -74,19 +77,19 @@ class Milvue:
                 "If it stays so, ask Milvue's support; a new job sends the study again.",
             )
         if said["status"] == "running":
-            return self._pending(ticket)
+            return pending(ticket, self._options, "Milvue is analysing.")
         if said["status"] == "error":
             raise Permanent(
                 "Milvue couldn't analyse the study",
                 "Milvue's support can tell the reason.",
                 detail=heard(said),
             )
-        shelf = Shelf(self._work, self._options.most_result_bytes)
+        shelf = Shelf(self._work, uid, self._options.most_result_bytes, "Milvue")
         readings: dict[str, Reading] = {}
         for command in self._options.commands:
             reading = await self._ask_findings(uid, command)
             if reading is None or await collect(self._wire, uid, command, shelf) == "running":
-                return self._pending(ticket)
+                return pending(ticket, self._options, "Milvue is analysing.")
             readings[command] = reading
         return self._finish(readings, shelf)
 
@@ -128,15 +131,6 @@ class Milvue:
             return None
         return read_findings(said, command, language or "en") if outcome == "done" else Reading()
 
-    def _pending(self, ticket: Ticket) -> Pending:
-        polls = ticket.state.get("polls")
-        polls = polls if isinstance(polls, int) else 0
-        after = min(self._options.first_poll * 1.5 ** min(polls, 64), self._options.slowest_poll)
-        state = {**ticket.state, "polls": polls + 1}
-        return Pending(
-            after, "Milvue is analysing.", ticket=Ticket(ticket.reference, ticket.acknowledged, state)
-        )
-
     def _finish(self, readings: dict[str, Reading], shelf: Shelf) -> Finished:
         findings: list[Finding] = []
         properties: dict[str, str | int | float] = {}
@@ -146,10 +140,8 @@ class Milvue:
             properties |= reading.properties
             if reading.report is not None:
                 path = self._work / f"report-{number}.txt"
-                try:
+                with writing():
                     path.write_text(reading.report, encoding="utf-8")
-                except OSError as error:
-                    raise unwritable(error) from None
                 documents.append(Document(path, "text/plain; charset=utf-8", reading.report_title))
         hl7 = tuple(reading.hl7 for reading in readings.values() if reading.hl7)
         empty = not (shelf.files or findings or hl7 or documents)
@@ -165,7 +157,9 @@ class Milvue:
             properties=properties,
             hl7=hl7,
             documents=tuple(documents),
-            version=", ".join(dict.fromkeys(one.version for one in readings.values() if one.version)),
+            version=", ".join(
+                dict.fromkeys(reading.version for reading in readings.values() if reading.version)
+            ),
         )
 
 

@@ -7,103 +7,18 @@ taken for one another.
 
 from __future__ import annotations
 
-import asyncio
-import zlib
-from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
-import pydicom
-from pydicom.errors import InvalidDicomError
 
-from adapters.milvue.wire import Wire, check_signed, heard, refusal, unwritable
+from adapters.milvue.wire import Wire, check_signed, heard, refusal
 from gateway.contract import NeedsHuman, Permanent, Retryable
 from gateway.dicom.multipart import Data, Malformed, Parser, PartBegin, boundary_of, media_type_of
-from gateway.dicom.part10 import DEFLATED, MAX_HEADER, read_header
+from gateway.kit.shelf import ResultFile, Shelf, another_study
 
 Outcome = Literal["running", "empty", "done"]
 
-_PIECE = 2**20
-_PLAUSIBLE_RATIO = 200  # images with wide black margins reach some dozens
-_RATIO_COUNTS_FROM = 64 * 2**20
-_MOST_PARTS = 10_000
 _MOST_JSON = 16 * 2**20
-
-# What pydicom is seen to raise on bytes that aren't DICOM.
-_UNREADABLE = (
-    *(InvalidDicomError, EOFError, ValueError, TypeError, LookupError),
-    *(AttributeError, NotImplementedError, RecursionError),
-)
-
-
-class Shelf:
-    """The result files of one job, under names of our own, within a limit on all of them together."""
-
-    def __init__(self, work: Path, most_bytes: int) -> None:
-        self._work = work
-        self.left = most_bytes
-        self.files: list[Path] = []
-
-    def begin(self, *, gzipped: bool) -> ResultFile:
-        if len(self.files) >= _MOST_PARTS:
-            raise Retryable(f"Milvue's result has more than {_MOST_PARTS} parts")
-        path = self._work / f"result-{len(self.files):04d}.dcm"
-        self.files.append(path)
-        return ResultFile(self, path, gzipped=gzipped)
-
-
-class ResultFile:
-    def __init__(self, shelf: Shelf, path: Path, *, gzipped: bool) -> None:
-        self._shelf = shelf
-        self._came = self._written = 0
-        self._inflate = zlib.decompressobj(wbits=31) if gzipped else None
-        try:
-            self._file = path.open("wb")
-        except OSError as error:
-            raise unwritable(error) from None
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._came += len(data)
-        if self._inflate is None:
-            self._put(data)
-            return
-        rest = bytes(data)
-        try:
-            pending = bool(rest)
-            while pending:
-                if self._inflate.eof:  # gzip may consist of several members
-                    self._inflate = zlib.decompressobj(wbits=31)
-                piece = self._inflate.decompress(rest, _PIECE)
-                self._put(piece)
-                rest = self._inflate.unconsumed_tail or self._inflate.unused_data
-                pending = bool(rest) or len(piece) == _PIECE
-        except zlib.error:
-            raise Retryable("a part of Milvue's result says that it is gzip, and isn't") from None
-
-    def _put(self, data: bytes | memoryview) -> None:
-        self._written += len(data)
-        self._shelf.left -= len(data)
-        implausible = self._written > max(_RATIO_COUNTS_FROM, _PLAUSIBLE_RATIO * self._came)
-        if self._shelf.left < 0 or (self._inflate is not None and implausible):
-            raise Retryable(
-                "Milvue's result is larger than any real one, so it isn't unpacked further",
-                "If it is genuine, raise the adapter's `most_result_bytes`.",
-            )
-        try:
-            self._file.write(data)
-        except OSError as error:
-            raise unwritable(error) from None
-
-    def finish(self) -> None:
-        self.close()
-        if self._inflate is not None and not self._inflate.eof:
-            raise Retryable("a part of Milvue's result is cut off")
-
-    def close(self) -> None:
-        try:
-            self._file.close()
-        except OSError as error:
-            raise unwritable(error) from None
 
 
 def interpret(said: dict[str, Any], command: str) -> Outcome:
@@ -136,7 +51,7 @@ def check_study(said: dict[str, Any], study: str) -> None:
     """An answer that names no study is taken; one that names another is not."""
     told = said.get("StudyInstanceUID")
     if told is not None and told != study:
-        raise _of_another_study()
+        raise another_study("Milvue")
 
 
 async def collect(wire: Wire, study: str, command: str, shelf: Shelf) -> Outcome:
@@ -184,10 +99,7 @@ async def collect(wire: Wire, study: str, command: str, shelf: Shelf) -> Outcome
             await _fetch_signed(wire, each, shelf, what, had_parts=kind.startswith("multipart/"))
     if "running" in outcomes:
         return "running"
-    fresh = shelf.files[before:]
-    for path in fresh:
-        await asyncio.to_thread(_inspect, path, study)
-    return "done" if fresh else "empty"
+    return "done" if len(shelf.files) > before else "empty"
 
 
 async def _read_refusal(wire: Wire, response: aiohttp.ClientResponse, what: str, command: str) -> Outcome:
@@ -229,7 +141,7 @@ async def _take_parts(
                     else:
                         text += event.data
                 elif file is not None:
-                    file.finish()
+                    await file.finish()
                     file = None
                 else:
                     said.append(wire.decode(bytes(text), what))
@@ -251,7 +163,7 @@ async def _take_file(response: aiohttp.ClientResponse, shelf: Shelf, *, gzipped:
             file.write(chunk)
         if file is None:
             raise Retryable("Milvue sent an empty file as a result")
-        file.finish()
+        await file.finish()
     finally:
         if file is not None:
             file.close()
@@ -274,32 +186,3 @@ async def _fetch_signed(
             if response.status != 200:
                 raise await wire.refuse(response, what)
             await _take_file(response, shelf, gzipped=False)
-
-
-def _inspect(path: Path, study: str) -> None:
-    """The file is DICOM, whole, and of this study. Long values are stepped over, not read."""
-    try:
-        with path.open("rb") as file:
-            header = read_header(file.read(MAX_HEADER))
-            whole = header is not None
-            if header is not None and header.transfer_syntax_uid != DEFLATED:
-                file.seek(0)
-                pydicom.dcmread(file, defer_size=0)
-                whole = file.tell() <= path.stat().st_size
-    except OSError as error:
-        raise unwritable(error) from None
-    except _UNREADABLE:
-        raise Retryable(
-            "Milvue sent a result that isn't DICOM, or is cut off", "If it stays so, tell Milvue's support."
-        ) from None
-    if header is None or not whole:
-        raise Retryable("Milvue sent a result that is cut off", "If it stays so, tell Milvue's support.")
-    if header.study_instance_uid != study:
-        raise _of_another_study()
-
-
-def _of_another_study() -> NeedsHuman:
-    return NeedsHuman(
-        "Milvue returned a result for another study",
-        "It isn't delivered. Tell Milvue's support, and resume the job once they have mended it.",
-    )

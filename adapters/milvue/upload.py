@@ -6,21 +6,21 @@ with the instances that are missing. They are never told to anyone: whoever has 
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adapters.milvue.wire import Options, Wire, check_signed, unwritable
+from adapters.milvue.wire import Options, Wire, check_signed
 from gateway.contract import Instance, NeedsHuman, Permanent, Retryable, Study
 from gateway.dicom.multipart import Writer
-from gateway.dicom.outgoing import Outgoing
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, without_pixels
+from gateway.kit.calls import Outgoing
+from gateway.kit.folder import note, put_down, read, recall
+from gateway.kit.walk import walking
 
-_PIECE = 2**20
+_NOTES = "upload.json"
 Chunks = AsyncGenerator[bytes | memoryview, None]
 
 
@@ -36,20 +36,13 @@ class Progress:
     @classmethod
     def load(cls, work: Path, study: str) -> Progress | None:
         try:
-            stored = json.loads((work / "upload.json").read_bytes())
-            progress = cls(**stored)
-        except (OSError, ValueError, TypeError):
+            progress = cls(**recall(work / _NOTES))
+        except TypeError:
             return None
         return progress if progress.study == study else None
 
     def save(self, work: Path) -> None:
-        fresh = work / "upload.json.new"
-        try:
-            fresh.touch(mode=0o600)
-            fresh.write_text(json.dumps(vars(self)))
-            fresh.replace(work / "upload.json")
-        except OSError as error:
-            raise unwritable(error) from None
+        note(work / _NOTES, vars(self))
 
 
 async def send_whole(wire: Wire, study: Study) -> None:
@@ -66,7 +59,7 @@ async def send_by_signed_urls(wire: Wire, study: Study, work: Path) -> tuple[str
         progress.urls = _read_urls(said, wire.options)
         progress.save(work)
     done = set(progress.acknowledged)
-    async with _walk(study) as instances:
+    async with walking(study) as instances:
         async for instance in instances:
             uid = instance.header.sop_instance_uid
             if uid not in done:
@@ -123,14 +116,11 @@ def _whole_parts(study: Study) -> _Parts:
     writer = Writer("application/dicom")
 
     async def write() -> Chunks:
-        count = 0
-        async with _walk(study) as instances:
+        async with walking(study) as instances:
             async for instance in instances:
-                count += 1
                 yield writer.begin()
                 async for chunk in instance.chunks():
                     yield chunk
-        _refuse_nothing(count)
         yield writer.end()
 
     return _Parts(writer.content_type, write())
@@ -140,14 +130,11 @@ def _header_parts(study: Study) -> _Parts:
     writer = Writer("application/dicom")
 
     async def write() -> Chunks:
-        count = 0
-        async with _walk(study) as instances:
+        async with walking(study) as instances:
             async for instance in instances:
-                count += 1
                 head = await _read_head(instance)
                 yield writer.begin()
                 yield head
-        _refuse_nothing(count)
         yield writer.end()
 
     return _Parts(writer.content_type, write())
@@ -159,14 +146,16 @@ async def _put(wire: Wire, instance: Instance, progress: Progress, work: Path) -
     if url is None:
         _forget_urls(progress, work)
         raise Retryable("Milvue gave no signed url for one of the study's instances")
-    async with _spooled(instance, work) as path:
+    path = work / "instance.part"
+    try:
+        await put_down(instance, path)
         size = path.stat().st_size
         headers = {
             "Content-Type": "application/dicom",
             "Content-Length": str(size),  # a blob store takes no body of unknown length
             "x-ms-blob-type": "BlockBlob",
         }
-        body = Outgoing(_read(path, size), wire.options.read_timeout)
+        body = Outgoing(read(path, size), wire.options.read_timeout)
         async with wire.call(
             what, "PUT", url, total=wire.options.upload_timeout, headers=headers, body=body
         ) as response:
@@ -177,6 +166,8 @@ async def _put(wire: Wire, instance: Instance, progress: Progress, work: Path) -
                 )
             if response.status not in (200, 201, 204):
                 raise await wire.refuse(response, what)
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _forget_urls(progress: Progress, work: Path) -> None:
@@ -189,55 +180,6 @@ def _read_urls(said: dict[str, Any], options: Options) -> dict[str, str]:
     if not isinstance(urls, dict) or not urls:
         raise Retryable("Milvue took the study's headers but gave no signed urls")
     return {str(uid): check_signed(url, options) for uid, url in urls.items()}
-
-
-def _refuse_nothing(count: int) -> None:
-    if count == 0:
-        raise Retryable("the archive gave no instance of the study, so nothing was sent")
-
-
-@asynccontextmanager
-async def _walk(study: Study) -> AsyncIterator[AsyncIterator[Instance]]:
-    """The study's instances; the archive's connection is let go when the walk is given up half-way."""
-    instances = study.instances()
-
-    async def checked() -> AsyncIterator[Instance]:
-        async for instance in instances:
-            if instance.header.study_instance_uid != study.study_instance_uid:
-                raise NeedsHuman(
-                    "the archive gave an instance of another study, so the study isn't sent",
-                    "Look at the study in the archive, then resume the job.",
-                )
-            yield instance
-
-    try:
-        yield checked()
-    finally:
-        close = getattr(instances, "aclose", None)
-        if close is not None:
-            await close()
-
-
-@asynccontextmanager
-async def _spooled(instance: Instance, work: Path) -> AsyncIterator[Path]:
-    path = work / "instance.part"
-    try:
-        try:
-            with await asyncio.to_thread(path.open, "wb") as file:
-                async for chunk in instance.chunks():
-                    await asyncio.to_thread(file.write, chunk)
-        except OSError as error:
-            raise unwritable(error) from None
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
-
-
-async def _read(path: Path, size: int) -> Chunks:
-    with await asyncio.to_thread(path.open, "rb") as file:
-        while size and (data := await asyncio.to_thread(file.read, min(size, _PIECE))):
-            size -= len(data)
-            yield data
 
 
 async def _read_head(instance: Instance) -> bytes:

@@ -1,30 +1,24 @@
-"""Calls on Milvue: the options they follow, their limits, and what their failures mean to us.
-
-No url, no answer and no exception of a library gets into a failure's text: they may hold the token, a signed
-url or a patient's name.
-"""
+"""Calls on Milvue: the options they follow, their limits, and what their failures mean to us."""
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, Literal
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator
 from yarl import URL
 
-from gateway import http
 from gateway.contract import Failure, NeedsHuman, Retryable
-from gateway.dicom.outgoing import Outgoing
+from gateway.kit import calls
+from gateway.kit.options import PolledOptions, WebOptions
 from gateway.kit.quantities import PositiveDuration, PositiveSize
 
 TOKEN_HEADER = "x-goog-meta-owner"  # noqa: S105
 _MOST_JSON = 16 * 2**20
-_PEER = http.Peer(
+_PEER = calls.Peer(
     "Milvue",
     address="Check the adapter's `url`, and what a proxy between the gateway and Milvue answers.",
     credentials="Put a valid token into the adapter's `token`, then resume the job.",
@@ -41,12 +35,11 @@ _RENDERING = (
 Command = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
-class Options(BaseModel):
-    """The adapter's part of gateway.yaml. What isn't given isn't sent: Milvue's own default holds."""
+class Options(WebOptions, PolledOptions):
+    """What isn't given isn't sent: Milvue's own default holds."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
-    url: Annotated[str, Field(pattern=r"^https?://[^/?#]+[^?#]*$")]
     token: Annotated[SecretStr, Field(min_length=1)]
     commands: Annotated[tuple[Command, ...], Field(min_length=1)]
     signed_url: bool = False
@@ -63,19 +56,9 @@ class Options(BaseModel):
     site_id: Annotated[str | None, Field(alias="siteId")] = None
     analysis_id: Annotated[str | None, Field(alias="analysisId")] = None
 
-    first_poll: PositiveDuration = 2.0
-    slowest_poll: PositiveDuration = 30.0
-    connect_timeout: PositiveDuration = 10.0
-    read_timeout: PositiveDuration = 60.0  # the longest silence, in either direction
-    call_timeout: PositiveDuration = 120.0  # the whole of a small call
     upload_timeout: PositiveDuration = 3600.0
     download_timeout: PositiveDuration = 1800.0
     most_result_bytes: PositiveSize = 2 * 2**30
-
-    @field_validator("url")
-    @classmethod
-    def _without_slash(cls, value: str) -> str:
-        return value.rstrip("/")
 
     @field_validator("commands")
     @classmethod
@@ -99,57 +82,17 @@ class Options(BaseModel):
 class Wire:
     def __init__(self, options: Options, session: aiohttp.ClientSession) -> None:
         self.options = options
-        self._session = session
+        self._caller = calls.Caller(_PEER, options, session, {TOKEN_HEADER: options.token.get_secret_value()})
 
-    @asynccontextmanager
-    async def call(
-        self,
-        what: str,
-        method: str,
-        url: str,
-        *,
-        total: float,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: Outgoing | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        options = self.options
-        limits = aiohttp.ClientTimeout(
-            total=total,
-            connect=options.connect_timeout,
-            sock_connect=options.connect_timeout,
-            sock_read=options.read_timeout,
-        )
-        sent = {TOKEN_HEADER: options.token.get_secret_value(), "Accept-Encoding": "identity"}
-        try:
-            with http.translated(_PEER, _dealing_with(what), writes=body is not None):
-                async with asyncio.timeout(None) as patience:
-                    if body is not None:
-                        body.patience = patience
-                    async with self._session.request(
-                        method,
-                        URL(url, encoded=True) if params is None else URL(url).with_query(params),
-                        headers={**sent, **(headers or {})},
-                        data=None if body is None else body.stream(),
-                        timeout=limits,
-                        allow_redirects=False,
-                        raise_for_status=False,
-                    ) as response:
-                        yield response
-        except Failure as failure:
-            if body is not None and body.trouble is not None:
-                raise body.trouble from None
-            if isinstance(failure, Retryable) and body is not None and not body.began:
-                failure.uncertain = False
-            raise
-        finally:
-            if body is not None:
-                await body.close()
+    def call(
+        self, what: str, method: str, url: str, **sent: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._caller.call(_dealing_with(what), method, url, **sent)
 
     async def read_json(
         self, response: aiohttp.ClientResponse, what: str, *, uncertain: bool = False
     ) -> dict[str, Any]:
-        body = await http.read_body(_PEER, response, _dealing_with(what), _MOST_JSON)
+        body = await calls.read_body(_PEER, response, _dealing_with(what), _MOST_JSON)
         return self.decode(body, what, uncertain=uncertain)
 
     def decode(self, data: bytes, what: str, *, uncertain: bool = False) -> dict[str, Any]:
@@ -159,7 +102,7 @@ class Wire:
         except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict):
-            raise http.nonsense(
+            raise calls.nonsense(
                 _PEER, _dealing_with(what), "with something that is no JSON object", writes=uncertain
             )
         if isinstance(said.get("message"), str):
@@ -182,9 +125,7 @@ class Wire:
         """A small question: 200 with what Milvue says, or 404 with nothing; anything else is a failure."""
         url = self.options.url + path
         headers = {"Accept": "application/json"}
-        async with self.call(
-            what, "GET", url, total=self.options.call_timeout, params=params or {}, headers=headers
-        ) as response:
+        async with self.call(what, "GET", url, params=params or {}, headers=headers) as response:
             if response.status == 404:
                 return 404, {}
             if response.status != 200:
@@ -210,17 +151,17 @@ def refusal(
             detail=detail,
         )
     if response.status == 429:
-        after = http.retry_after(response.headers.get("Retry-After"))
+        after = calls.retry_after(response.headers.get("Retry-After"))
         return Retryable(
             f"Milvue answered 429 while {doing}: its quota is used up",
             "It is tried again later; lower `max_concurrent` or ask Milvue for a larger quota if it recurs.",
             after=60.0 if after is None else after,
         )
-    return http.refusal(_PEER, response, doing, writes=uncertain, detail=detail)
+    return calls.refusal(_PEER, response, doing, writes=uncertain, detail=detail)
 
 
 def check_signed(url: Any, options: Options) -> str:
-    """The token and the images go with each signed url: never from https back to http."""
+    """The token and the images go with each signed url: never from https back to"""
     allowed = ("https://",) if options.url.startswith("https://") else ("https://", "http://")
     try:
         safe = isinstance(url, str) and url.startswith(allowed) and bool(URL(url, encoded=True).host)
@@ -232,13 +173,6 @@ def check_signed(url: Any, options: Options) -> str:
             "Ask Milvue why; meanwhile `signed_url: false` sends the study directly.",
         )
     return str(url)
-
-
-def unwritable(error: OSError) -> Retryable:
-    return Retryable(
-        f"the job's work folder can't be written ({errno.errorcode.get(error.errno or 0, 'unknown')})",
-        "Make room below `data_dir`, or mend its rights.",
-    )
 
 
 def _dealing_with(what: str) -> str:

@@ -1,27 +1,23 @@
-"""Calls on a vendor's IA-API app, as Sectra makes them: options, limits, and what its failures mean to us.
-
-No address, answer or exception of a library gets into a failure's text: they may hold a token or a patient's
-name.
-"""
+"""Calls on a vendor's IA-API app, as Sectra makes them: options, limits, and what its failures mean to us."""
 
 from __future__ import annotations
 
 import base64
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
-from yarl import URL
+from pydantic import Field, SecretStr
 
-from gateway import http
 from gateway.dicom.certificate import certificate_expiry
+from gateway.kit.calls import Caller, Peer, parse_json, read_body, refusal
+from gateway.kit.options import WebOptions
 from gateway.kit.quantities import PositiveDuration
 from gateway.sectra.client import API_VERSION
 
 _MOST_JSON = 32 * 2**20
-_PEER = http.Peer(
+_PEER = Peer(
     "the vendor",
     address="Check that the adapter's url leads to the app itself, not to a proxy's or login page.",
     credentials="Check username, password and headers of the adapter.",
@@ -30,27 +26,16 @@ _PEER = http.Peer(
 )
 
 
-class Options(BaseModel):
-    """The adapter's part of gateway.yaml."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    url: Annotated[str, Field(pattern=r"^https?://[^/?#]+[^?#]*$")]
+class Options(WebOptions):
     application_id: str | None = None  # as the vendor calls itself; else asked of it
     final_when: re.Pattern[str] | None = None  # its result is final when its text matches
     quiet: PositiveDuration = 60.0  # without that: when one beyond its first has stood for so long
     username: str | None = None
     password: SecretStr | None = None
-    headers: dict[str, SecretStr] = {}
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
 
-    connect_timeout: PositiveDuration = 10.0
     read_timeout: PositiveDuration = 120.0  # the longest silence: some answer only when they are done
     call_timeout: PositiveDuration = 300.0
-
-    @field_validator("url")
-    @classmethod
-    def _without_slash(cls, value: str) -> str:
-        return value.rstrip("/")
 
     def credentials(self) -> dict[str, str]:
         given = {name: value.get_secret_value() for name, value in self.headers.items()}
@@ -64,38 +49,23 @@ class Options(BaseModel):
 class Wire:
     def __init__(self, options: Options, session: aiohttp.ClientSession) -> None:
         self._options = options
-        self._session = session
-
-    async def call(self, what: str, method: str, path: str = "", body: object = None) -> Any:
-        """The JSON that is answered; None for an empty answer."""
-        options = self._options
-        headers = {
+        sent = {
             **options.credentials(),
             "Accept": "application/json",
             "X-Sectra-ApiVersion": API_VERSION,
             "X-Sectra-SoftwareVersion": "4.2",
         }
-        timeout = aiohttp.ClientTimeout(
-            total=options.call_timeout,
-            connect=options.connect_timeout,
-            sock_connect=options.connect_timeout,
-            sock_read=options.read_timeout,
-        )
+        self._caller = Caller(_PEER, options, session, sent)
+
+    async def call(self, what: str, method: str, path: str = "", body: object = None) -> Any:
+        """The JSON that is answered; None for an empty answer."""
         doing, writes = f"dealing with {what}", method != "GET"
-        with http.translated(_PEER, doing, writes=writes):
-            async with self._session.request(
-                method,
-                URL(options.url + path, encoded=True),
-                json=body,
-                headers=headers,
-                allow_redirects=False,
-                timeout=timeout,
-            ) as response:
-                raw = await http.read_body(_PEER, response, doing, _MOST_JSON)
-                if not 200 <= response.status < 300:
-                    detail = self._heard(response.status, raw, body)
-                    raise http.refusal(_PEER, response, doing, writes=writes, detail=detail)
-        return await http.parse_json(_PEER, raw, doing, writes=writes) if raw.strip() else None
+        async with self._caller.call(doing, method, self._options.url + path, json=body) as response:
+            raw = await read_body(_PEER, response, doing, _MOST_JSON)
+            if not 200 <= response.status < 300:
+                detail = self._heard(response.status, raw, body)
+                raise refusal(_PEER, response, doing, writes=writes, detail=detail)
+        return await parse_json(_PEER, raw, doing, writes=writes) if raw.strip() else None
 
     def _heard(self, status: int, raw: bytes, body: object) -> dict[str, Any]:
         """The app's own words, without what it may repeat of ours."""

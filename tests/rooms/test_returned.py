@@ -15,13 +15,13 @@ from gateway.archives.spool import Spool
 from gateway.contract import INBOX, Header, Sender
 from gateway.delivery.commitment import Commitments
 from gateway.dicom.arrival import Staging, Watch
-from gateway.dicom.inbox import look_into
 from gateway.dicom.whole import check_whole
 from gateway.intake.dimse import DimseDoor
 from gateway.intake.incoming import Incoming
 from gateway.intake.returned import Returned
 from gateway.jobs.states import State
 from gateway.jobs.store import Superseded
+from gateway.kit.inbox import look_into
 from gateway.settings.sections import Settings
 from tests.db.crew import ask_for, bring
 from tests.peers import dcmtk
