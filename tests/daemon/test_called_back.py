@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import TestServer
 
-from tests.daemon.test_sectra_ia import free_port
 from tests.peers.gateway import TRAUMA, Hospital, hospital
 from tests.peers.herald import HeraldVendor, install
+from tests.peers.ports import free_port
 
 
 @pytest.fixture

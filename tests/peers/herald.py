@@ -31,7 +31,7 @@ from gateway.contract import (
 )
 
 
-class Options(BaseModel):
+class HeraldOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     url: str
@@ -39,9 +39,9 @@ class Options(BaseModel):
 
 
 class Herald:
-    Options: ClassVar[type[BaseModel]] = Options
+    Options: ClassVar[type[BaseModel]] = HeraldOptions
 
-    def __init__(self, options: Options, session: aiohttp.ClientSession, work: Path) -> None:
+    def __init__(self, options: HeraldOptions, session: aiohttp.ClientSession, work: Path) -> None:
         self._url = options.url
         self._session = session
 
