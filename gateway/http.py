@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ import aiohttp
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unreachable
 
 _LONGEST_WAIT = 3600.0
+_EXPIRED, _ANOTHERS = 10, (62, 64)  # as OpenSSL numbers them: a name, an address
 _SLOW_TO_PARSE = 1 << 20
 
 
@@ -49,10 +51,9 @@ def translated(peer: Peer, doing: str, *, writes: bool = False) -> Iterator[None
     """Turn what the HTTP client raises into our failures. `writes`: the call changes something over there."""
     try:
         yield
-    except aiohttp.ClientSSLError:  # the certificate errors too
-        raise NeedsHuman(
-            f"{peer.name} can't be trusted while {doing}: its certificate was refused", peer.trust
-        ) from None
+    except aiohttp.ClientSSLError as error:  # the certificate errors too
+        why, advice = distrust(error)
+        raise NeedsHuman(f"{peer.name} can't be trusted while {doing}: {why}", advice or peer.trust) from None
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
         raise Unreachable(f"{peer.name} can't be reached while {doing}", peer.reach) from None
     except TimeoutError:
@@ -67,6 +68,19 @@ def translated(peer: Peer, doing: str, *, writes: bool = False) -> Iterator[None
             "Check the network and any proxy between the server and this machine.",
             uncertain=writes,
         ) from None
+
+
+def distrust(error: Exception) -> tuple[str, str]:
+    """Why a server isn't trusted, and what to do about it; nothing, where its authority isn't known."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    if not isinstance(error, ssl.SSLCertVerificationError):
+        return "the TLS handshake failed", "Check that it speaks TLS at its port, and in which versions."
+    if error.verify_code == _EXPIRED:
+        return "its certificate has expired", "Have it renewed, and check this machine's clock."
+    if error.verify_code in _ANOTHERS:
+        return "its certificate is another host's", "Configure the name that its certificate is for."
+    return "its certificate is of an authority that isn't known here", ""
 
 
 def refusal(

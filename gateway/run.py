@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -67,6 +66,7 @@ from gateway.intake.vendors import VendorDoor
 from gateway.jobs.engine import Engine, Pace
 from gateway.jobs.store import Store
 from gateway.sectra.servers import SectraServers
+from gateway.settings.certificates import serving
 from gateway.settings.sections import (
     CStoreDestination,
     Dimse,
@@ -76,7 +76,6 @@ from gateway.settings.sections import (
 )
 from gateway.settings.sections import DicomwebArchive as DicomwebSettings
 from gateway.settings.sections import SectraArchive as SectraSettings
-from gateway.settings.tree import Misconfigured
 from gateway.watch.metrics import JobMetrics
 from gateway.work.changes import Changes
 from gateway.work.housekeeping import Housekeeping
@@ -130,6 +129,7 @@ class Doors:
 @dataclass(frozen=True, slots=True)
 class House:
     store: Store
+    servers: SectraServers
     vendors: Vendors
     archives: Archives
     destinations: Mapping[str, Destination]
@@ -263,16 +263,17 @@ def _build_house(
     steps = JobSteps(settings, store, lookup, slides, vendors, status, dispatch, ground.spool)
     engine = Engine(store, ground.url, steps, vendors.capacities, pace, JobMetrics())
     housekeeping = Housekeeping(settings, store, ground.spool)
-    return House(store, vendors, archives, destinations, doors, engine, housekeeping)
+    return House(store, ground.servers, vendors, archives, destinations, doors, engine, housekeeping)
 
 
 @asynccontextmanager
 async def listening(doors: Doors, listen: Listen) -> AsyncIterator[int]:
     """The doors open; yields the port."""
+    tls = None if listen.tls is None else serving("listen.tls", listen.tls)
     runner = web.AppRunner(doors.web, access_log=None, shutdown_timeout=5, handler_cancellation=False)
     await runner.setup()
     try:
-        await web.TCPSite(runner, listen.host, listen.port, ssl_context=_tls(listen)).start()
+        await web.TCPSite(runner, listen.host, listen.port, ssl_context=tls).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()
@@ -324,22 +325,6 @@ async def tidying(housekeeping: Housekeeping) -> AsyncIterator[None]:
     finally:
         task.cancel()
         await asyncio.wait([task])
-
-
-def _tls(listen: Listen) -> ssl.SSLContext | None:
-    if listen.tls is None:
-        return None
-    try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(listen.tls.certificate, listen.tls.key)
-        if listen.tls.client_ca is not None:
-            context.load_verify_locations(listen.tls.client_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except (OSError, ssl.SSLError) as error:
-        raise Misconfigured(
-            [f"listen.tls: the certificate, key or client_ca can't be used: {error}"]
-        ) from None
-    return context
 
 
 def _dimse(settings: Settings) -> Dimse:

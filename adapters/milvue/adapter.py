@@ -99,7 +99,7 @@ class Milvue:
     async def check(self) -> Health:
         try:
             expires = await certificate_expiry(self._options.url, self._options.connect_timeout)
-            await self._wire.ask("the status", f"/v3/studies/{_NO_STUDY}/status")
+            await self._wire.greet(f"/v3/studies/{_NO_STUDY}/status")
         except Failure as failure:
             return Health(ok=False, sentence=failure.sentences)
         return Health(True, "Milvue answers and takes the token.", expires)

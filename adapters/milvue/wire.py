@@ -119,6 +119,17 @@ class Wire:
             said = {}  # the status has said the important thing
         return refusal(response, what, said, uncertain=uncertain)
 
+    async def greet(self, path: str) -> None:
+        """Whether it is Milvue that answers, by what it says of a study that isn't there."""
+        what = "the status"
+        async with self.call(
+            what, "GET", self.options.url + path, total=self.options.call_timeout
+        ) as response:
+            if response.status not in (200, 404):
+                raise await self.refuse(response, what)
+            if not {"status", "message"} & set(await self.read_json(response, what)):
+                raise calls.nonsense(_PEER, _dealing_with(what), "as Milvue doesn't")
+
     async def ask(
         self, what: str, path: str, params: Mapping[str, str] | None = None
     ) -> tuple[int, dict[str, Any]]:

@@ -33,6 +33,7 @@ from gateway.dicom.web import require_uid
 
 T = TypeVar("T")
 
+_NO_STUDY = "2.25.1"
 _AT_A_TIME = 64  # UIDs in one request; some archives take no long lists
 _STRAGGLERS = 10.0  # seconds; some archives end a C-MOVE before its last instances are sent
 _MOST_QUERIES, _MOST_TRANSFERS = 4, 2
@@ -154,9 +155,10 @@ class DimseArchive:
     async def check(self) -> Health:
         try:
             await self._query(lambda watch: echo(self.peer, watch))
+            await self.find_studies(study_instance_uid=_NO_STUDY)  # some answer a stranger's C-ECHO alone
         except Failure as failure:
             return Health(False, failure.sentences)
-        return Health(True, f"the {self.peer.name} answers our C-ECHO")
+        return Health(True, f"the {self.peer.name} answers our C-ECHO and C-FIND")
 
     async def _query(self, work: Callable[[Watch], T]) -> T:
         async with self._queries:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import aiohttp
-
 from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings
 from gateway.contract import Health
-from gateway.delivery.destinations import IntoRis, check_reports
-from gateway.jobs.schema import newest, revision_of
+from gateway.delivery.destinations import IntoRis
+from gateway.jobs.schema import newest, revision_of, revisions
 from gateway.jobs.store import DatabaseLost
-from gateway.run import build
-from gateway.settings.sections import Settings
+from gateway.run import House, build
+from gateway.settings.certificates import expiry_of, serving
+from gateway.settings.sections import Hl7Destination, Settings
 from gateway.settings.tree import Misconfigured
 from gateway.work.vendors import Vendors
 
@@ -24,41 +24,21 @@ _LIMIT = 30.0
 
 
 def check(config: Path | None, offline: bool, as_json: bool) -> int:
-    settings = read_settings(config)
-    return go(_offline(settings, as_json) if offline else _online(settings, as_json))
+    return go(_check(read_settings(config), offline, as_json))
 
 
-async def _offline(settings: Settings, as_json: bool) -> int:
-    async with aiohttp.ClientSession() as session:
-        Vendors(settings, session).check(settings)
-    check_reports(settings)
-    _require_applications(settings)
-    if as_json:
-        print(json.dumps({"ok": True, "peers": {}}))
-    else:
-        print("the configuration is good")
-    return 0
-
-
-async def _online(settings: Settings, as_json: bool) -> int:
+async def _check(settings: Settings, offline: bool, as_json: bool) -> int:
     # The parts need no database to be built, only to be used.
     async with build(only_looking(settings), settings.database_url or "postgresql://") as house:
         _require_applications(settings)
-        peers = {f"archives.{name}": archive.check() for name, archive in house.archives.named.items()}
-        for name, destination in house.destinations.items():
-            if isinstance(destination, IntoRis):
-                peers[f"destinations.{name}"] = destination.check()
-        for name in house.vendors.names:
-            peers[f"adapters.{name}"] = house.vendors.make(name, settings.data_dir).check()
-        if settings.database_url is not None:
-            peers["database_url"] = _database(settings.database_url)
-        healths = await asyncio.gather(
-            *(asyncio.wait_for(one, _LIMIT) for one in peers.values()), return_exceptions=True
-        )
-    judged = {name: _judge(one) for name, one in zip(peers, healths, strict=True)}
-    ok = all(one.ok for one in judged.values())
+        judged = _judge_ours(settings)
+        if not offline:
+            asked = _ask(house, settings)
+            answers = await asyncio.gather(*map(_judge, asked.values()))
+            judged |= dict(zip(asked, answers, strict=True))
+    ok = all(health.ok for health in judged.values())
     if as_json:
-        print(json.dumps({"ok": ok, "peers": {name: _plain(one) for name, one in judged.items()}}))
+        print(json.dumps({"ok": ok, "peers": {name: _plain(health) for name, health in judged.items()}}))
     else:
         print("the configuration is good")
         for name, health in judged.items():
@@ -67,9 +47,46 @@ async def _online(settings: Settings, as_json: bool) -> int:
     return 0 if ok else FAILED
 
 
+def _ask(house: House, settings: Settings) -> dict[str, Awaitable[Health]]:
+    asked: dict[str, Awaitable[Health]] = {}
+    for name in settings.sectra.servers:
+        asked[f"sectra.servers.{name}"] = house.servers.check(name, next(iter(settings.applications)))
+    for name, archive in house.archives.named.items():
+        asked[f"archives.{name}"] = archive.check()
+    for name, destination in house.destinations.items():
+        if isinstance(destination, IntoRis):
+            asked[f"destinations.{name}"] = destination.check()
+    for name in house.vendors.names:
+        asked[f"adapters.{name}"] = _adapter(house.vendors, name, settings.data_dir)
+    if settings.database_url is not None:
+        asked["database_url"] = _database(settings.database_url)
+    return asked
+
+
+def _judge_ours(settings: Settings) -> dict[str, Health]:
+    """Our own certificates, as those who call us and whom we call see them."""
+    shown = {"listen.tls": settings.listen.tls.certificate} if settings.listen.tls else {}
+    if settings.listen.tls:
+        serving("listen.tls", settings.listen.tls)
+    for name, place in settings.destinations.items():
+        if isinstance(place, Hl7Destination) and place.tls and place.tls.certificate:
+            shown[f"destinations.{name}.tls"] = place.tls.certificate
+    expiries = {place: expiry_of(place, certificate) for place, certificate in shown.items()}
+    return {
+        place: Health(True, "our certificate", expires)
+        if expires > datetime.now(UTC)
+        else Health(False, f"our certificate has expired ({expires:%F}). Have it renewed.")
+        for place, expires in expiries.items()
+    }
+
+
 def _require_applications(settings: Settings) -> None:
     if not settings.applications:
         raise Misconfigured(["no application is configured; --config or GATEWAY_CONFIG names the file"])
+
+
+async def _adapter(vendors: Vendors, name: str, work: Path) -> Health:
+    return await vendors.make(name, work).check()
 
 
 async def _database(url: str) -> Health:
@@ -77,17 +94,24 @@ async def _database(url: str) -> Health:
         revision = await asyncio.to_thread(revision_of, url)
     except DatabaseLost:
         return Health(False, "doesn't answer; check that the server runs and lets us in")
+    if revision is not None and revision not in revisions():
+        return Health(
+            False,
+            f"it is at {revision}: a newer release has migrated it. Run that one, or restore the backup.",
+        )
     if revision != newest():
         return Health(True, f"reachable; it is at {revision}, this release needs {newest()}: migrate first")
     return Health(True, "reachable and migrated")
 
 
-def _judge(outcome: Health | BaseException) -> Health:
-    if isinstance(outcome, Health):
-        return outcome
-    if isinstance(outcome, TimeoutError):
+async def _judge(asked: Awaitable[Health]) -> Health:
+    try:
+        async with asyncio.timeout(_LIMIT):
+            return await asked
+    except TimeoutError:
         return Health(False, f"no answer within {_LIMIT:g} s")
-    raise outcome
+    except Exception as error:  # noqa: BLE001 - an adapter may be anybody's
+        return Health(False, f"its check broke ({type(error).__name__}): tell its makers")
 
 
 def _expiry(health: Health) -> str:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 
 import aiohttp
 
@@ -27,6 +25,7 @@ from gateway.dicom.association import DimsePeer
 from gateway.dicom.subject import Subject
 from gateway.jobs.records import Job
 from gateway.jobs.store import Store
+from gateway.settings.certificates import calling
 from gateway.settings.sections import Hl7Destination, Settings
 from gateway.settings.tree import Misconfigured
 
@@ -128,8 +127,9 @@ class IntoRis:
             place.receiving_facility,
         )
         self._wordings = _wordings(name, place, settings)
+        tls = calling(f"destinations.{name}.tls", place.tls)
         self._listener = mllp.Listener(
-            f"destination {name}", place.host, place.port, _tls(name, place), send_again=place.send_again
+            f"destination {name}", place.host, place.port, tls, send_again=place.send_again
         )
 
     async def deliver(self, job: Job, finished: Finished) -> Delivered:
@@ -182,14 +182,6 @@ class IntoRis:
         return [compose(subject, observation, self._to, seed)]
 
 
-def check_reports(settings: Settings) -> None:
-    """Raises Misconfigured for templates and certificates that can't be used."""
-    for name, place in settings.destinations.items():
-        if isinstance(place, Hl7Destination):
-            _wordings(name, place, settings)
-            _tls(name, place)
-
-
 def _document(finished: Finished, text: str) -> bytes:
     """The vendor's own, if it gave one."""
     for document in finished.documents:
@@ -218,18 +210,3 @@ def _wordings(name: str, place: Hl7Destination, settings: Settings) -> Mapping[s
     if problems:
         raise Misconfigured(dict.fromkeys(problems))
     return wordings
-
-
-def _tls(name: str, place: Hl7Destination) -> ssl.SSLContext | None:
-    if place.tls is None:
-        return None
-    certificate: Path | None = place.tls.certificate
-    try:
-        context = ssl.create_default_context(cafile=place.tls.ca)
-        if certificate is not None:
-            context.load_cert_chain(certificate, place.tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise Misconfigured(
-            [f"destinations.{name}.tls: the ca, certificate or key can't be used: {error}"]
-        ) from None
-    return context

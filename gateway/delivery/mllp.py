@@ -10,9 +10,12 @@ from dataclasses import dataclass
 
 from gateway.contract import Failure, Health, NeedsHuman, Retryable
 from gateway.delivery.hl7 import Message, check_acknowledgement
+from gateway.http import distrust
 
 _BEGIN, _END = b"\x0b", b"\x1c\r"
 _LARGEST_ANSWER = 2**20
+_NO_MESSAGE = b"OPTIONS * HTTP/1.0\r\n\r\n"  # bytes outside of a frame are nothing to an HL7 listener
+_OTHERS = {b"HTTP/": "HTTP", b"SSH-": "SSH", b"220": "SMTP or FTP"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Limits:
     connect: float = 10
     answer: float = 60
     total: float = 300
+    probe: float = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +71,20 @@ async def send(listener: Listener, message: Message) -> None:
 
 
 async def check(listener: Listener) -> Health:
-    """Whether somebody listens there; no message is sent."""
+    """Whether somebody listens there for HL7. No message is sent: what is, only web servers answer."""
+    answer = b""
     try:
-        async with _connected(listener):
-            return Health(True, f"the {listener.name} takes connections")
+        async with _connected(listener) as (reader, writer):
+            writer.write(_NO_MESSAGE)
+            with suppress(TimeoutError, OSError):
+                async with asyncio.timeout(listener.limits.probe):
+                    answer = await reader.read(16)
     except Failure as failure:
         return Health(False, failure.sentences)
+    for beginning, spoken in _OTHERS.items():
+        if answer.startswith(beginning):
+            return Health(False, f"the {listener.name} speaks {spoken}, not HL7. Correct its host and port.")
+    return Health(True, f"the {listener.name} takes connections")
 
 
 @asynccontextmanager
@@ -83,9 +95,9 @@ async def _connected(listener: Listener) -> AsyncIterator[tuple[asyncio.StreamRe
                 listener.host, listener.port, ssl=listener.tls, limit=_LARGEST_ANSWER
             )
     except ssl.SSLError as error:
+        why, advice = distrust(error)
         raise NeedsHuman(
-            f"the {listener.name} can't be trusted: the TLS handshake failed",
-            "Check its certificate, the ca configured for it, and whether it speaks TLS at all.",
+            f"the {listener.name} can't be trusted: {why}", advice or "Name the authority as its tls.ca."
         ) from error
     except OSError as error:  # a time-out is one as well
         raise Retryable(

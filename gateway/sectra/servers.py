@@ -8,11 +8,16 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 
 from gateway import __version__
-from gateway.contract import NeedsHuman
+from gateway.contract import Failure, Health, NeedsHuman
+from gateway.dicom.certificate import certificate_expiry
+from gateway.http import nonsense
+from gateway.sectra.calls import Caller, Limits
 from gateway.sectra.client import SectraClient
-from gateway.sectra.tokens import ClientCredentials, InvocationToken, TokenSource
+from gateway.sectra.failures import NotThere
+from gateway.sectra.tokens import ClientCredentials, FixedToken, InvocationToken, TokenSource
 from gateway.settings.sections import Sectra, SectraServer
 
+_USUAL_PLACE = "/external/imageanalysis/v1"  # callback_urls may name what is above it
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -28,6 +33,33 @@ class SectraServers:
             if any(_lies_below(url, allowed) for allowed in server.callback_urls):
                 return name
         return None
+
+    async def check(self, name: str, application: str) -> Health:
+        """Whether it is Sectra that answers, and takes our own user if there is one."""
+        server = self._settings.servers[name]
+        for url in server.callback_urls:
+            for place in (url, url + _USUAL_PLACE):
+                own = self._own(name, server, place, application)
+                try:
+                    return await self._ask(place, own)
+                except NotThere:
+                    continue
+                except Failure as failure:
+                    return Health(False, failure.sentences)
+        advice = f"Correct sectra.servers.{name}.callback_urls."
+        return Health(False, f"no Sectra answers at its callback_urls: there is no IA-API. {advice}")
+
+    async def _ask(self, url: str, own: TokenSource | None) -> Health:
+        doing, refusals = "checking it", () if own else (401, 403)
+        caller = Caller(self._session, url, own or FixedToken("none"), {}, Limits(total=20))
+        async with caller.open("GET", "/info", doing, welcome=(200, *refusals), negotiable=False) as answer:
+            said = await caller.json_of(answer, doing) if answer.status == 200 else {"apiVersion": ""}
+        if not isinstance(said, dict) or "apiVersion" not in said:
+            raise nonsense(caller.peer, doing, "as Sectra doesn't")
+        expires = await certificate_expiry(url, caller.limits.connect)
+        if answer.status != 200:
+            return Health(True, "it answers, and wants a token, which comes with each invocation", expires)
+        return Health(True, f"Sectra answers{' and takes our user' if own else ''}", expires)
 
     def client(self, server: str, url: str, application: str, token: str | None) -> SectraClient:
         return SectraClient(

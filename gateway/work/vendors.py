@@ -29,11 +29,16 @@ class Vendors:
                 unknown = f"is {one.kind}, which isn't installed; allowed: {allowed}"
                 problems.append(settings.told(("adapters", name, "kind"), unknown))
                 continue
-            kind: type[Adapter] = installed[one.kind].load()
             try:
+                kind: type[Adapter] = installed[one.kind].load()
                 self._options[name] = kind.Options.model_validate(one.options)
             except ValidationError as error:
                 problems += _sentences(settings, name, kind.Options, error)
+                continue
+            except Exception as error:  # noqa: BLE001 - it may be anybody's
+                broken = f"is {one.kind}, which can't be loaded ({type(error).__name__}): tell its makers"
+                problems.append(settings.told(("adapters", name, "kind"), broken))
+                continue
             self._kinds[name] = kind
         if problems:
             raise Misconfigured(problems)

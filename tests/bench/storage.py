@@ -41,7 +41,8 @@ def serve(folder: Path, durable: bool) -> None:
         return Reply()
 
     incoming = Incoming(Settings(data_dir=folder), store=None)  # type: ignore[arg-type]
-    server = StorageServer("GATEWAY", Staging(folder / ".arriving"), lambda *_: None, take, lambda _: True)
+    staging = Staging(folder / ".arriving")
+    server = StorageServer("GATEWAY", staging, lambda _: True, lambda *_: None, take, lambda _: True)
     print(server.start("127.0.0.1", 0), flush=True)
     sys.stdin.read()
     server.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -28,6 +29,8 @@ class Ris:
             if code:
                 writer.writemessage(message.create_ack(code))
                 await writer.drain()
+        except asyncio.IncompleteReadError:
+            pass  # somebody who only looked
         finally:
             writer.close()
 

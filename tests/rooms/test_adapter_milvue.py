@@ -505,7 +505,7 @@ async def test_a_certificate_is_watched_and_has_to_be_trusted(
     try:
         async with aiohttp.ClientSession() as session:
             adapter = vendor.adapter(session, tmp_path)
-            with pytest.raises(NeedsHuman, match="certificate was refused"):
+            with pytest.raises(NeedsHuman, match="authority that isn't known"):
                 await adapter.submit(ORDER, GivenStudy())
             assert not (await adapter.check()).ok
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "tls.pem"))

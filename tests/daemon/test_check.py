@@ -1,0 +1,220 @@
+"""gateway check: each peer is recognised as what it is, our certificates are checked as theirs are."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import ssl
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import yaml
+from aiohttp import web
+from cryptography.fernet import Fernet
+
+from gateway.simulate import archive, milvue, sectra, sectra_state
+from gateway.simulate.serve import serve
+from tests.peers.certificates import Authority
+from tests.peers.orthanc import orthanc
+from tests.peers.ris import ris
+
+EXPIRED = timedelta(days=-1)
+SUFFIX = "/SectraPathologyServer/"
+
+
+async def checked(
+    folder: Path, configuration: dict[str, Any], *options: str, **environment: str
+) -> tuple[int, dict[str, Any], str]:
+    config = folder / "gateway.yaml"
+    config.write_text(yaml.safe_dump(configuration))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "check", "--json", "--config", str(config), *options),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=os.environ | environment,
+    )
+    said, complained = await process.communicate()
+    assert process.returncode is not None and b"Traceback" not in complained, complained.decode()
+    return process.returncode, json.loads(said)["peers"] if said else {}, complained.decode()
+
+
+def configure(folder: Path, **more: Any) -> dict[str, Any]:
+    application = {"display_name": "Trauma", "adapter": "milvue", "archives": ["vna"]}
+    return {
+        "data_dir": str(folder / "data"),
+        "archives": {"vna": {"kind": "dicomweb", "url": "http://127.0.0.1:1/dicom-web"}},
+        "adapters": {
+            "milvue": {
+                "kind": "milvue",
+                "url": "http://127.0.0.1:1",
+                "token": "t",
+                "commands": ["smartchest"],
+            }
+        },
+        "departments": {"emergency": {"applications": {"trauma": application}}},
+        **more,
+    }
+
+
+@asynccontextmanager
+async def opened(
+    make: Callable[[], web.Application], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
+    if tls is None:
+        runner, port = await serve(make())
+    else:
+        runner = web.AppRunner(make())
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        port = runner.addresses[0][1]
+    try:
+        yield port
+    finally:
+        await runner.cleanup()
+
+
+async def test_each_peer_is_recognised_as_what_it_is(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        ports = {
+            "archive": await stack.enter_async_context(opened(archive.make_app)),
+            "milvue": await stack.enter_async_context(opened(milvue.make_app)),
+            "sectra": await stack.enter_async_context(opened(sectra.make_app)),
+        }
+        urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+        listener = await stack.enter_async_context(ris())
+        options: dict[str, Any] = {"DicomAlwaysAllowFind": False, "DicomAlwaysAllowEcho": True}
+        strange = stack.enter_context(orthanc(tmp_path / "strange", **options))
+        options |= {"modalities": {"us": ("GATEWAY", "127.0.0.1", 11112)}}
+        friend = stack.enter_context(orthanc(tmp_path / "friend", **options))
+        dimse = {"kind": "dimse", "host": "127.0.0.1", "ae_title": "ORTHANC"}
+        of_milvue = {"kind": "milvue", "token": milvue.TOKEN, "commands": ["smarturgences"]}
+        user = {"username": sectra_state.USERNAME, "password": sectra_state.PASSWORD}
+        configuration = configure(
+            tmp_path,
+            sectra={
+                "servers": {
+                    "main": {"callback_urls": [urls["sectra"] + SUFFIX]},
+                    "user": {"callback_urls": [urls["sectra"] + SUFFIX], **user},
+                    "wrong": {"callback_urls": [urls["sectra"] + SUFFIX], **user, "password": "mistyped"},
+                    "another": {"callback_urls": [urls["archive"] + SUFFIX]},
+                }
+            },
+            archives={
+                "vna": {"kind": "dicomweb", "url": urls["archive"] + "/dicom-web"},
+                "friend": {**dimse, "port": friend.dicom_port},
+                "strange": {**dimse, "port": strange.dicom_port},
+            },
+            destinations={
+                "ris": {"kind": "hl7", "host": "127.0.0.1", "port": listener.port},
+                "web": {"kind": "hl7", "host": "127.0.0.1", "port": ports["archive"]},
+            },
+            adapters={
+                "milvue": {**of_milvue, "url": urls["milvue"]},
+                "another": {**of_milvue, "url": urls["archive"]},
+                "third": {**of_milvue, "url": friend.url},
+            },
+            dimse={"port": 0},
+        )
+        code, peers, _ = await checked(tmp_path, configuration)
+    told = {name: peer["sentence"] for name, peer in peers.items()}
+    good = {name for name, peer in peers.items() if peer["ok"]}
+    assert code == 1
+    assert good == {
+        *("sectra.servers.main", "sectra.servers.user", "archives.vna", "archives.friend"),
+        *("destinations.ris", "adapters.milvue"),
+    }, told
+    assert "takes our user" in told["sectra.servers.user"]
+    assert "username and password" in told["sectra.servers.wrong"]
+    assert "no Sectra answers" in told["sectra.servers.another"]
+    assert "GATEWAY" in told["archives.strange"] and "url" in told["adapters.another"]
+    assert "speaks HTTP" in told["destinations.web"]
+
+
+async def test_three_reasons_not_to_trust_are_three_sentences(tmp_path: Path) -> None:
+    trusted, strange = Authority(tmp_path), Authority(tmp_path, "stranger")
+    servers = {
+        "good": trusted.certify("good"),
+        "expired": trusted.certify("expired", lasts=EXPIRED),
+        "elsewhere": trusted.certify("elsewhere", "192.0.2.7"),
+        "stranger": strange.certify("strange"),
+    }
+    async with AsyncExitStack() as stack:
+        archives, destinations = {}, {}
+        for name, certified in servers.items():
+            port = await stack.enter_async_context(opened(archive.make_app, certified.server))
+            archives[name] = {"kind": "dicomweb", "url": f"https://127.0.0.1:{port}/dicom-web"}
+            tls = {"ca": str(trusted.path)}
+            destinations[name] = {"kind": "hl7", "host": "127.0.0.1", "port": port, "tls": tls}
+        configuration = configure(tmp_path, destinations=destinations)
+        configuration["archives"] |= archives
+        code, peers, _ = await checked(tmp_path, configuration, SSL_CERT_FILE=str(trusted.path))
+    assert code == 1 and peers["archives.good"]["ok"]
+    assert peers["archives.good"]["certificate_expires"] is not None
+    reasons = {"expired": "has expired", "elsewhere": "another host's", "stranger": "isn't known here"}
+    for name, reason in reasons.items():
+        for peer in (f"archives.{name}", f"destinations.{name}"):
+            assert not peers[peer]["ok"] and reason in peers[peer]["sentence"], peers[peer]
+
+
+async def test_our_own_certificates_are_checked_too(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    good = authority.certify("good")
+    expired = authority.certify("expired", lasts=EXPIRED)
+    listen = {"certificate": str(good.certificate), "key": str(good.key)}
+    code, peers, _ = await checked(tmp_path, configure(tmp_path, listen={"tls": listen}), "--offline")
+    assert code == 0 and peers["listen.tls"]["ok"] and peers["listen.tls"]["certificate_expires"]
+    dated = {"certificate": str(expired.certificate), "key": str(expired.key)}
+    code, peers, _ = await checked(tmp_path, configure(tmp_path, listen={"tls": dated}), "--offline")
+    assert code == 1 and "our certificate has expired" in peers["listen.tls"]["sentence"]
+
+
+async def test_a_database_of_a_newer_release_is_no_good_one(tmp_path: Path, database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    keys = [Fernet.generate_key().decode()]
+    configuration = configure(tmp_path, database_url=database_url, secret_keys=keys)
+    _, peers, _ = await checked(tmp_path, configuration)
+    assert not peers["database_url"]["ok"] and "newer release" in peers["database_url"]["sentence"]
+
+
+BROKEN = """
+from pydantic import BaseModel
+
+class Options(BaseModel):
+    pass
+
+class Broken:
+    Options = Options
+    interactive, needs_study = False, True
+    def __init__(self, options, session, work): ...
+    def routes(self): return ()
+    async def check(self): raise RuntimeError("patient Doe")
+"""
+
+
+async def test_an_adapter_that_breaks_is_said_in_a_sentence(tmp_path: Path) -> None:
+    """Installed as anybody may install theirs: with an entry point to nowhere, or a check that breaks."""
+    installed = tmp_path / "installed" / "broken-1.dist-info"
+    installed.mkdir(parents=True)
+    (installed.parent / "broken.py").write_text(BROKEN)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text(
+        "[gateway.adapters]\nnowhere = broken.missing:Adapter\nbroken = broken:Broken\n"
+    )
+    configuration = configure(tmp_path)
+    configuration["adapters"]["own"] = {"kind": "broken"}
+    code, peers, complained = await checked(tmp_path, configuration, PYTHONPATH=str(installed.parent))
+    assert (
+        code == 1 and peers["adapters.own"]["sentence"] == "its check broke (RuntimeError): tell its makers"
+    )
+    assert "Doe" not in complained
+    configuration["adapters"]["own"] = {"kind": "nowhere"}
+    code, _, complained = await checked(tmp_path, configuration, PYTHONPATH=str(installed.parent))
+    assert code == 1
+    assert "adapters.own.kind is nowhere, which can't be loaded (ModuleNotFoundError)" in complained
