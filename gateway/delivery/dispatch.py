@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -94,8 +93,8 @@ class Dispatch:
         except Retryable as failure:
             if one.attempts + 1 < policy.attempts:
                 metrics.delivery_retried(job.application)
-                pause = min(policy.most, policy.first * 2**one.attempts) * random.uniform(0.5, 1.0)  # noqa: S311
-                await self._record(job, one, "pending", failure, max(pause, failure.after or 0.0))
+                pause = policy.pause(one.attempts + 1, failure.after)
+                await self._record(job, one, "pending", failure, pause)
             else:
                 await self._record(job, one, "held", failure)
         except Failure as failure:

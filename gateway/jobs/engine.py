@@ -7,9 +7,7 @@ a time, under a lease, and whatever process dies, another goes on.
 from __future__ import annotations
 
 import asyncio
-import random
 import re
-import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -24,6 +22,7 @@ from gateway.jobs.presence import Presence
 from gateway.jobs.records import Job
 from gateway.jobs.states import FINAL, State
 from gateway.jobs.store import DatabaseError, DatabaseLost, Store, Superseded
+from gateway.logs import places_of
 from gateway.settings.sections import Retry
 
 log = structlog.get_logger(__name__)
@@ -84,7 +83,7 @@ class Engine:
                 log.error("the database is lost; trying again", error=_name_of(trouble.exceptions[0]))
             except* Exception as trouble:  # noqa: BLE001 - a bug of ours must not end all work in silence
                 bug = trouble.exceptions[0]
-                log.error("the engine broke; it begins again", error=_name_of(bug), places=_places_of(bug))
+                log.error("the engine broke; it begins again", error=_name_of(bug), places=places_of(bug))
             # Without the database nothing can be written: others may have these jobs by now.
             await self._cancel([task for _, task in self._at_work.values()])
             if not self._stopping:
@@ -215,7 +214,7 @@ class Engine:
         except (Superseded, *DatabaseLost):
             raise
         except Exception as bug:  # noqa: BLE001 - our own: retried within the budget, then held
-            places = _places_of(bug)
+            places = places_of(bug)
             log.error("a step broke", job=str(job.id), error=_name_of(bug), places=places)
             await self._write_failure(job, _as_failure(bug), places)
 
@@ -274,9 +273,7 @@ class Engine:
             await self._end(job, State.HELD, failure, detail)
 
     async def _retry_later(self, job: Job, failure: Retryable, detail: dict[str, Any]) -> None:
-        policy = self._steps.retry_of(job)
-        pause = min(policy.most, policy.first * 2 ** (job.attempt - 1))
-        pause = max(pause * random.uniform(0.5, 1.0), failure.after or 0.0)  # noqa: S311
+        pause = self._steps.retry_of(job).pause(job.attempt, failure.after)
         values: dict[str, Any] = {}
         if job.state == State.SUBMITTING and not failure.uncertain and not job.submit_began:
             # Surely nothing has arrived, now or at an earlier try: somebody else may have the place.
@@ -328,12 +325,6 @@ def _as_failure(bug: Exception) -> Retryable:
         "Send the job's history to the gateway's developers.",
         uncertain=True,
     )
-
-
-def _places_of(bug: BaseException) -> list[str]:
-    """Where it broke, without the values: those may be a patient's."""
-    frames = traceback.extract_tb(bug.__traceback__)
-    return [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno} {frame.name}" for frame in frames[-12:]]
 
 
 def _name_of(trouble: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -215,6 +216,11 @@ class Retry(Part):
     attempts: Positive = 8
     first: Duration = 5.0
     most: Duration = 600.0
+
+    def pause(self, failed: int, asked: float | None = None) -> float:
+        """Seconds until the next try after so many that failed; never less than the peer asked for."""
+        grown = min(self.most, self.first * 2.0 ** min(failed - 1, 30))
+        return max(grown * random.uniform(0.5, 1.0), asked or 0.0)  # noqa: S311 - jitter
 
 
 class Application(Part):
