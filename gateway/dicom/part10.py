@@ -27,7 +27,8 @@ _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES = 0x0020000D, 0x0020000E
 WANTED: Final = frozenset((_SOP_CLASS, _SOP_INSTANCE, _MODALITY, _STUDY, _SERIES))
 _COLUMNS, _SLIDE_COLUMNS = 0x00280011, 0x00480006
-_PIXELS: Final = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
+PIXELS: Final = 0x7FE00008  # all that can hold them begins here
+_PIXELS: Final = frozenset((PIXELS, 0x7FE00009, 0x7FE00010))
 
 
 class NotDicom(ValueError):
@@ -147,12 +148,12 @@ def dataset_start(data: bytes) -> int | None:
     return meta.dataset if meta else None
 
 
-def reaches_pixels(data: bytes) -> bool:
-    """Whether all that stands before the pixels is there. Of a deflated file that isn't known."""
+def reaches(data: bytes, tag: int) -> bool:
+    """Whether all that stands before this tag is there. Of a deflated file that isn't known."""
     meta = read_meta(data)
     if meta is None or meta.transfer_syntax == DEFLATED:
         return False
-    return any(element.tag >= min(_PIXELS) for element in _elements(data, meta.dataset, meta.transfer_syntax))
+    return any(element.tag >= tag for element in _elements(data, meta.dataset, meta.transfer_syntax))
 
 
 def without_pixels(data: bytes) -> bytes:

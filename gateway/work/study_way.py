@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from gateway.archives.arrived import arrived_name
@@ -17,6 +18,7 @@ from gateway.jobs.records import InstanceRecord, Job, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application
+from gateway.work.agreement import check_image, check_match
 from gateway.work.conversation import Conversation
 from gateway.work.latecomers import Latecomers
 from gateway.work.orders import order_of, ticket_to_json
@@ -80,6 +82,7 @@ class StudyWay:
                 values={"promised": found.listed},
             )
         found.check()
+        check_match(job, found.study)
         unasked = ", ".join(found.unasked)
         await self._store.promise(
             job,
@@ -124,7 +127,8 @@ class StudyWay:
                 order.study_instance_uid,
                 chosen,
                 application.accept.max_bytes,
-                lambda sent: self._store.record_sent(job, sent),
+                partial(check_image, job),
+                partial(self._store.record_sent, job),
                 self._spool.folder(job.id),
             )
             ticket = await adapter.submit(order, shipment)

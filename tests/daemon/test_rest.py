@@ -106,12 +106,43 @@ async def test_a_failed_job_begins_again_when_a_person_says_so(house: Hospital) 
         assert status == 409, act
 
 
+async def test_another_patients_study_is_never_sent(house: Hospital) -> None:
+    patient = house.admit(slide=False)
+    other = house.archive.instances[house.admit(slide=False).instances[0]].header
+    job = await house.ask(study_instance_uid=patient.study, patient_id=str(other.PatientID))
+    held = await house.settled(job["id"], "held")
+    assert "another patient id" in held["error"]["message"]
+    [both] = [event["detail"] for event in held["events"] if "met" in event["detail"]]
+    assert both["expected"]["patient_id"] == other.PatientID != both["met"]["patient_id"]
+    job = await house.ask(study_instance_uid=patient.study, accession_number=str(other.AccessionNumber))
+    held = await house.settled(job["id"], "held")
+    assert "another accession number" in held["error"]["message"]
+    await house.api("POST", f"jobs/{job['id']}/resume")
+    await house.settled(job["id"], "held")
+    assert house.bytes_arrived(patient) == [0, 0]
+
+
+async def test_a_held_job_that_offers_no_choice_takes_none(house: Hospital) -> None:
+    patient, stranger = house.admit(slide=False), house.admit(slide=False)
+    header = house.archive.instances[stranger.instances[0]].header
+    job = await house.ask(study_instance_uid=patient.study, patient_id=str(header.PatientID))
+    await house.settled(job["id"], "held")
+    chosen = {"study_instance_uid": stranger.study}
+    assert (await house.api("POST", f"jobs/{job['id']}/resume", chosen))[0] == 409
+    assert house.bytes_arrived(patient) == house.bytes_arrived(stranger) == [0, 0]
+
+
 async def test_a_held_job_goes_on_with_the_study_a_person_chose(house: Hospital) -> None:
     patient = house.admit(slide=False)
     twin = house.admit(slide=False, twin_of=patient)
     job = await house.ask(accession_number=patient.accession)
+    stranger = house.admit(slide=False)
     held = await house.settled(job["id"], "held")
     assert held["error"]["kind"] == "needs_human"
+    status, problem = await house.api(
+        "POST", f"jobs/{job['id']}/resume", {"study_instance_uid": stranger.study}
+    )
+    assert status == 409 and "doesn't offer" in problem["detail"]
     choices = [event["detail"].get("choices") for event in held["events"]]
     assert sorted([patient.study, twin.study]) in choices
     status, _ = await house.api("POST", f"jobs/{job['id']}/resume", {"study_instance_uid": twin.study})

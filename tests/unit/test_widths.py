@@ -76,7 +76,7 @@ def _width_of(data: bytes, cuts: Sequence[int]) -> int | None:
         uid = instance.header.sop_instance_uid
         chosen = {uid: InstanceRecord(uid, "1.2.4", "1.2.840.10008.5.1.4.1.1.7")}
         archive = cast(Archive, _Archive(instance))
-        async for moving in Shipment(archive, "1.2.3", chosen, None, keep).instances():
+        async for moving in Shipment(archive, "1.2.3", chosen, None, lambda _: None, keep).instances():
             async for _ in moving.chunks():
                 pass
 

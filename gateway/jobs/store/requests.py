@@ -15,7 +15,7 @@ from gateway.jobs import states
 from gateway.jobs.records import Job, NewJob, storable
 from gateway.jobs.states import FINAL, WORKING, State
 from gateway.jobs.store.database import Database, Refused
-from gateway.jobs.tables import ALIVE, audit, deliveries, instances, jobs
+from gateway.jobs.tables import ALIVE, audit, deliveries, instances, job_events, jobs
 
 _NOBODYS = ""  # stands for an invocation without a cancellation token, which nobody can withdraw
 
@@ -134,8 +134,23 @@ class Requests(Database):
                         f"the job is held in {job.held_in}, past the choice of a study: cancel it, and ask"
                         " for a new one"
                     )
+                if study_instance_uid not in await self._offered(connection, job):
+                    raise Refused(
+                        "the job doesn't offer that study: its history lists the choices, if it is held for"
+                        " one; for any other study, ask for a new job"
+                    )
                 chosen["study_instance_uid"] = study_instance_uid
             return await self._go_on(connection, job, "resumed", who, **chosen)
+
+    async def _offered(self, connection: AsyncConnection, job: Job) -> list[str]:
+        """The choices that the hold named."""
+        held = (
+            select(job_events.c.detail["choices"])
+            .where(job_events.c.job_id == job.id, job_events.c.what == State.HELD.value)
+            .order_by(job_events.c.id.desc())
+            .limit(1)
+        )
+        return await connection.scalar(held) or []
 
     async def retry(self, job_id: UUID, who: str) -> Job:
         """At once what waits; from where it was held; from the beginning what failed or was cancelled."""

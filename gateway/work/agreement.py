@@ -1,0 +1,46 @@
+"""Whether a study is the one that was asked for: compared when it is chosen, and again by its first image,
+since an archive may not tell whose accession number or patient id it is."""
+
+from __future__ import annotations
+
+from pydicom.dataset import Dataset
+
+from gateway.archives.archive import StudyMatch
+from gateway.contract import NeedsHuman
+from gateway.dicom.identity import Identity, identity_of, require_agreement
+from gateway.jobs.records import Job
+
+_ADVICE = (
+    "Nothing was sent. The job's history has both sides: cancel the job and ask for the right study, or have"
+    " the archive mended and resume it."
+)
+
+
+def check_match(job: Job, study: StudyMatch) -> None:
+    """Raises NeedsHuman unless all that both sides know agrees. What was found by an accession number has to
+    have one."""
+    if study.study_instance_uid != job.study_instance_uid and not study.accession_number:
+        raise NeedsHuman(f"{study.archive} found a study by its accession number, but it has none", _ADVICE)
+    told = Identity(
+        patient_id=study.patient_id or "",
+        issuer_of_patient_id=study.issuer_of_patient_id or "",
+        accession_number=study.accession_number or "",
+        issuer_of_accession_number=study.issuer_of_accession_number or "",
+        study_id=study.study_id or "",
+    )
+    _compare(job, told, f"the study that {study.archive} found isn't the one asked for")
+
+
+def check_image(job: Job, heading: Dataset) -> None:
+    _compare(job, identity_of(heading), f"the study's images from {job.archive} aren't of the one asked for")
+
+
+def _compare(job: Job, met: Identity, what: str) -> None:
+    asked = Identity(
+        study_instance_uid=job.study_instance_uid or "",
+        patient_id=job.patient_id or "",
+        accession_number=job.accession_number or "",
+        issuer_of_accession_number=job.accession_number_issuer or "",
+        study_id=job.exam_id or "",
+    )
+    require_agreement(asked, met, what, _ADVICE)
