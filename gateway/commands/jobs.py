@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -19,13 +19,14 @@ from gateway.commands.opening import FAILED, complain, with_store
 from gateway.intake.views import JobView, view
 from gateway.jobs.chain import verify as verify_chains
 from gateway.jobs.store import Refused, Store
+from gateway.jobs.store.reading import Filter
 
 _PAGE = 200
 
 
 def list_jobs(config: Path | None, filters: dict[str, Any], limit: int, as_json: bool) -> int:
     async def work(store: Store) -> int:
-        found = [view(job) for job in await store.find(limit=limit, **filters)]
+        found = [view(job) for job in await store.find(_filter(filters), limit=limit)]
         if as_json:
             print(
                 json.dumps([job.model_dump(mode="json", exclude={"events", "deliveries"}) for job in found])
@@ -87,7 +88,7 @@ def export(config: Path | None, filters: dict[str, Any], verify: bool, as_json: 
 def _export(filters: dict[str, Any]) -> Callable[[Store], Awaitable[int]]:
     async def work(store: Store) -> int:
         after = None
-        while page := await store.find(limit=_PAGE, after=after, **filters):
+        while page := await store.find(_filter(filters), limit=_PAGE, after=after):
             for job in page:
                 events = await store.events_of(job.id)
                 shown = view(job, events, await store.deliveries_of(job.id)).model_dump(mode="json")
@@ -113,6 +114,11 @@ def _verify(as_json: bool) -> Callable[[Store], Awaitable[int]]:
         return FAILED if inspection.breaks else 0
 
     return work
+
+
+def _filter(given: Mapping[str, Any]) -> Filter:
+    named: dict[str, Any] = {name: (value,) for name, value in given.items() if value is not None}
+    return Filter(**named)
 
 
 async def _find(store: Store, job_id: str) -> UUID | None:

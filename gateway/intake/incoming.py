@@ -27,6 +27,7 @@ from gateway.contract import Header
 from gateway.jobs.records import Job, NewJob, Origin
 from gateway.jobs.states import ALIVE, State
 from gateway.jobs.store import DatabaseError, Store
+from gateway.jobs.store.reading import Filter
 from gateway.settings.sections import Settings
 
 log = structlog.get_logger(__name__)
@@ -150,7 +151,7 @@ class Incoming:
         if not await asyncio.to_thread(_unpack, folder):
             return
         earlier = []
-        for job in await self._store.find(application=name, study_instance_uid=study, limit=20):
+        for job in await self._store.find(Filter(application=(name,), study_instance_uid=(study,)), limit=20):
             other = self.folder_of(job)
             if other == folder:
                 self._jobs[folder] = job.id

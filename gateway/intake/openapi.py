@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from gateway import __version__
 from gateway.jobs.states import State
 
+_FILTERS = ("department", "application", "adapter", "study", "accession_number", "slide_id")
 _PROBLEM = {
     "type": "object",
     "required": ["title", "status", "detail"],
@@ -23,10 +24,14 @@ _PROBLEM = {
 
 
 def describe(
-    request: type[BaseModel], resumption: type[BaseModel], job: type[BaseModel], listed: type[BaseModel]
+    request: type[BaseModel],
+    resumption: type[BaseModel],
+    action: type[BaseModel],
+    job: type[BaseModel],
+    listed: type[BaseModel],
 ) -> dict[str, Any]:
     models = [(model, "serialization") for model in (job, listed)]
-    models += [(model, "validation") for model in (request, resumption)]
+    models += [(model, "validation") for model in (request, resumption, action)]
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     one_job = _answer("The job", job.__name__)
     acts: dict[str, Any] = {
@@ -62,16 +67,27 @@ def describe(
                 "get": {
                     "summary": "Jobs, the newest first",
                     "parameters": [
-                        _query("state", {"type": "string", "enum": [state.value for state in State]}),
-                        _query("department", {"type": "string"}),
-                        _query("application", {"type": "string"}),
-                        _query("study", {"type": "string"}),
+                        _query("state", _any_of({"type": "string", "enum": [each.value for each in State]})),
+                        *(_query(name, _any_of({"type": "string"})) for name in _FILTERS),
                         _query("since", {"type": "string", "format": "date-time"}),
                         _query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}),
                         _query("cursor", {"type": "string"}),
                     ],
                     "responses": {"200": _answer("A page of jobs", listed.__name__), **_problems(422)},
                 },
+            },
+            "/api/v1/jobs/actions": {
+                "post": {
+                    "summary": "Do the same to all jobs of a filter, if they are as many as expected",
+                    "requestBody": _body(action.__name__, True),
+                    "responses": {
+                        "200": {
+                            "description": "The ids of the jobs",
+                            "content": {"application/json": {"schema": {"type": "object"}}},
+                        },
+                        **_problems(400, 409, 422),
+                    },
+                }
             },
             "/api/v1/jobs/{id}": {
                 "get": {
@@ -132,6 +148,11 @@ def _problems(*statuses: int) -> dict[str, Any]:
         }
         for status in (401, 403, *statuses)
     }
+
+
+def _any_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """The name may be repeated."""
+    return {"type": "array", "items": schema}
 
 
 def _query(name: str, schema: dict[str, Any]) -> dict[str, Any]:

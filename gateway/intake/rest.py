@@ -15,6 +15,7 @@ from aiohttp import web
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -29,7 +30,8 @@ from gateway.intake.views import JobList, JobView, view
 from gateway.jobs.records import Job, NewJob, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Refused, Store
-from gateway.jobs.store.reading import Place
+from gateway.jobs.store.reading import Filter, Place
+from gateway.jobs.store.requests import Act
 from gateway.settings.sections import Settings
 
 
@@ -73,6 +75,49 @@ class Resumption(BaseModel):
     study_instance_uid: _Uid | None = None
 
 
+def _moment(text: object) -> datetime | None:
+    try:
+        return None if text is None else _MOMENT.validate_python(text).astimezone(UTC)
+    except (ValidationError, OverflowError):
+        raise ValueError("a date and time as in 2026-01-31T12:00:00Z") from None
+
+
+def _several(given: object) -> object:
+    return given if isinstance(given, list) else [given]
+
+
+_Any = Annotated[list[_Text], BeforeValidator(_several)]
+
+
+class JobFilter(BaseModel):
+    """Which jobs are meant; of several values, any."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    state: Annotated[list[State], BeforeValidator(_several)] = []
+    department: _Any = []
+    application: _Any = []
+    adapter: _Any = []
+    study: _Any = []
+    accession_number: _Any = []
+    slide_id: _Any = []
+    since: Annotated[datetime | None, BeforeValidator(_moment)] = None
+
+    def filter(self) -> Filter:
+        named = self.model_dump(exclude={"study"})
+        return Filter(**named, study_instance_uid=self.study)
+
+
+class JobsAction(BaseModel):
+    """Do the same to all jobs that match and that it can be done to: `expect` of them, else to none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    do: Act
+    filter: JobFilter
+    expect: Annotated[int, Field(ge=0)]
+
+
 class RestDoor:
     def __init__(self, settings: Settings, store: Store, access: Access) -> None:
         self._settings = settings
@@ -84,6 +129,7 @@ class RestDoor:
         return [
             web.post(f"{api}/jobs", self._create),
             web.get(f"{api}/jobs", self._list),
+            web.post(f"{api}/jobs/actions", self._act_on_all),
             web.get(f"{api}/jobs/{{id}}", self._show),
             web.post(f"{api}/jobs/{{id}}/{{act:retry|cancel|resume}}", self._act),
             web.get(f"{api}/events", self._events),
@@ -118,24 +164,11 @@ class RestDoor:
 
     async def _list(self, request: web.Request) -> web.Response:
         self._access.require(request, "viewer")
-        query = request.query
-        unknown = set(query) - {"state", "department", "application", "study", "since", "limit", "cursor"}
-        if unknown:
-            raise Problem(422, f"{sorted(unknown)[0]}: no such filter")
-        if not all(value.isprintable() for value in query.values()):
-            raise Problem(422, "control characters don't belong into a filter")
-        if query.get("state") and query["state"] not in list(State):
-            raise Problem(422, f"state: one of {', '.join(State)}")
-        limit = _limit(query.get("limit", "50"))
-        found = await self._store.find(
-            limit=limit + 1,
-            after=_read_cursor(query.get("cursor")),
-            since=_moment(query.get("since")),
-            state=query.get("state"),
-            department=query.get("department"),
-            application=query.get("application"),
-            study_instance_uid=query.get("study"),
-        )
+        asked: dict[str, Any] = {name: request.query.getall(name) for name in request.query}
+        limit = _limit(asked.pop("limit", ["50"])[0])
+        after = _read_cursor(asked.pop("cursor", [None])[0])
+        asked |= {name: asked[name][0] for name in ("since",) if name in asked}
+        found = await self._store.find(_read(JobFilter, asked).filter(), limit=limit + 1, after=after)
         page = found[:limit]
         cursor = _write_cursor(page[-1]) if len(found) > limit else None
         listed = JobList(jobs=[view(job) for job in page], next_cursor=cursor)
@@ -172,6 +205,15 @@ class RestDoor:
         await self._store.record_audit(who, act, job_id)
         return await self._answer(job)
 
+    async def _act_on_all(self, request: web.Request) -> web.Response:
+        who = self._access.require(request, "operator")
+        asked = _read(JobsAction, await read_json(request))
+        try:
+            acted = await self._store.act_on_all(asked.do, asked.filter.filter(), who, asked.expect)
+        except Refused as refused:
+            raise Problem(409, str(refused)) from None
+        return web.json_response({"do": asked.do, "jobs": [str(job.id) for job in acted]})
+
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent: each event of each job, from now on or from Last-Event-ID."""
         self._access.require(request, "viewer")
@@ -205,7 +247,7 @@ class RestDoor:
 
     async def _openapi(self, request: web.Request) -> web.Response:
         self._access.require(request, "viewer")
-        return web.json_response(describe(JobRequest, Resumption, JobView, JobList))
+        return web.json_response(describe(JobRequest, Resumption, JobsAction, JobView, JobList))
 
     async def _answer(self, job: Job, status: int = 200) -> web.Response:
         events, deliveries = await asyncio.gather(
@@ -243,14 +285,6 @@ def _last_event(text: str) -> Place | None:
     """Nonsense is as good as nothing: the listener then hears what comes from now on."""
     found = re.fullmatch(r"([0-9]{1,18})-([0-9]{1,18})", text)
     return None if found is None else (int(found[1]), int(found[2]))
-
-
-def _moment(text: str | None) -> datetime | None:
-    try:
-        moment = None if text is None else _MOMENT.validate_python(text)
-        return moment if moment is None else moment.astimezone(UTC)
-    except (ValidationError, OverflowError):
-        raise Problem(422, "since: a date and time as in 2026-01-31T12:00:00Z") from None
 
 
 def _write_cursor(job: Job) -> str:

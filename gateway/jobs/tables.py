@@ -112,6 +112,8 @@ jobs = Table(
     Index("jobs_listed", text("created_at DESC"), text("id DESC")),
     Index("jobs_by_state", "state", text("created_at DESC"), text("id DESC")),
     Index("jobs_by_study", "study_instance_uid"),
+    Index("jobs_by_accession", "accession_number"),
+    Index("jobs_by_slide", "slide_id"),
     Index("jobs_by_application", "application", text("created_at DESC"), text("id DESC")),
     Index("jobs_alive", "application", "state", postgresql_where=text(_ALIVE)),
     Index("jobs_cancellable", "cancellation_tokens", postgresql_using="gin", postgresql_where=text(_ALIVE)),

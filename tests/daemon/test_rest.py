@@ -151,6 +151,35 @@ async def test_a_held_job_goes_on_with_the_study_a_person_chose(house: Hospital)
     assert house.bytes_arrived(patient) == [0, 0] and house.bytes_arrived(twin) == [1, 1]
 
 
+async def test_all_jobs_held_for_one_cause_are_resumed_at_once(house: Hospital) -> None:
+    patient = house.admit(slide=False)
+    house.admit(slide=False, twin_of=patient)
+    asked = [(await house.ask(accession_number=patient.accession))["id"] for _ in range(3)]
+    for job_id in asked:
+        await house.settled(job_id, "held")
+    chosen = {"state": "held", "accession_number": [patient.accession]}
+    action = {"do": "resume", "filter": chosen, "expect": 3}
+    for wrong in ({"expect": 4}, {"expect": 2}):
+        status, problem = await house.api("POST", "jobs/actions", {**action, **wrong})
+        assert status == 409 and "3 jobs match" in problem["detail"]
+    status, _ = await house.api("POST", "jobs/actions", {**action, "filter": {"sate": "held"}})
+    assert status == 422
+    twins = [
+        uid
+        for uid, kept in house.archive.instances.items()
+        if uid not in patient.instances and kept.header.AccessionNumber == patient.accession
+    ]
+    for uid in twins:
+        del house.archive.instances[uid]
+    status, acted = await house.api("POST", "jobs/actions", action)
+    assert (status, sorted(acted["jobs"])) == (200, sorted(asked))
+    for job_id in asked:
+        await house.settled(job_id, "done")
+    _, listed = await house.api("GET", "jobs", params={"accession_number": patient.accession})
+    assert {job["id"] for job in listed["jobs"]} == set(asked)
+    assert (await house.api("POST", "jobs/actions", action))[0] == 409
+
+
 async def test_a_cancel_by_a_person_ends_a_job(house: Hospital) -> None:
     patient = house.admit(slide=False)
     house.milvue.behaviours[patient.study] = Behaviour(delay=600)
@@ -211,6 +240,7 @@ async def test_who_may_do_what(house: Hospital) -> None:
     reading = [("GET", "jobs"), ("GET", f"jobs/{job['id']}"), ("GET", "openapi.json")]
     acting = [
         ("POST", "jobs"),
+        ("POST", "jobs/actions"),
         *(("POST", f"jobs/{job['id']}/{act}") for act in ("retry", "cancel", "resume")),
     ]
     for method, path in (*reading, *acting, ("GET", "events")):

@@ -9,10 +9,12 @@ from gateway.jobs.engine import Engine
 from gateway.jobs.records import InstanceRecord
 from gateway.jobs.states import ALIVE, FINAL, WORKING, State
 from gateway.jobs.store import Refused
+from gateway.jobs.store.reading import Filter
 from tests.db.crew import BRISK, Script, ask_for, at_work, bring, reaches
+from tests.db.test_tables import rows
 
 
-async def in_state(store, state, held_in=State.SUBMITTING):
+async def in_state(store, state, held_in=State.SUBMITTING, choices=()):
     """A job that nobody works on."""
     job, _ = await store.create(ask_for())
     if state in WORKING:
@@ -20,7 +22,8 @@ async def in_state(store, state, held_in=State.SUBMITTING):
     if state == State.DONE:
         return await store.move(await bring(store, job, State.DELIVERING), to=state, after=None)
     at = await bring(store, job, held_in)
-    return await store.move(at, to=state, after=None, held_in=held_in.value if state == State.HELD else None)
+    why = {"held_in": held_in.value, "detail": {"choices": list(choices)}} if state == State.HELD else {}
+    return await store.move(at, to=state, after=None, **why)
 
 
 @pytest.mark.parametrize("state", State)
@@ -58,11 +61,39 @@ async def test_a_held_job_resumes_where_it_was_and_goes_on_to_the_end(store, dat
 
 
 async def test_a_study_is_chosen_only_while_it_is_looked_for(store):
-    early, late = [await in_state(store, State.HELD, at) for at in (State.LOCATING, State.ANALYSING)]
+    early, late = [
+        await in_state(store, State.HELD, at, ["1.2.3", "1.2.4"]) for at in (State.LOCATING, State.ANALYSING)
+    ]
+    with pytest.raises(Refused, match="doesn't offer that study"):
+        await store.resume(early.id, "me", study_instance_uid="1.2.5")
     assert (await store.resume(early.id, "me", study_instance_uid="1.2.3")).study_instance_uid == "1.2.3"
     with pytest.raises(Refused, match="past the choice of a study"):
         await store.resume(late.id, "me", study_instance_uid="1.2.3")
     assert (await store.get(late.id)).state == State.HELD
+
+
+async def test_a_choice_offered_before_is_none_any_more(store):
+    job = await in_state(store, State.HELD, State.LOCATING, ["1.2.3", "1.2.4"])
+    await store.resume(job.id, "me")
+    [claimed] = await store.claim(1, 1, 60, {})
+    await store.move(claimed, to=State.HELD, after=None, held_in=State.LOCATING.value, detail={})
+    with pytest.raises(Refused, match="doesn't offer that study"):
+        await store.resume(job.id, "me", study_instance_uid="1.2.3")
+
+
+@pytest.mark.parametrize(("act", "acted"), [("resume", 1), ("retry", 7), ("cancel", 6)])
+async def test_all_that_match_are_acted_on_if_they_are_as_many_as_were_seen(store, database_url, act, acted):
+    for state in State:
+        await in_state(store, state)
+    await store.create(ask_for(application="another"))
+    wanted = Filter(application=["a"])
+    assert await store.count_for(act, wanted) == acted
+    for seen in (acted - 1, acted + 1):
+        with pytest.raises(Refused, match=f"{acted} jobs match now, not {seen}"):
+            await store.act_on_all(act, wanted, "me", seen)
+    assert rows(database_url, "SELECT count(*) FROM audit") == [(0,)]
+    assert len(await store.act_on_all(act, wanted, "me", acted)) == acted
+    assert rows(database_url, "SELECT who, what, count(*) FROM audit GROUP BY 1, 2") == [("me", act, acted)]
 
 
 @pytest.mark.parametrize("state", State)

@@ -20,6 +20,7 @@ from gateway.jobs.cipher import Cipher
 from gateway.jobs.engine import Engine
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
+from gateway.jobs.store.reading import Filter
 from gateway.jobs.tables import jobs, metadata
 from tests.db.crew import BRISK, Script, ask_for, at_work, bring, reaches
 
@@ -198,10 +199,11 @@ async def test_nor_one_of_a_transaction_that_began_before_and_wrote_after(store)
 async def test_claiming_and_listing_use_the_indexes_of_a_full_table(store, database_url):
     rows(
         database_url,
-        "INSERT INTO jobs (id, department, application, adapter, origin, state, study_instance_uid, join_key,"
-        " cancellation_tokens, created_at)"
-        " SELECT gen_random_uuid(), 'd', 'a' || n % 3, 'vendor', 'rest', 'done', '1.2.' || n, 'k' || n,"
-        " ARRAY['t' || n], now() - n * interval '1 s' FROM generate_series(1, 200000) n",
+        "INSERT INTO jobs (id, department, application, adapter, origin, state, study_instance_uid,"
+        " accession_number, slide_id, join_key, cancellation_tokens, created_at)"
+        " SELECT gen_random_uuid(), 'd', 'a' || n % 3, 'vendor', 'rest', 'done', '1.2.' || n,"
+        " 'A' || n, 's' || n, 'k' || n, ARRAY['t' || n], now() - n * interval '1 s'"
+        " FROM generate_series(1, 200000) n",
     )
     rows(database_url, "VACUUM ANALYZE jobs")
     waiting = [(await store.create(ask_for(application=f"a{n % 3}")))[0] for n in range(50)]
@@ -227,13 +229,17 @@ async def test_claiming_and_listing_use_the_indexes_of_a_full_table(store, datab
     page = await store.find(limit=50)
     for filters in (
         {},
-        {"state": "held"},
-        {"state": "done"},
-        {"application": "a1"},
-        {"study_instance_uid": "1.2.5"},
-        {"after": (page[-1].created_at, page[-1].id)},
+        {"state": ["held"]},
+        {"state": ["held", "failed"]},
+        {"state": ["done"]},
+        {"application": ["a1"]},
+        {"study_instance_uid": ["1.2.5"]},
+        {"accession_number": ["A5"]},
+        {"slide_id": ["s5", "s6"]},
     ):
-        await store.find(limit=50, **filters)
+        await store.find(Filter(**filters), limit=50)
+    await store.find(after=(page[-1].created_at, page[-1].id))
+    await store.count_for("resume", Filter(state=["held"]))
     event.remove(AnyEngine, "before_cursor_execute", note)
     assert len(asked) > 20
     with psycopg.connect(database_url) as connection:

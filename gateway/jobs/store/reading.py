@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from collections.abc import Collection
+from dataclasses import dataclass, fields
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select, text, tuple_
+from sqlalchemy import ColumnElement, func, select, text, tuple_
 
 from gateway.jobs.records import Event, Job
 from gateway.jobs.store.database import Database
@@ -19,6 +20,32 @@ _HORIZON = text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
 Place = tuple[int, int]  # the transaction of an event, and its number
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs are meant: by columns, of whose values any will do. Where nothing is said, all of them."""
+
+    state: Collection[str] = ()
+    department: Collection[str] = ()
+    application: Collection[str] = ()
+    adapter: Collection[str] = ()
+    study_instance_uid: Collection[str] = ()
+    accession_number: Collection[str] = ()
+    slide_id: Collection[str] = ()
+    since: datetime | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        asked = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "since"}
+        met = [
+            jobs.c[name] == next(iter(values)) if len(values) == 1 else jobs.c[name].in_(values)
+            for name, values in asked.items()
+            if values
+        ]
+        return met if self.since is None else [*met, jobs.c.created_at >= self.since]
+
+
+EVERY_JOB = Filter()
+
+
 class Reading(Database):
     async def get(self, job_id: UUID) -> Job | None:
         async with self._engine.connect() as connection:
@@ -27,19 +54,14 @@ class Reading(Database):
 
     async def find(
         self,
+        wanted: Filter = EVERY_JOB,
         *,
         limit: int = 50,
         after: tuple[datetime, UUID] | None = None,
-        since: datetime | None = None,
-        **equal: str | None,
     ) -> list[Job]:
         """Newest first; `after` is the place of the last one of the page before."""
-        statement = select(jobs).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
-        for name, value in equal.items():
-            if value is not None:
-                statement = statement.where(jobs.c[name] == value)
-        if since is not None:
-            statement = statement.where(jobs.c.created_at >= since)
+        statement = select(jobs).where(*wanted.conditions())
+        statement = statement.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
         if after is not None:
             statement = statement.where(tuple_(jobs.c.created_at, jobs.c.id) < after)
         async with self._engine.connect() as connection:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from sqlalchemy import and_, delete, func, insert, literal, null, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, insert, literal, null, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -15,8 +15,19 @@ from gateway.jobs import states
 from gateway.jobs.records import Job, NewJob, storable
 from gateway.jobs.states import FINAL, WORKING, State
 from gateway.jobs.store.database import Database, Refused
+from gateway.jobs.store.reading import Filter
 from gateway.jobs.tables import ALIVE, audit, deliveries, instances, job_events, jobs
 
+Act = Literal["resume", "retry", "cancel"]
+_CONCERNS: dict[Act, ColumnElement[bool]] = {
+    "resume": and_(jobs.c.state == State.HELD.value, jobs.c.held_in.is_not(None)),
+    "retry": and_(
+        jobs.c.state.not_in((State.DONE.value, State.CANCELLED.value)),
+        jobs.c.lease_holder.is_(None),
+        jobs.c.purged_at.is_(None),
+    ),
+    "cancel": jobs.c.state.in_([state.value for state in states.ALIVE]),
+}
 _NOBODYS = ""  # stands for an invocation without a cancellation token, which nobody can withdraw
 
 
@@ -95,10 +106,12 @@ class Requests(Database):
     async def cancel(self, job_id: UUID, who: str) -> Job:
         """A cancel wins over whatever a worker is doing with the job."""
         async with self._transaction() as connection:
-            job = await self._found(connection, job_id)
-            if job.state in FINAL:
-                raise Refused(f"the job is {job.state}: there is nothing to cancel")
-            return await self._overrule(connection, job, State.CANCELLED, "cancelled", {"by": who})
+            return await self._cancel(connection, await self._found(connection, job_id), who)
+
+    async def _cancel(self, connection: AsyncConnection, job: Job, who: str) -> Job:
+        if job.state in FINAL:
+            raise Refused(f"the job is {job.state}: there is nothing to cancel")
+        return await self._overrule(connection, job, State.CANCELLED, "cancelled", {"by": who})
 
     async def cancel_by_token(self, application: str, token: str) -> Job | None:
         """The invocation of that token is withdrawn; the job ends when nobody else waits for it."""
@@ -118,6 +131,33 @@ class Requests(Database):
             )
             await self._append(connection, job, "one of its invocations was cancelled", {})
             return job
+
+    # -- many at once ---------------------------------------------------------------------------------
+
+    async def count_for(self, act: Act, wanted: Filter) -> int:
+        """How many jobs `act_on_all` would act on."""
+        statement = select(func.count()).select_from(jobs).where(_CONCERNS[act], *wanted.conditions())
+        async with self._engine.connect() as connection:
+            return int(await connection.scalar(statement) or 0)
+
+    async def act_on_all(self, act: Act, wanted: Filter, who: str, expect: int) -> list[Job]:
+        """On all that match and that it can be done to, if they are as many as whoever asked has seen."""
+        statement = select(jobs).where(_CONCERNS[act], *wanted.conditions()).order_by(jobs.c.id)
+        async with self._transaction() as connection:
+            rows = (await connection.execute(statement.with_for_update())).mappings().all()
+            if len(rows) != expect:
+                raise Refused(f"{len(rows)} jobs match now, not {expect}: look at them again")
+            done = []
+            for job in map(self._job, rows):
+                match act:
+                    case "resume":
+                        done.append(await self._go_on(connection, job, "resumed", who))
+                    case "retry":
+                        done.append(await self._retry(connection, job, who))
+                    case "cancel":
+                        done.append(await self._cancel(connection, job, who))
+                await self._audit(connection, who, act, job.id, {"with": expect - 1})
+            return done
 
     # -- going on -------------------------------------------------------------------------------------
 
@@ -154,23 +194,25 @@ class Requests(Database):
 
     async def retry(self, job_id: UUID, who: str) -> Job:
         """At once what waits; from where it was held; from the beginning what failed or was cancelled."""
+        async with self._transaction() as connection:
+            return await self._retry(connection, await self._found(connection, job_id), who)
+
+    async def _retry(self, connection: AsyncConnection, job: Job, who: str) -> Job:
+        if job.state == State.DONE:
+            raise Refused("the job is done: ask for a new one to have it analysed again")
+        if job.state == State.HELD and job.held_in is not None:
+            return await self._go_on(connection, job, "retried", who)
+        if job.state in WORKING:
+            if job.lease_holder is not None:
+                raise Refused(f"the job is being worked on ({job.state}) at this moment")
+            await self._hasten_deliveries(connection, job)
+            return await self._overrule(connection, job, job.state, "retried", {"by": who})
+        if job.purged_at is not None:
+            raise Refused("what the job was about is kept no longer: ask for a new one")
         try:
-            async with self._transaction() as connection:
-                job = await self._found(connection, job_id)
-                if job.state == State.DONE:
-                    raise Refused("the job is done: ask for a new one to have it analysed again")
-                if job.state == State.HELD and job.held_in is not None:
-                    return await self._go_on(connection, job, "retried", who)
-                if job.state in WORKING:
-                    if job.lease_holder is not None:
-                        raise Refused(f"the job is being worked on ({job.state}) at this moment")
-                    await self._hasten_deliveries(connection, job)
-                    return await self._overrule(connection, job, job.state, "retried", {"by": who})
-                if job.purged_at is not None:
-                    raise Refused("what the job was about is kept no longer: ask for a new one")
-                return await self._begin_again(connection, job, who)
+            return await self._begin_again(connection, job, who)
         except IntegrityError:  # the one index that a reopened job can offend
-            raise Refused("another job is already at work on the same") from None
+            raise Refused(f"another job is already at work on the same as {job.id}") from None
 
     async def _go_on(self, connection: AsyncConnection, job: Job, what: str, who: str, **values: Any) -> Job:
         assert job.held_in is not None
@@ -251,9 +293,19 @@ class Requests(Database):
     async def record_audit(
         self, who: str, what: str, job_id: UUID | None = None, detail: Mapping[str, Any] | None = None
     ) -> None:
-        values = {"who": who, "what": what, "job_id": job_id, "detail": storable(dict(detail or {}))}
         async with self._transaction() as connection:
-            await connection.execute(insert(audit).values(**values))
+            await self._audit(connection, who, what, job_id, detail or {})
+
+    async def _audit(
+        self,
+        connection: AsyncConnection,
+        who: str,
+        what: str,
+        job_id: UUID | None,
+        detail: Mapping[str, Any],
+    ) -> None:
+        values = {"who": who, "what": what, "job_id": job_id, "detail": storable(dict(detail))}
+        await connection.execute(insert(audit).values(**values))
 
 
 def _tokens_of(new: NewJob) -> list[str]:
