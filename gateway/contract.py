@@ -6,7 +6,8 @@ the `Ticket`. It never sleeps to retry: it raises one of the three failures, and
 
     Failure
     ├── Retryable    the peer is busy or unreachable; the same call may succeed later
-    │   └── Unreachable  no connection came about: nothing was sent, and nobody else would get further
+    │   ├── Unreachable  no connection came about: nothing was sent, and nobody else would get further
+    │   └── Busy         the peer takes no more for now (429, a used-up quota): waiting costs no try
     ├── Permanent    the vendor refuses the study; trying again changes nothing
     │   └── Unsuitable  it isn't what the application accepts
     └── NeedsHuman   a person has to mend something first (credentials, two matches, a wrong patient)
@@ -68,6 +69,11 @@ class Retryable(Failure):
 
 class Unreachable(Retryable):
     """No connection came about, so nothing was sent. Whoever else calls there now will fare no better."""
+
+
+class Busy(Retryable):
+    """The peer takes no more for now: 429, a quota that is used up. It has done nothing of what was asked,
+    and however long this lasts the job isn't held for it."""
 
 
 class Permanent(Failure):

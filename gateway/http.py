@@ -20,10 +20,11 @@ from typing import Any
 
 import aiohttp
 
-from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unreachable
+from gateway.contract import Busy, Failure, NeedsHuman, Permanent, Retryable, Unreachable
 
 _LONGEST_WAIT = 3600.0
 _EXPIRED, _ANOTHERS = 10, (62, 64)  # as OpenSSL numbers them: a name, an address
+_BUSY_FOR = 30.0  # where the peer doesn't say for how long
 _SLOW_TO_PARSE = 1 << 20
 
 
@@ -43,7 +44,7 @@ class Peer:
     late: str = "Check the load of the server and the network between it and this machine."
     trust: str = "Install the authority of its certificate here, or have the certificate renewed."
     busy: str = "It is busy or broken; its own log says more."
-    sure: frozenset[int] = field(default=frozenset((429, 503)))
+    sure: frozenset[int] = field(default=frozenset((503,)))
 
 
 @contextmanager
@@ -97,7 +98,10 @@ def refusal(
     if status in (401, 403, 407):
         refused = f"{peer.name} refused our credentials ({status}) while {doing}"
         return NeedsHuman(refused, peer.credentials, detail=detail)
-    if status in (408, 425, 429) or status >= 500:
+    if status == 429:
+        after = retry_after(response.headers.get("Retry-After"))
+        return Busy(where, peer.busy, after=_BUSY_FOR if after is None else after, detail=detail)
+    if status in (408, 425) or status >= 500:
         return Retryable(
             where,
             peer.busy,

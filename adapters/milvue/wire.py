@@ -11,7 +11,7 @@ import aiohttp
 from pydantic import ConfigDict, Field, SecretStr, field_validator
 from yarl import URL
 
-from gateway.contract import Failure, NeedsHuman, Retryable
+from gateway.contract import Busy, Failure, NeedsHuman
 from gateway.kit import calls
 from gateway.kit.options import PolledOptions, WebOptions
 from gateway.kit.quantities import PositiveDuration, PositiveSize
@@ -163,7 +163,7 @@ def refusal(
         )
     if response.status == 429:
         after = calls.retry_after(response.headers.get("Retry-After"))
-        return Retryable(
+        return Busy(
             f"Milvue answered 429 while {doing}: its quota is used up",
             "It is tried again later; lower `max_concurrent` or ask Milvue for a larger quota if it recurs.",
             after=60.0 if after is None else after,

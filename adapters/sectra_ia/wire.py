@@ -22,7 +22,7 @@ _PEER = Peer(
     address="Check that the adapter's url leads to the app itself, not to a proxy's or login page.",
     credentials="Check username, password and headers of the adapter.",
     late="If it works long before it answers, raise the adapter's read_timeout and call_timeout.",
-    sure=frozenset((429, 500, 501, 503)),  # the app itself says no: it has not taken the call
+    sure=frozenset((500, 501, 503)),  # the app itself says no: it has not taken the call
 )
 
 

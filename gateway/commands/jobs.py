@@ -149,10 +149,16 @@ def _describe(job: JobView) -> str:
         f" acknowledged {_count(proof.acknowledged)};"
         f" results received {_count(proof.received)}, stored {_count(proof.stored)}",
     ]
+    if job.waits:
+        lines.append(f"  waits until {_here(job.waits.until)}: {job.waits.why}")
     if job.error:
         lines += [f"  {job.error.kind}: {job.error.message}", f"  what to do: {job.error.advice}"]
     for delivery in job.deliveries or []:
-        lines.append(f"  to {delivery.destination}: {delivery.state}, attempts {delivery.attempts}")
+        again = f", next at {_here(delivery.next_at)}" if delivery.next_at and delivery.last_error else ""
+        wrong = f": {delivery.last_error}" if delivery.last_error else ""
+        lines.append(
+            f"  to {delivery.destination}: {delivery.state}, attempts {delivery.attempts}{again}{wrong}"
+        )
     for event in job.events or []:
         detail = f"  {json.dumps(event.detail)}" if event.detail else ""
         lines.append(f"  {_here(event.at)}  {event.state:<11} {event.what}{detail}")

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
-from gateway.contract import Failure, Finished, NeedsHuman, Retryable
+import structlog
+
+from gateway.contract import Busy, Failure, Finished, NeedsHuman, Retryable
 from gateway.delivery.drawings import without_those_in
 from gateway.delivery.slide_status import SlideStatus
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
@@ -19,6 +21,8 @@ from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application
 from gateway.watch import metrics
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class Dispatch:
         try:
             done = await self._to(one.destination).deliver(job, finished)
         except Retryable as failure:
-            if one.attempts + 1 < policy.attempts:
+            if isinstance(failure, Busy) or one.attempts + 1 < policy.attempts:
                 metrics.delivery_retried(job.application)
                 pause = policy.pause(one.attempts + 1, failure.after)
                 await self._record(job, one, "pending", failure, pause)
@@ -117,8 +121,16 @@ class Dispatch:
     ) -> None:
         what = "a delivery failed; it will be tried again" if after is not None else "a delivery failed"
         await self._store.record_delivery(
-            job, one.destination, state, what, after=after, error=failure.message, detail=failure.detail
+            job,
+            one.destination,
+            state,
+            what,
+            after=after,
+            error=failure.message,
+            detail={**failure.detail, "message": failure.message, "advice": failure.advice},
+            tried=not isinstance(failure, Busy),
         )
+        log.warning(what, job=str(job.id), destination=one.destination, error=failure.message, after=after)
 
 
 def _uids_of(finished: Finished) -> set[str]:
@@ -133,14 +145,18 @@ def _uids_of(finished: Finished) -> set[str]:
 
 
 def _judge(job: Job, deliveries: list[Delivery]) -> Outcome:
-    pending = [one for one in deliveries if one.state == "pending"]
+    failing = [each for each in deliveries if each.state != "done" and each.last_error is not None]
+    named = "not delivered everywhere: " + "; ".join(f"{e.destination}: {e.last_error}" for e in failing)
+    pending = [each.next_at or datetime.now(UTC) for each in deliveries if each.state == "pending"]
     if pending:
-        return Wait(at=min(one.next_at or datetime.now(UTC) for one in pending))
-    stuck = [one for one in deliveries if one.state == "held"]
-    if stuck:
-        named = "; ".join(f"{one.destination}: {one.last_error}" for one in stuck)
-        raise NeedsHuman(f"not delivered everywhere: {named}", "Mend the destination, then resume the job.")
-    counted = [one.stored for one in deliveries if one.stored is not None]
+        if not failing:
+            return Wait(at=min(pending))
+        advice = "It is tried again by itself; if this goes on, mend the destination."
+        error = {"error_kind": Retryable.kind, "error_message": named, "error_advice": advice}
+        return Wait(at=min(pending), why=named, values=error)
+    if failing:
+        raise NeedsHuman(named, "Mend the destination, then resume the job.")
+    counted = [each.stored for each in deliveries if each.stored is not None]
     stored = min(counted) if counted else None
     if stored is not None and stored != job.received:
         raise NeedsHuman(

@@ -46,6 +46,13 @@ class DeliveryView(BaseModel):
     state: str
     attempts: int
     reference: str | None
+    last_error: str | None
+    next_at: datetime | None
+
+
+class WaitView(BaseModel):
+    until: datetime
+    why: str
 
 
 class JobView(BaseModel):
@@ -61,6 +68,7 @@ class JobView(BaseModel):
     updated_at: datetime
     study: StudyView
     slide_id: str | None
+    waits: WaitView | None
     error: ErrorView | None
     proof: ProofView
     events: list[EventView] | None = None
@@ -93,6 +101,9 @@ def view(job: Job, events: list[Event] | None = None, deliveries: list[Delivery]
             archive=job.archive,
         ),
         slide_id=job.slide_id,
+        waits=None
+        if job.next_at is None or job.waits_why is None or job.lease_holder is not None
+        else WaitView(until=job.next_at.astimezone(UTC), why=job.waits_why),
         error=error,
         proof=ProofView(
             promised=job.promised,
@@ -110,6 +121,8 @@ def view(job: Job, events: list[Event] | None = None, deliveries: list[Delivery]
                 state=one.state,
                 attempts=one.attempts,
                 reference=one.reference,
+                last_error=one.last_error,
+                next_at=_utc(one.next_at) if one.state == "pending" else None,
             )
             for one in deliveries
         ],

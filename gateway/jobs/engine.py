@@ -16,7 +16,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway.contract import Busy, Failure, NeedsHuman, Permanent, Retryable
 from gateway.jobs.outcomes import Advance, Observer, Outcome, Rest, Wait
 from gateway.jobs.presence import Presence
 from gateway.jobs.records import Job
@@ -254,6 +254,7 @@ class Engine:
                     at=outcome.at,
                     what=outcome.what,
                     detail=outcome.detail,
+                    waits_why=outcome.why or outcome.what,
                     **(clean | dict(outcome.values)),
                 )
             case Rest():
@@ -263,7 +264,8 @@ class Engine:
         detail: dict[str, Any] = {"message": failure.message, "advice": failure.advice, **failure.detail}
         if places:
             detail["places"] = places
-        if isinstance(failure, Retryable) and job.attempt < self._steps.retry_of(job).attempts:
+        spent = job.attempt >= self._steps.retry_of(job).attempts
+        if isinstance(failure, Busy) or (isinstance(failure, Retryable) and not spent):
             await self._retry_later(job, failure, detail)
         elif job.state in (*FINAL, State.HELD):
             await self._store.move(job, after=None, what="the slide couldn't be told", detail=detail)
@@ -274,18 +276,19 @@ class Engine:
 
     async def _retry_later(self, job: Job, failure: Retryable, detail: dict[str, Any]) -> None:
         pause = self._steps.retry_of(job).pause(job.attempt, failure.after)
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = {"waits_why": failure.message}
         if job.state == State.SUBMITTING and not failure.uncertain and not job.submit_began:
             # Surely nothing has arrived, now or at an earlier try: somebody else may have the place.
             values |= {"at_vendor": False, "submit_began": False}
         if job.state not in (*FINAL, State.HELD):
             values |= _error(failure)
         self._observer.retried(job.application, job.state.value)
+        busy = isinstance(failure, Busy)
         await self._store.move(
             job,
             after=pause,
-            attempt=None,
-            what=f"try {job.attempt} failed; again in {pause:.0f} s",
+            attempt=job.attempt - 1 if busy else job.attempt,
+            what=f"{'the peer is busy' if busy else f'try {job.attempt} failed'}; again in {pause:.0f} s",
             detail=detail,
             **values,
         )

@@ -107,6 +107,7 @@ class Job:
     unasked: str | None  # archives before this one, which couldn't be reached
     submit_began: bool
     ticket: Mapping[str, Any] | None
+    waits_why: str | None
     result_by: datetime | None
     result: Mapping[str, Any] | None
     promised: int | None

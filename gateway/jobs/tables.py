@@ -42,6 +42,7 @@ jobs = Table(
     Column("held_in", Text),
     Column("attempt", Integer, nullable=False, server_default="0"),
     Column("next_at", _moment),
+    Column("waits_why", Text),
     Column("priority", SmallInteger, nullable=False, server_default="0"),
     Column("created_at", _moment, nullable=False, server_default=_now),
     Column("updated_at", _moment, nullable=False, server_default=_now),

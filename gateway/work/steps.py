@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from gateway.archives.sectra import Slides
 from gateway.archives.spool import Spool
 from gateway.contract import (
     Adapter,
+    Busy,
     Failure,
     Finished,
     NeedsHuman,
@@ -40,6 +42,7 @@ from gateway.work.vendors import Vendors
 log = structlog.get_logger(__name__)
 
 _DISK_PAUSE = 30.0
+_BUSY_FOR = 30.0
 _DISK_FULL = "waiting: the disk of data_dir is nearly full"
 _MAKE_ROOM = "Make room there; the job then goes on by itself."
 IGNORED = "ignored"  # a notification outside of what the application accepts
@@ -154,7 +157,10 @@ class JobSteps:
             said = job.error_message == _DISK_FULL
             full = {"error_kind": Retryable.kind, "error_message": _DISK_FULL, "error_advice": _MAKE_ROOM}
             return Wait(
-                after=_DISK_PAUSE, what=None if said else _DISK_FULL, values={**full, "at_vendor": False}
+                after=_DISK_PAUSE,
+                what=None if said else _DISK_FULL,
+                why=_DISK_FULL,
+                values={**full, "at_vendor": False},
             )
         return await self._way(job).submit(job, application, self._adapter(job))
 
@@ -165,23 +171,19 @@ class JobSteps:
         if job.ticket is None:
             raise NeedsHuman("the job has no ticket of its vendor", "Retry the job from the beginning.")
         self._spool.empty(job.id)
-        answer = await self._conversation.poll(job, self._adapter(job))
-        now = datetime.now(UTC)
+        answer = await self._ask(job)
         if isinstance(answer, Finished):
             return await self._collect(job, application, answer)
         self._spool.remove(job.id)
-        deadline = job.result_by or now + timedelta(seconds=application.result_within)
-        if now >= deadline:
-            raise NeedsHuman(
-                ": ".join(filter(None, (f"no result within {application.result_within:g} s", answer.note))),
-                "Ask the vendor for the state of the study; resume the job to wait on.",
-            )
+        waiting = _wait_on(job, application, answer)
         await self._way(job).tell_progress(job, answer)
-        pause = min(answer.after, max(0.05, (deadline - now).total_seconds()))
-        values: dict[str, object] = {"result_by": deadline}
-        if answer.ticket is not None:
-            values["ticket"] = ticket_to_json(answer.ticket)
-        return Wait(after=pause, values=values)
+        return waiting
+
+    async def _ask(self, job: Job) -> Pending | Finished:
+        try:
+            return await self._conversation.poll(job, self._adapter(job))
+        except Busy as failure:  # its answer is waited for no longer than a result would be
+            return Pending(failure.after or _BUSY_FOR, failure.message)
 
     async def _collect(self, job: Job, application: Application, finished: Finished) -> Outcome:
         await asyncio.to_thread(results.check_study, finished, job.study_instance_uid or "", job.patient_id)
@@ -198,7 +200,7 @@ class JobSteps:
             State.DELIVERING,
             "the vendor found nothing" if finished.empty else "the vendor is done",
             {"objects": len(finished.dicom), "findings": len(finished.findings)},
-            {"result": stored, "received": len(finished.dicom)},
+            {"result": stored, "received": len(finished.dicom), "result_by": None},
         )
 
     # -- delivering -----------------------------------------------------------------------------------
@@ -207,7 +209,8 @@ class JobSteps:
         application = self._application(job)
         finished = await self._finished(job)
         if isinstance(finished, Pending):
-            return Wait(after=finished.after, what="collecting the results again")
+            again = "collecting the results again" if job.result_by is None else None
+            return replace(_wait_on(job, application, finished), what=again)
         outcome = await self._dispatch.run(job, application, finished)
         if isinstance(outcome, Advance):
             self._spool.forget(job.id)
@@ -221,7 +224,7 @@ class JobSteps:
             return results.from_json(job.result, work)
         # Collected by another machine, or lost with its disk: the vendor still has them.
         self._spool.empty(job.id)
-        answer = await self._conversation.poll(job, self._adapter(job))
+        answer = await self._ask(job)
         if isinstance(answer, Finished):
             await asyncio.to_thread(results.check_study, answer, job.study_instance_uid or "", job.patient_id)
             if len(answer.dicom) != job.received:
@@ -257,3 +260,19 @@ class JobSteps:
             delivery.destination == "sectra" and delivery.state == "done"
             for delivery in await self._store.deliveries_of(job.id)
         )
+
+
+def _wait_on(job: Job, application: Application, answer: Pending) -> Wait:
+    """Until it is time to ask the vendor again, and never past the moment that its result is due by."""
+    now = datetime.now(UTC)
+    deadline = job.result_by or now + timedelta(seconds=application.result_within)
+    if now >= deadline:
+        raise NeedsHuman(
+            ": ".join(filter(None, (f"no result within {application.result_within:g} s", answer.note))),
+            "Ask the vendor for the state of the study; resume the job to wait on.",
+        )
+    values: dict[str, object] = {"result_by": deadline}
+    if answer.ticket is not None:
+        values["ticket"] = ticket_to_json(answer.ticket)
+    pause = min(answer.after, max(0.05, (deadline - now).total_seconds()))
+    return Wait(after=pause, why=answer.note or "the vendor is at work on it", values=values)

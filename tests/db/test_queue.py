@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Engine as AnyEngine
 from sqlalchemy import event
 
-from gateway.contract import NeedsHuman, Permanent, Retryable
+from gateway.contract import Busy, NeedsHuman, Permanent, Retryable
 from gateway.jobs.engine import Engine
 from gateway.jobs.outcomes import Advance, Wait
 from gateway.jobs.states import FINAL, WORKING, State
@@ -220,6 +220,54 @@ async def test_waiting_costs_no_attempt(store, database_url):
     async with at_work(Engine(store, database_url, script, {}, BRISK)):
         await reaches(store, job, State.DONE)
     assert polls == 8
+
+
+@pytest.mark.parametrize("state", [State.LOCATING, State.SUBMITTING, State.DELIVERING])
+async def test_a_peer_that_is_busy_is_waited_for_without_spending_the_budget(store, database_url, state):
+    job, _ = await store.create(ask_for())
+    tries = 0
+
+    async def ask(job):
+        nonlocal tries
+        tries += 1
+        if tries < 8:
+            raise Busy("the quota is used up", "Ask for a larger one.", after=0.01)
+        raise Retryable("broken", after=3600)
+
+    script = Script({state: ask}, Retry(attempts=2, first="10ms", most="20ms"))
+    async with at_work(Engine(store, database_url, script, {}, BRISK)):
+
+        async def broken():
+            return (await store.get(job.id)).error_message == "broken"
+
+        await until(broken)
+    waits = await store.get(job.id)
+    assert (waits.state, waits.attempt, waits.waits_why) == (state, 1, "broken"), "the whole budget is left"
+    told = [event.detail.get("message") for event in await store.events_of(job.id)]
+    assert told.count("the quota is used up") == 7
+
+
+async def test_a_held_job_gives_its_place_back_and_takes_it_again(store):
+    """The vendor has the study of the one that was resumed, whoever counts."""
+    capacities = {"vendor": 1}
+    job, _ = await store.create(ask_for())
+    at_vendor = await bring(store, job, State.ANALYSING)
+    assert at_vendor.at_vendor
+    waiting, _ = await store.create(ask_for())
+    await store.move(await bring(store, waiting, State.LOCATING), to=State.SUBMITTING)
+    assert await store.claim(1, 1, 60, capacities) == []
+    await store.move(at_vendor, to=State.HELD, after=None, held_in=State.ANALYSING.value)
+    [claimed] = await store.claim(1, 1, 60, capacities)
+    assert claimed.id == waiting.id
+    await store.move(claimed)
+    await store.move(
+        *await store.claim(1, 1, 60, capacities), to=State.HELD, after=None, held_in="submitting"
+    )
+    await store.resume(job.id, "me")
+    [resumed] = await store.claim(1, 1, 60, capacities)
+    assert resumed.id == job.id and resumed.at_vendor
+    await store.resume(waiting.id, "me")
+    assert await store.claim(1, 1, 60, capacities) == []
 
 
 async def test_a_spent_budget_holds_the_job_and_says_why(store, database_url):

@@ -97,6 +97,50 @@ async def test_a_vendor_that_never_ends_holds_the_job_and_can_be_waited_for(hous
     await whole(house, patient)
 
 
+async def test_results_that_are_lost_are_not_waited_for_without_end(house: Hospital) -> None:
+    house.application["result_within"] = "2s"
+    house.application["retry"] = {"attempts": 100, "first": "100ms", "most": "100ms"}
+    await house.start()
+    patient = house.admit()
+    house.archive.front.faults.append(Fault(method="POST", path="/studies", status=503))
+    await house.fire(patient.slide)
+    job = await house.job_on(patient.slide, "delivering")
+    house.milvue.behaviours[patient.study] = Behaviour(delay=600)
+    house.milvue.studies[patient.study].done_at += 600
+    shutil.rmtree(house.folder / "data" / "spool" / job["id"])
+    held = await house.settled(job["id"], "held")
+    assert "no result within 2 s" in held["error"]["message"]
+    assert [event["what"] for event in held["events"]].count("collecting the results again") == 1
+    house.archive.front.faults.clear()
+    house.milvue.studies[patient.study].done_at = 0
+    await house.api("POST", f"jobs/{job['id']}/resume")
+    await whole(house, patient)
+
+
+async def test_a_delivery_that_fails_says_so_at_once_and_everywhere(house: Hospital) -> None:
+    await house.start()
+    patient = house.admit()
+    busy = Fault(method="POST", path="/studies", status=503, headers={"Retry-After": "3000"})
+    house.archive.front.faults.append(busy)
+    await house.fire(patient.slide)
+    job = await house.job_on(patient.slide, "delivering")
+    while job["waits"] is None:
+        job = await house.settled(job["id"], "delivering")
+    failing = next(each for each in job["deliveries"] if each["destination"] == "vna")
+    assert failing["state"] == "pending" and "503" in failing["last_error"]
+    assert failing["next_at"] is not None and job["waits"]["until"] == job["next_at"]
+    for told in (job["waits"]["why"], job["error"]["message"]):
+        assert told.startswith("not delivered everywhere: vna: ") and failing["last_error"] in told
+    [listed] = await house.jobs_on(patient.slide)
+    assert (listed["error"], listed["waits"]) == (job["error"], job["waits"])
+    said = [line for line in house.gateway.events() if line.get("destination") == "vna"]
+    assert said[0]["error"] == failing["last_error"] and said[0]["after"] >= 3000
+    house.archive.front.faults.clear()
+    await house.api("POST", f"jobs/{job['id']}/retry")
+    done = await whole(house, patient)
+    assert (done["error"], done["waits"]) == (None, None)
+
+
 # -- archives -----------------------------------------------------------------------------------------
 
 

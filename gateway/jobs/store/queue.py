@@ -167,26 +167,25 @@ class Queue(Database):
         to: State | None = None,
         after: float | None = 0.0,
         at: datetime | None = None,
-        attempt: int | None = 0,
+        attempt: int = 0,
         what: str | None = None,
         detail: Mapping[str, Any] | None = None,
         **values: Any,
     ) -> Job:
-        """The one fenced write of a worker: where the job got to, when it is next due, and why.
-
-        `after=None` takes it off the queue; `attempt=None` keeps the count of tries.
-        """
+        """The one fenced write of a worker: where the job got to, when it is next due, and why. `after=None`
+        takes it off the queue."""
         state = to or job.state
         states.check(job.state, state, job.held_in)
-        values |= {
+        values = {
             "state": state.value,
+            "attempt": attempt,
+            "waits_why": None,
             "updated_at": func.now(),
             "next_at": at if at is not None else None if after is None else soon(after),
             "lease_holder": None,
             "leased_until": None,
+            **values,
         }
-        if attempt is not None:
-            values["attempt"] = attempt
         if state not in (State.SUBMITTING, State.ANALYSING):
             values["at_vendor"] = False
         async with self._transaction() as connection:

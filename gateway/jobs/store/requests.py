@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, literal, null, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, insert, null, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -269,8 +269,9 @@ class Requests(Database):
                 next_at=func.now(),
                 lease_holder=None,
                 leased_until=None,
-                at_vendor=and_(literal(to == State.ANALYSING), jobs.c.at_vendor),
+                at_vendor=to == State.ANALYSING,  # it has the study: what was held counts there again
                 held_in=None,
+                waits_why=None,
                 error_kind=None,
                 error_message=None,
                 error_advice=None,

@@ -25,7 +25,7 @@ _BLANK: dict[str, Any] = {
     **dict.fromkeys(("study_instance_uid", "accession_number", "patient_id", "slide_id"), None),
     **dict.fromkeys(("server", "callback_url", "callback_token", "join_key"), None),
     **dict.fromkeys(("idempotency_key", "request_digest", "result"), None),
-    **dict.fromkeys(("error_message", "error_advice"), None),  # may quote what a peer said
+    **dict.fromkeys(("error_message", "error_advice", "waits_why"), None),  # may quote what a peer said
     **{name: null() for name in ("input", "context", "ticket")},
     "cancellation_tokens": [],
 }
