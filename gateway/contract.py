@@ -10,12 +10,14 @@ the `Ticket`. It never sleeps to retry: it raises one of the three failures, and
     │   └── Busy         the peer takes no more for now (429, a used-up quota): waiting costs no try
     ├── Permanent    the vendor refuses the study; trying again changes nothing
     │   └── Unsuitable  it isn't what the application accepts
-    └── NeedsHuman   a person has to mend something first (credentials, two matches, a wrong patient)
+    └── NeedsHuman   a person has to mend something first (two matches, a wrong patient)
+        └── NotLetIn     the peer doesn't let us in (credentials, certificates)
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -33,12 +35,20 @@ class Failure(Exception):
     person needs of it to decide goes into `detail`, which is kept with the job and logged nowhere."""
 
     kind: ClassVar[str]
+    passes: ClassVar[bool] = False  # with the trouble of the peer whose doing it is
+    peer: str | None = None
 
     def __init__(self, message: str, advice: str = "", *, detail: Mapping[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.advice = advice
         self.detail = dict(detail or {})
+
+    def blame(self, peer: str) -> None:
+        """It is this peer's trouble, as the configuration names it (`archives.vna`), unless somebody nearer
+        has said whose. A job held for it goes on by itself once the peer is well again."""
+        if self.passes and self.peer is None:
+            self.peer = peer
 
     @property
     def sentences(self) -> str:
@@ -52,6 +62,7 @@ class Retryable(Failure):
     arrived all the same (the connection broke after bytes had left), so ask before sending again."""
 
     kind = "retryable"
+    passes = True
 
     def __init__(
         self,
@@ -90,6 +101,21 @@ class NeedsHuman(Failure):
     """The job is held, with what to do."""
 
     kind = "needs_human"
+
+
+class NotLetIn(NeedsHuman):
+    """Refused credentials, a certificate that isn't trusted: somebody mends it for all jobs at once."""
+
+    passes = True
+
+
+@contextmanager
+def blaming(peer: str) -> Iterator[None]:
+    try:
+        yield
+    except Failure as failure:
+        failure.blame(peer)
+        raise
 
 
 @dataclass(frozen=True, slots=True)

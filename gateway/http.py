@@ -20,7 +20,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.contract import Busy, Failure, NeedsHuman, Permanent, Retryable, Unreachable
+from gateway.contract import Busy, Failure, NeedsHuman, NotLetIn, Permanent, Retryable, Unreachable
 
 _LONGEST_WAIT = 3600.0
 _EXPIRED, _ANOTHERS = 10, (62, 64)  # as OpenSSL numbers them: a name, an address
@@ -54,7 +54,7 @@ def translated(peer: Peer, doing: str, *, writes: bool = False) -> Iterator[None
         yield
     except aiohttp.ClientSSLError as error:  # the certificate errors too
         why, advice = distrust(error)
-        raise NeedsHuman(f"{peer.name} can't be trusted while {doing}: {why}", advice or peer.trust) from None
+        raise NotLetIn(f"{peer.name} can't be trusted while {doing}: {why}", advice or peer.trust) from None
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
         raise Unreachable(f"{peer.name} can't be reached while {doing}", peer.reach) from None
     except TimeoutError:
@@ -97,7 +97,7 @@ def refusal(
     where = f"{peer.name} answered {status} while {doing}"
     if status in (401, 403, 407):
         refused = f"{peer.name} refused our credentials ({status}) while {doing}"
-        return NeedsHuman(refused, peer.credentials, detail=detail)
+        return NotLetIn(refused, peer.credentials, detail=detail)
     if status == 429:
         after = retry_after(response.headers.get("Retry-After"))
         return Busy(where, peer.busy, after=_BUSY_FOR if after is None else after, detail=detail)

@@ -27,10 +27,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import aiohttp
 import structlog
@@ -70,6 +70,7 @@ from gateway.settings.certificates import serving
 from gateway.settings.sections import (
     CStoreDestination,
     Dimse,
+    Hl7Destination,
     Listen,
     Settings,
     StowDestination,
@@ -79,6 +80,7 @@ from gateway.settings.sections import SectraArchive as SectraSettings
 from gateway.watch.metrics import JobMetrics
 from gateway.work.changes import Changes
 from gateway.work.housekeeping import Housekeeping
+from gateway.work.recovery import Check, Recovery
 from gateway.work.steps import JobSteps
 from gateway.work.vendors import Vendors
 
@@ -136,6 +138,7 @@ class House:
     doors: Doors
     engine: Engine
     housekeeping: Housekeeping
+    recovery: Recovery
 
 
 @asynccontextmanager
@@ -263,7 +266,27 @@ def _build_house(
     steps = JobSteps(settings, store, lookup, slides, vendors, status, dispatch, ground.spool)
     engine = Engine(store, ground.url, steps, vendors.capacities, pace, JobMetrics())
     housekeeping = Housekeeping(settings, store, ground.spool)
-    return House(store, ground.servers, vendors, archives, destinations, doors, engine, housekeeping)
+    recovery = Recovery(store, _build_checks(ground, archives, destinations))
+    return House(
+        store, ground.servers, vendors, archives, destinations, doors, engine, housekeeping, recovery
+    )
+
+
+def _build_checks(
+    ground: Ground, archives: Archives, destinations: Mapping[str, Destination]
+) -> Mapping[str, Check]:
+    """Whether each peer is well, by the names that the configuration gives them."""
+    settings, vendors = ground.settings, ground.vendors
+    checks = {f"archives.{name}": archive.check for name, archive in archives.named.items()}
+    for name, place in settings.destinations.items():
+        destination = destinations[name]
+        if isinstance(destination, IntoRis):
+            checks[f"destinations.{name}"] = destination.check
+        elif not isinstance(place, Hl7Destination):
+            checks[f"destinations.{name}"] = archives.named[place.archive].check
+    for name in vendors.names:
+        checks[f"adapters.{name}"] = vendors.make(name, settings.data_dir).check
+    return checks
 
 
 @asynccontextmanager
@@ -294,7 +317,8 @@ async def run(settings: Settings, only: Part | None = None) -> None:
         await stack.enter_async_context(gathering(house.doors.incoming))
         if only != "intake":
             await stack.enter_async_context(working(house.engine))
-            await stack.enter_async_context(tidying(house.housekeeping))
+            await stack.enter_async_context(beside(house.housekeeping.run()))
+            await stack.enter_async_context(beside(house.recovery.run()))
             if settings.dimse is not None:
                 where = settings.dimse.host, settings.dimse.port
                 await stack.enter_async_context(storing(house.doors.storage, *where))
@@ -318,8 +342,8 @@ async def working(engine: Engine) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def tidying(housekeeping: Housekeeping) -> AsyncIterator[None]:
-    task = asyncio.create_task(housekeeping.run())
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
     try:
         yield
     finally:

@@ -98,6 +98,7 @@ class _Walk:
         self.remarks.append(f"{name}: {remark}")
 
     def meet(self, name: str, failure: Failure) -> None:
+        failure.blame(f"archives.{name}")
         self.say(name, failure.message)
         if self.trouble is None or (isinstance(failure, Retryable) and isinstance(self.trouble, Permanent)):
             self.trouble = failure

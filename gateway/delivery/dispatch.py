@@ -11,7 +11,7 @@ from typing import Protocol
 
 import structlog
 
-from gateway.contract import Busy, Failure, Finished, NeedsHuman, Retryable
+from gateway.contract import Busy, Failure, Finished, NeedsHuman, Retryable, blaming
 from gateway.delivery.drawings import without_those_in
 from gateway.delivery.slide_status import SlideStatus
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
@@ -93,7 +93,8 @@ class Dispatch:
     async def _try(self, job: Job, application: Application, finished: Finished, one: Delivery) -> None:
         policy = application.retry
         try:
-            done = await self._to(one.destination).deliver(job, finished)
+            with blaming(f"destinations.{one.destination}"):
+                done = await self._to(one.destination).deliver(job, finished)
         except Retryable as failure:
             if isinstance(failure, Busy) or one.attempts + 1 < policy.attempts:
                 metrics.delivery_retried(job.application)
@@ -128,6 +129,7 @@ class Dispatch:
             after=after,
             error=failure.message,
             detail={**failure.detail, "message": failure.message, "advice": failure.advice},
+            held_by=failure.peer if after is None else None,
             tried=not isinstance(failure, Busy),
         )
         log.warning(what, job=str(job.id), destination=one.destination, error=failure.message, after=after)
@@ -155,7 +157,10 @@ def _judge(job: Job, deliveries: list[Delivery]) -> Outcome:
         error = {"error_kind": Retryable.kind, "error_message": named, "error_advice": advice}
         return Wait(at=min(pending), why=named, values=error)
     if failing:
-        raise NeedsHuman(named, "Mend the destination, then resume the job.")
+        stuck = NeedsHuman(named, "Mend the destination, then resume the job.")
+        if all(each.held_by for each in failing):
+            stuck.peer = failing[0].held_by
+        raise stuck
     counted = [each.stored for each in deliveries if each.stored is not None]
     stored = min(counted) if counted else None
     if stored is not None and stored != job.received:

@@ -20,7 +20,7 @@ from pynetdicom import AE, _config, build_context, build_role, evt
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from gateway.contract import Failure, NeedsHuman, Retryable, Unreachable
+from gateway.contract import Failure, NeedsHuman, NotLetIn, Retryable, Unreachable
 from gateway.dicom.arrival import PacedQueue, SpoolingProvider, Staging, Take, Watch
 
 # Process-wide, as pynetdicom has it: nothing of a dataset is logged, none is decoded that is only passed on.
@@ -172,12 +172,12 @@ def failure_of(peer: DimsePeer, doing: str, status: Dataset) -> Failure:
         )
     where = f"the {peer.name} answered {code:04X} while {doing}"
     if code == 0xA801:
-        return NeedsHuman(
+        return NotLetIn(
             f"{where}: it doesn't know our AE title {peer.calling} as a destination",
             f"Enter {peer.calling} there, with this machine's address and our port.",
         )
     if code in (0x0124, 0x0122, 0xA900) or code == 0x0211:
-        return NeedsHuman(
+        return NotLetIn(
             f"{where}: it doesn't let us, or doesn't offer this",
             f"Have it let {peer.calling} query and retrieve; its own log says more.",
         )
@@ -213,7 +213,7 @@ def _refusal(peer: DimsePeer, doing: str, association: Any, connected: bool) -> 
             if answer.result_source == 1
             else "our association"
         )
-        return NeedsHuman(
+        return NotLetIn(
             f"the {peer.name} refused {what} while {doing}",
             f"Enter our AE title {peer.calling} there with this machine's address, and check its own in the"
             " configuration.",

@@ -295,8 +295,10 @@ class Engine:
         log.warning("a step failed; it will be tried again", job=str(job.id), error=failure.message)
 
     async def _end(self, job: Job, to: State, failure: Failure, detail: dict[str, Any]) -> None:
-        held_in = job.state.value if to == State.HELD else None
-        await self._store.move(job, to=to, what=to.value, detail=detail, held_in=held_in, **_error(failure))
+        values = _error(failure)
+        if to == State.HELD:
+            values |= {"held_in": job.state.value, "held_by": failure.peer}
+        await self._store.move(job, to=to, what=to.value, detail=detail, **values)
         self._observer.ended(job.application, to.value, job.created_at)
         log.error(
             f"job {to.value}",

@@ -80,6 +80,8 @@ class Job:
     origin: Origin
     state: State
     held_in: State | None
+    held_by: str | None
+    recoveries: int
     attempt: int
     next_at: datetime | None
     priority: int
@@ -146,6 +148,7 @@ class Delivery:
     reference: str | None
     stored: int | None
     last_error: str | None
+    held_by: str | None
     due: bool
 
 

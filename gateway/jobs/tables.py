@@ -40,6 +40,8 @@ jobs = Table(
     # where it is
     Column("state", Text, nullable=False),
     Column("held_in", Text),
+    Column("held_by", Text),
+    Column("recoveries", Integer, nullable=False, server_default="0"),
     Column("attempt", Integer, nullable=False, server_default="0"),
     Column("next_at", _moment),
     Column("waits_why", Text),
@@ -162,6 +164,7 @@ deliveries = Table(
     Column("reference", Text),
     Column("stored", Integer),
     Column("last_error", Text),
+    Column("held_by", Text),
     Column("updated_at", _moment, nullable=False, server_default=_now),
 )
 

@@ -10,7 +10,7 @@ from blake3 import blake3
 from pydicom.dataset import Dataset
 
 from gateway.archives.archive import Archive
-from gateway.contract import Header, Instance, Retryable, Unsuitable
+from gateway.contract import Header, Instance, Retryable, Unsuitable, blaming
 from gateway.dicom.heading import ENDS_IDENTITY, read_heading
 from gateway.dicom.part10 import WidthReader
 from gateway.jobs.records import InstanceRecord
@@ -41,31 +41,33 @@ class Shipment:
         self._spool = spool
 
     async def instances(self) -> AsyncIterator[Instance]:
+        archive = self._archive.name
         seen: dict[str, _Counted] = {}
         size = 0
-        async for instance in self._archive.retrieve(self.study_instance_uid, self._chosen, self._spool):
-            uid = instance.header.sop_instance_uid
-            if uid not in self._chosen:
-                continue
-            if uid in seen:
+        with blaming(f"archives.{archive}"):
+            async for instance in self._archive.retrieve(self.study_instance_uid, self._chosen, self._spool):
+                uid = instance.header.sop_instance_uid
+                if uid not in self._chosen:
+                    continue
+                if uid in seen:
+                    raise Retryable(
+                        f"the archive {archive} sent an instance twice",
+                        "If this goes on, have the archive check the study.",
+                    )
+                chunks = instance.chunks() if seen else await self._look_into(instance)
+                seen[uid] = counted = _Counted(instance.header, chunks, f"archives.{archive}")
+                yield counted
+                size += counted.size
+                if self._max_bytes is not None and size > self._max_bytes:
+                    raise Unsuitable(
+                        f"the study is larger than this application accepts ({self._max_bytes / 1e9:g} GB)",
+                        "Raise accept.max_bytes of the application if the vendor takes more.",
+                    )
+            if len(seen) < self.promised:
                 raise Retryable(
-                    f"the archive {self._archive.name} sent an instance twice",
+                    f"the archive {archive} sent {len(seen)} of the {self.promised} instances chosen",
                     "If this goes on, have the archive check the study.",
                 )
-            chunks = instance.chunks() if seen else await self._look_into(instance)
-            seen[uid] = counted = _Counted(instance.header, chunks)
-            yield counted
-            size += counted.size
-            if self._max_bytes is not None and size > self._max_bytes:
-                raise Unsuitable(
-                    f"the study is larger than this application accepts ({self._max_bytes / 1e9:g} GB)",
-                    "Raise accept.max_bytes of the application if the vendor takes more.",
-                )
-        if len(seen) < self.promised:
-            raise Retryable(
-                f"the archive {self._archive.name} sent {len(seen)} of the {self.promised} instances chosen",
-                "If this goes on, have the archive check the study.",
-            )
         read = [
             replace(self._chosen[uid], bytes=one.size, blake3=one.digest, width=one.width)
             for uid, one in seen.items()
@@ -87,9 +89,10 @@ async def _after(taken: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 
 class _Counted:
-    def __init__(self, header: Header, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, header: Header, chunks: AsyncIterator[bytes], peer: str) -> None:
         self.header = header
         self._chunks = chunks
+        self._peer = peer
         self._hash = blake3()  # a fifth of what SHA-256 costs on the way
         self.size = 0
         self._width = WidthReader()
@@ -104,9 +107,10 @@ class _Counted:
         return self._hash.hexdigest()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        async for chunk in self._chunks:
-            self._width.feed(chunk)
-            self._hash.update(chunk)
-            self.size += len(chunk)
-            yield chunk
+        with blaming(self._peer):
+            async for chunk in self._chunks:
+                self._width.feed(chunk)
+                self._hash.update(chunk)
+                self.size += len(chunk)
+                yield chunk
         self.whole = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from gateway.contract import Adapter, Pending, Permanent
+from gateway.contract import Adapter, Pending, Permanent, blaming
 from gateway.delivery.slide_status import SlideStatus
 from gateway.jobs.outcomes import Advance, Outcome, Wait
 from gateway.jobs.records import Job, Origin
@@ -42,7 +42,8 @@ class SlideWay:
         if ticket is None:
             image_info = None
             if job.origin is Origin.NOTIFICATION:
-                info = await self._status.client_of(job).slide_info(job.slide_id or "")
+                with blaming(f"sectra.{job.server}"):
+                    info = await self._status.client_of(job).slide_info(job.slide_id or "")
                 image_info = without_identity(info.to_wire())
             job = await self._store.keep(job, "calling the vendor", submit_began=True, sent=0)
             order = order_of(job, callback=callback, image_info=image_info)

@@ -22,6 +22,7 @@ from gateway.contract import (
     Pending,
     Retryable,
     Unsuitable,
+    blaming,
 )
 from gateway.delivery.dispatch import Dispatch
 from gateway.delivery.result_objects import application_of
@@ -132,7 +133,8 @@ class JobSteps:
         """Which study the slide belongs to, asked of Sectra once."""
         if job.slide_id is None or job.slide_width is not None:
             return job
-        info = await self._status.client_of(job).slide_info(job.slide_id, phi=True)
+        with blaming(f"sectra.{job.server}"):
+            info = await self._status.client_of(job).slide_info(job.slide_id, phi=True)
         check_slide(application.accept, info)
         size = info.image_size
         job = await self._store.keep(
@@ -162,7 +164,8 @@ class JobSteps:
                 why=_DISK_FULL,
                 values={**full, "at_vendor": False},
             )
-        return await self._way(job).submit(job, application, self._adapter(job))
+        with blaming(f"adapters.{job.adapter}"):
+            return await self._way(job).submit(job, application, self._adapter(job))
 
     # -- analysing ------------------------------------------------------------------------------------
 
@@ -181,7 +184,8 @@ class JobSteps:
 
     async def _ask(self, job: Job) -> Pending | Finished:
         try:
-            return await self._conversation.poll(job, self._adapter(job))
+            with blaming(f"adapters.{job.adapter}"):
+                return await self._conversation.poll(job, self._adapter(job))
         except Busy as failure:  # its answer is waited for no longer than a result would be
             return Pending(failure.after or _BUSY_FOR, failure.message)
 

@@ -141,6 +141,50 @@ async def test_a_delivery_that_fails_says_so_at_once_and_everywhere(house: Hospi
     assert (done["error"], done["waits"]) == (None, None)
 
 
+async def test_jobs_go_on_by_themselves_once_a_wrong_token_is_mended(house: Hospital) -> None:
+    milvue = house.configuration["adapters"]["milvue"]
+    right, milvue["token"] = milvue["token"], "a-token-that-has-expired"
+    await house.start()
+    patients = [house.admit() for _ in range(2)]
+    for patient in patients:
+        await house.fire(patient.slide)
+        held = await house.job_on(patient.slide, "held")
+        assert "refused our credentials" in held["error"]["message"]
+    await house.gateway.stop()
+    milvue["token"] = right
+    await house.start()
+    for patient in patients:
+        done = await whole(house, patient)
+        assert "goes on by itself: adapters.milvue answers again" in [e["what"] for e in done["events"]]
+
+
+@pytest.mark.parametrize("fetching", [False, True], ids=["looking", "fetching"])
+async def test_jobs_go_on_by_themselves_once_an_archive_is_back(house: Hospital, fetching: bool) -> None:
+    house.application["retry"] = {"attempts": 2, "first": "10ms", "most": "20ms"}
+    await house.start()
+    patient = house.admit()
+    away = Fault(method="GET", path=f"/studies/{patient.study}$" if fetching else "/dicom-web", status=503)
+    house.archive.front.faults.append(away)
+    await house.fire(patient.slide)
+    await house.job_on(patient.slide, "held")
+    house.archive.front.faults.clear()
+    done = await whole(house, patient)
+    assert "goes on by itself: archives.vna answers again" in [event["what"] for event in done["events"]]
+
+
+async def test_a_delivery_goes_on_by_itself_once_its_destination_is_back(house: Hospital) -> None:
+    house.application["retry"] = {"attempts": 2, "first": "10ms", "most": "20ms"}
+    await house.start()
+    patient = house.admit()
+    house.archive.front.faults.append(Fault(method="POST", path="/studies", status=503))
+    await house.fire(patient.slide)
+    held = await house.job_on(patient.slide, "held")
+    assert held["error"]["message"].startswith("not delivered everywhere: vna: ")
+    house.archive.front.faults.clear()
+    done = await whole(house, patient)
+    assert "goes on by itself: destinations.vna answers again" in [event["what"] for event in done["events"]]
+
+
 # -- archives -----------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 database    the connection, the fenced write, the hash chain: what the others stand on
 queue       what a worker does with jobs: claim, renew, move, keep
 requests    what people and other systems ask for: create, join, cancel, resume, retry
+recovery    what was held for a peer that is well again
 proof       the proof of a job: instances and deliveries
 grants      the rights of vendors that call back, and what they did with them
 slides      which of our results stands on which slide
@@ -25,7 +26,7 @@ from gateway.jobs.store.grants import Grants
 from gateway.jobs.store.proof import Proof
 from gateway.jobs.store.queue import Queue
 from gateway.jobs.store.reading import Reading
-from gateway.jobs.store.requests import Requests
+from gateway.jobs.store.recovery import Recovering
 from gateway.jobs.store.seals import Seals
 from gateway.jobs.store.slides import Slides
 from gateway.jobs.store.upkeep import Upkeep
@@ -33,5 +34,5 @@ from gateway.jobs.store.upkeep import Upkeep
 __all__ = ["CHANNEL", "PRESENCE", "DatabaseError", "DatabaseLost", "Refused", "Store", "Superseded"]
 
 
-class Store(Queue, Requests, Proof, Slides, Grants, Seals, Reading, Upkeep):
+class Store(Queue, Recovering, Proof, Slides, Grants, Seals, Reading, Upkeep):
     """The jobs in PostgreSQL."""

@@ -192,6 +192,7 @@ class Proof(Database):
         reference: str | None = _UNSET,
         stored: int | None = _UNSET,
         error: str | None = None,
+        held_by: str | None = None,
         detail: Mapping[str, Any] | None = None,
         tried: bool = True,
     ) -> None:
@@ -200,6 +201,7 @@ class Proof(Database):
             "attempts": deliveries.c.attempts + int(tried),
             "next_at": None if after is None else soon(after),
             "last_error": storable(error),
+            "held_by": held_by,
             "updated_at": func.now(),
         }
         if reference is not _UNSET:

@@ -180,6 +180,7 @@ class Queue(Database):
             "state": state.value,
             "attempt": attempt,
             "waits_why": None,
+            **({} if state in (job.state, State.HELD) else {"recoveries": 0}),
             "updated_at": func.now(),
             "next_at": at if at is not None else None if after is None else soon(after),
             "lease_holder": None,

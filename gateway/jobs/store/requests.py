@@ -224,7 +224,7 @@ class Requests(Database):
         await connection.execute(
             update(deliveries)
             .where(deliveries.c.job_id == job.id, deliveries.c.state == "held")
-            .values(state="pending", attempts=0)
+            .values(state="pending", attempts=0, held_by=None)
         )
         await connection.execute(
             update(deliveries)
@@ -271,11 +271,12 @@ class Requests(Database):
                 leased_until=None,
                 at_vendor=to == State.ANALYSING,  # it has the study: what was held counts there again
                 held_in=None,
+                held_by=None,
                 waits_why=None,
                 error_kind=None,
                 error_message=None,
                 error_advice=None,
-                **values,
+                **{"recoveries": 0, **values},
             )
             .returning(jobs)
         )
