@@ -227,17 +227,17 @@ async def test_claiming_and_listing_use_the_indexes_of_a_full_table(store, datab
     await store.count_by_state()
     await store.cancel_by_token("a", "t")
     page = await store.find(limit=50)
-    for filters in (
-        {},
-        {"state": ["held"]},
-        {"state": ["held", "failed"]},
-        {"state": ["done"]},
-        {"application": ["a1"]},
-        {"study_instance_uid": ["1.2.5"]},
-        {"accession_number": ["A5"]},
-        {"slide_id": ["s5", "s6"]},
+    for wanted in (
+        Filter(),
+        Filter(state=["held"]),
+        Filter(state=["held", "failed"]),
+        Filter(state=["done"]),
+        Filter(application=["a1"]),
+        Filter(study_instance_uid=["1.2.5"]),
+        Filter(accession_number=["A5"]),
+        Filter(slide_id=["s5", "s6"]),
     ):
-        await store.find(Filter(**filters), limit=50)
+        await store.find(wanted, limit=50)
     await store.find(after=(page[-1].created_at, page[-1].id))
     await store.count_for("resume", Filter(state=["held"]))
     event.remove(AnyEngine, "before_cursor_execute", note)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ async def test_results_that_are_lost_are_not_waited_for_without_end(house: Hospi
     await house.fire(patient.slide)
     job = await house.job_on(patient.slide, "delivering")
     house.milvue.behaviours[patient.study] = Behaviour(delay=600)
-    house.milvue.studies[patient.study].done_at += 600
+    house.milvue.studies[patient.study].done_at = time.monotonic() + 600
     shutil.rmtree(house.folder / "data" / "spool" / job["id"])
     held = await house.settled(job["id"], "held")
     assert "no result within 2 s" in held["error"]["message"]
