@@ -17,7 +17,8 @@ from aiohttp.typedefs import Handler
 
 from adapters.dicomweb.adapter import Dicomweb
 from adapters.dicomweb.wire import Options
-from tests.rooms.contract import Fault, Step, make_instance
+from gateway.suite.studies import make_instance
+from gateway.suite.vendor import Fault, Outcome, Step
 
 TOKEN = "vendor-token-5b2d"
 SERIES = "1.2.826.0.1.3680043.10.999.77"
@@ -30,7 +31,7 @@ class DicomwebVendor:
         self.options = options
         self.complete: list[str] = []
         self.digests: set[str] = set()
-        self.received = 0
+        self.received = self.sendings = 0
         self.reading = asyncio.Event()
         self.reading.set()
         self.faults: dict[Step, Fault] = {}
@@ -57,16 +58,35 @@ class DicomwebVendor:
         self.reading.set()
         await self._server.close()
 
-    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120) -> Dicomweb:
+    def adapter(
+        self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120, most: int = 2**30
+    ) -> Dicomweb:
         limits = {"connect_timeout": patience, "read_timeout": patience, "call_timeout": 4 * patience}
+        limits["most_result_bytes"] = most
         given = {"url": self._url, "token": TOKEN, "quiet": "0s", **limits, **self.options}
         return Dicomweb(Options.model_validate(given), session, work)
 
-    def finish(self, study: str, *, results_of: str | None = None, number: int = 900) -> str:
-        data = make_instance(results_of or study, number, 3_200)
+    @property
+    def has(self) -> set[str]:
+        return set(self.files)
+
+    def finish(
+        self,
+        study: str,
+        *,
+        results_of: str | None = None,
+        cut: bool = False,
+        size: int = 3_200,
+        number: int = 900,
+    ) -> str:
+        data = make_instance(results_of or study, number, size)
+        data = data[: len(data) // 2] if cut else data
         uid = f"{results_of or study}.1.{number}"
         self.add(study, uid, data, series=f"{SERIES}.{number}")
         return uid
+
+    def end(self, study: str, outcome: Outcome) -> None:
+        raise NotImplementedError  # it says nothing of how it goes
 
     def add(self, study: str, uid: str, data: bytes, *, series: str, **told: str) -> None:
         about = {"study": study, "series": series, "modality": "CR", "class": "1.2.840.10008.5.1.4.1.1.1"}
@@ -87,6 +107,11 @@ class DicomwebVendor:
         async def handle_or_not(request: web.Request) -> web.StreamResponse:
             self.seen.append((request.method, request.path))
             fault = next((self.faults[step] for step in steps if step in self.faults), None)
+            if fault is not None and fault.lost:
+                await handle(request)
+                assert request.transport is not None
+                request.transport.abort()
+                return web.Response()
             if fault is not None:
                 return await self._misbehave(request, fault)
             if request.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -115,6 +140,7 @@ class DicomwebVendor:
         kind = request.headers["Content-Type"]
         found = re.fullmatch(r'multipart/related; type="application/dicom"; boundary="?([^";]+)"?', kind)
         assert found is not None
+        self.sendings += 1
         gathered = bytearray()
         async for chunk in request.content.iter_any():
             await self.reading.wait()

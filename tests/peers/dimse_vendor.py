@@ -22,7 +22,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from adapters.dimse.adapter import Dimse
 from adapters.dimse.wire import Options
-from tests.rooms.contract import Fault, Step, make_instance
+from gateway.suite.studies import make_instance
+from gateway.suite.vendor import Fault, Outcome, Step
 
 AET = "VENDOR-SECRET-51"
 
@@ -34,7 +35,7 @@ class DimseVendor:
         self.options = options
         self.complete: list[str] = []
         self.digests: set[str] = set()
-        self.received = 0
+        self.received = self.sendings = 0
         self.reading = asyncio.Event()
         self.reading.set()
         self.faults: dict[Step, Fault] = {}
@@ -69,23 +70,41 @@ class DimseVendor:
         self._ended = True
         await asyncio.to_thread(self._server.shutdown)
 
-    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120) -> Dimse:
+    def adapter(
+        self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120, most: int | None = None
+    ) -> Dimse:
         limits = {"connect_timeout": patience, "read_timeout": patience, "call_timeout": 4 * patience}
         given = {"host": "127.0.0.1", "port": self.port, "ae_title": AET, "quiet": "0s", **limits}
         self._work = work
         return Dimse(Options.model_validate({**given, **self.options}), session, work)
 
-    def finish(self, study: str, *, results_of: str | None = None, number: int = 900) -> Path:
+    @property
+    def has(self) -> set[str]:
+        return set(self.stored)
+
+    def finish(
+        self,
+        study: str,
+        *,
+        results_of: str | None = None,
+        cut: bool = False,
+        size: int = 3_200,
+        number: int = 900,
+    ) -> Path:
         """As if the storage service had found whose it is."""
         inbox = self._work / "inbox"
         inbox.mkdir(exist_ok=True)
         path = inbox / f"{results_of or study}.1.{number}.dcm"
-        path.write_bytes(make_instance(results_of or study, number, 3_200))
+        data = make_instance(results_of or study, number, size)
+        path.write_bytes(data[: len(data) // 2] if cut else data)
         return path
 
+    def end(self, study: str, outcome: Outcome) -> None:
+        raise NotImplementedError  # it says nothing of how it goes
+
     def _admit(self, event: Any) -> None:
-        refused = [one for one in self.faults.values() if one.status in (401, 403)]
-        busy = [one for one in self.faults.values() if one.status == 429]
+        refused = [fault for fault in self.faults.values() if fault.status in (401, 403)]
+        busy = [fault for fault in self.faults.values() if fault.status == 429]
         if refused or busy:
             event.assoc.acse.send_reject(*((1, 1, 3) if refused else (2, 3, 2)))
             event.assoc.kill()
@@ -110,9 +129,13 @@ class DimseVendor:
     def _store(self, event: Any) -> int:
         while not self.reading.is_set() and event.assoc.is_established:
             time.sleep(0.02)
-        fault = self._misbehave(event, "submit")
-        if fault is not None or self.status:
-            return fault or self.status
+        if not getattr(event.assoc, "studies", []):
+            self.sendings += 1
+        fault = self.faults.get("submit")
+        lost = fault is not None and fault.lost
+        refused = None if lost else self._misbehave(event, "submit")
+        if refused is not None or self.status:
+            return refused or self.status
         dataset = event.encoded_dataset(include_meta=False)
         meta = FileMetaDataset()
         meta.MediaStorageSOPClassUID = event.request.AffectedSOPClassUID
@@ -126,6 +149,8 @@ class DimseVendor:
         study = str(event.dataset.StudyInstanceUID)
         self.stored[str(event.request.AffectedSOPInstanceUID)] = study
         event.assoc.studies = [study]
+        if lost:
+            event.assoc.abort()
         return 0x0000
 
     def _find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:

@@ -17,7 +17,8 @@ from aiohttp.typedefs import Handler
 
 from adapters.milvue.adapter import Milvue
 from adapters.milvue.wire import Options
-from tests.rooms.contract import Fault, Step, make_instance
+from gateway.suite.studies import make_instance
+from gateway.suite.vendor import Fault, Outcome, Step
 
 TOKEN = "milvue-token-3f9a1c"
 SIGNATURE = "signature-77e1"
@@ -38,12 +39,14 @@ Answer = tuple[int, str, bytes]
 
 class MilvueVendor:
     secret = TOKEN
+    kind: type[Milvue] = Milvue
 
     def __init__(self, **options: Any) -> None:
         self.options = options
         self.complete: list[str] = []
+        self.has: set[str] = set()
         self.digests: set[str] = set()
-        self.received = 0
+        self.received = self.sendings = 0
         self.reading = asyncio.Event()
         self.reading.set()
         self.faults: dict[Step, Fault] = {}
@@ -71,18 +74,29 @@ class MilvueVendor:
         self.reading.set()
         await self._server.close()
 
-    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120) -> Milvue:
+    def adapter(
+        self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120, most: int = 2**30
+    ) -> Milvue:
         limits = {"connect_timeout": patience, "read_timeout": patience, "call_timeout": 4 * patience}
+        limits["most_result_bytes"] = most
         given = {"url": self._url, "token": TOKEN, "commands": ["smarturgences"], **limits, **self.options}
-        return Milvue(Options.model_validate(given), session, work)
+        return self.kind(Options.model_validate(given), session, work)
 
-    def finish(self, study: str, *, results_of: str | None = None) -> None:
-        result = make_instance(results_of or study, 900, 3_200)
+    def finish(
+        self, study: str, *, results_of: str | None = None, cut: bool = False, size: int = 3_200
+    ) -> None:
+        result = make_instance(results_of or study, 900, size)
+        result = result[: len(result) // 2] if cut else result
         self.status[study] = "done"
         if self.options.get("signed_url"):
             self.answer_signed("smarturgences", {"0": result})
         else:
             self.results["smarturgences"] = (200, *multipart([("application/dicom", result)]))
+
+    def end(self, study: str, outcome: Outcome) -> None:
+        self.status[study] = "error" if outcome == "error" else "done"
+        said = json.dumps({"StudyInstanceUID": study, "status": outcome}).encode()
+        self.results["smarturgences"] = (200, "application/json", said)
 
     def answer_signed(self, command: str, files: dict[str, bytes]) -> None:
         self.files = files
@@ -108,6 +122,11 @@ class MilvueVendor:
             self.calls.append(request)
             # the status is asked by find, poll and check
             fault = self.faults.get(step) if step else self.faults.get("find") or self.faults.get("poll")
+            if fault is not None and fault.lost:
+                await handle(request)
+                assert request.transport is not None
+                request.transport.abort()
+                return web.Response()
             if fault is not None:
                 return await self._misbehave(request, fault)
             if request.headers.get("x-goog-meta-owner") != TOKEN:
@@ -141,6 +160,7 @@ class MilvueVendor:
         return bytes(gathered)
 
     async def _post(self, request: web.Request) -> web.Response:
+        self.sendings += 1
         kind = request.headers["Content-Type"]
         found = re.fullmatch(r'multipart/related; type="application/dicom"; boundary="?([^";]+)"?', kind)
         body = await self._read(request)
@@ -161,6 +181,7 @@ class MilvueVendor:
             urls = {sop: f"{self._url}/blob/{study}/{sop}?sig={SIGNATURE}%2Fa" for sop in uids}
             return web.json_response({"StudyInstanceUID": study, "signed_urls": urls})
         self.digests = {hashlib.sha256(part).hexdigest() for part in parts}
+        self.has |= uids.keys()
         self._complete(study)
         return web.json_response({"StudyInstanceUID": study, "message": "received"})
 
@@ -179,6 +200,7 @@ class MilvueVendor:
             return web.Response(status=self.put_faults[self.puts], text="<Error>AuthenticationFailed</Error>")
         assert _uids(data) == (study, sop)
         self.digests.add(hashlib.sha256(data).hexdigest())
+        self.has.add(sop)
         self.waiting[study].discard(sop)
         if not self.waiting[study]:
             self._complete(study)

@@ -16,12 +16,14 @@ from pydantic import ValidationError
 from adapters.dicomweb.adapter import Dicomweb
 from adapters.dicomweb.wire import Options
 from gateway.contract import Failure, Finished, Header, NeedsHuman, Order, Pending, Permanent, Retryable
+from gateway.suite.contract import AdapterContract, stored
+from gateway.suite.studies import OTHER_STUDY, STUDY, GivenStudy, make_instance
+from gateway.suite.vendor import Fault
 from tests.peers.dicom_samples import encode
 from tests.peers.dicom_samples import make_instance as make_image
 from tests.peers.dicomweb_vendor import SERIES, DicomwebVendor
 from tests.peers.dicomweb_vendor import stored as said
 from tests.peers.orthanc import USER, Orthanc, orthanc
-from tests.rooms.contract import OTHER_STUDY, STUDY, AdapterContract, Fault, GivenStudy, make_instance, stored
 
 ORDER = Order("job-1", "trauma", STUDY)
 UIDS = [f"{STUDY}.1.{number}" for number in range(3)]

@@ -15,9 +15,11 @@ from pydantic import ValidationError
 from adapters.dimse.adapter import Dimse
 from adapters.dimse.wire import Options
 from gateway.contract import Adapter, Failure, Finished, NeedsHuman, Pending, Permanent, Retryable, Sender
+from gateway.suite.contract import AdapterContract
+from gateway.suite.studies import ORDER, STUDY, GivenStudy
+from gateway.suite.vendor import Fault, Step
 from tests.peers import dcmtk
 from tests.peers.dimse_vendor import DimseVendor
-from tests.rooms.contract import ORDER, STUDY, AdapterContract, Fault, GivenStudy, Step
 
 
 @pytest.fixture
@@ -32,6 +34,7 @@ class TestDimse(AdapterContract):
 
     steps: ClassVar[tuple[Step, ...]] = ("submit", "find")
     certain: ClassVar[tuple[int, ...]] = (500, 502, 503)
+    brought: ClassVar[bool] = True
     nonsense: ClassVar[Mapping[str, Fault]] = {
         "status": Fault(200),
         "raw": Fault(raw=b"HTTP/1.1 200 OK\r\n\r\n"),
@@ -40,8 +43,9 @@ class TestDimse(AdapterContract):
     test_a_redirect_is_not_followed = None  # type: ignore[assignment]
 
     async def test_a_busy_vendor_says_how_long(self, vendor, adapter: Adapter, step: Step) -> None:
+        call = await self.ready(adapter, step)
         vendor.faults[step] = Fault(429)
-        failure = await self.failing(vendor, self.go(adapter, step))
+        failure = await self.failing(vendor, call())
         assert isinstance(failure, Retryable)
         assert not failure.uncertain
 

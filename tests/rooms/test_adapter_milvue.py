@@ -11,7 +11,7 @@ import zlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import aiohttp
 import pytest
@@ -27,14 +27,18 @@ from gateway.contract import Failure, Finding, Finished, NeedsHuman, Pending, Pe
 from gateway.simulate.milvue import TOKEN as SIMULATED_TOKEN
 from gateway.simulate.milvue import Behaviour, MilvueState, make_app
 from gateway.simulate.serve import serve
+from gateway.suite.contract import AdapterContract
+from gateway.suite.studies import ORDER, OTHER_STUDY, STUDY, GivenStudy, make_instance
+from gateway.suite.vendor import Fault, Outcome
 from tests.peers.milvue_vendor import SIGNATURE, TOKEN, MilvueVendor, multipart
-from tests.rooms.contract import ORDER, OTHER_STUDY, STUDY, AdapterContract, Fault, GivenStudy, make_instance
 
 TICKET = Ticket(STUDY, state={"study": STUDY, "polls": 0})
 RESULT = make_instance(STUDY, 900, 3_200)
 
 
 class TestByStream(AdapterContract):
+    outcomes: ClassVar[tuple[Outcome, ...]] = ("empty", "forbidden", "error")
+
     @pytest.fixture
     async def vendor(self) -> AsyncIterator[MilvueVendor]:
         vendor = MilvueVendor()
@@ -44,6 +48,8 @@ class TestByStream(AdapterContract):
 
 
 class TestBySignedUrls(AdapterContract):
+    outcomes: ClassVar[tuple[Outcome, ...]] = ("empty", "forbidden", "error")
+
     @pytest.fixture
     async def vendor(self) -> AsyncIterator[MilvueVendor]:
         vendor = MilvueVendor(signed_url=True)

@@ -19,7 +19,9 @@ from pydantic import ValidationError
 from adapters.sectra_ia.adapter import SectraIa
 from adapters.sectra_ia.wire import Options
 from gateway.contract import Callback, Finished, Heard, Modification, Order, Pending, Ticket
-from tests.rooms.contract import NONSENSE, STUDY, CallsContract, Fault, GivenStudy, Step, stored
+from gateway.suite.contract import CallsContract, stored
+from gateway.suite.studies import STUDY, GivenStudy
+from gateway.suite.vendor import NONSENSE, Fault, Step
 
 PASSWORD = "password-of-the-app-77"
 CALLBACK = Callback("http://127.0.0.1:9/adapters/kidney", "token-of-the-job-31")
@@ -52,7 +54,9 @@ class App:
         self._ended.set()
         await self._server.close()
 
-    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120) -> SectraIa:
+    def adapter(
+        self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120, most: int | None = None
+    ) -> SectraIa:
         limits = {"connect_timeout": patience, "read_timeout": patience, "call_timeout": 4 * patience}
         given = {"url": self._url, "username": "gateway", "password": PASSWORD, **limits, **self.options}
         return SectraIa(Options.model_validate(given), session, work)

@@ -1,138 +1,48 @@
-"""What every adapter must do, whatever its vendor: subclass `AdapterContract` and give it a `vendor`.
-
-The vendor is a real HTTP server on loopback that speaks the vendor's wire format, written apart from the
-adapter, so that a misunderstanding isn't made twice.
-"""
+"""What every adapter must do, whatever its vendor: subclass `AdapterContract` and give it a `vendor`."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import io
 import json
+import threading
+import time
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar
 
 import aiohttp
 import pytest
-from pydicom import dcmwrite
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
+import pytest_asyncio
 
-from gateway.contract import Adapter, Failure, Finished, Header, NeedsHuman, Order, Pending, Retryable, Ticket
+from gateway.contract import (
+    Adapter,
+    Failure,
+    Finished,
+    NeedsHuman,
+    Order,
+    Pending,
+    Permanent,
+    Retryable,
+    Ticket,
+)
+from gateway.suite.studies import ORDER, OTHER_STUDY, STUDY, GivenStudy
+from gateway.suite.vendor import NONSENSE, Fault, Outcome, Step, Vendor
 
-STUDY = "1.2.826.0.1.3680043.10.999.1"
-OTHER_STUDY = "1.2.826.0.1.3680043.10.999.2"
-PIECE = 2**16
-
-Step = Literal["submit", "find", "poll"]
-
-
-@dataclass
-class Fault:
-    """Done to every call of a step. `die`: after the first bytes; `hang`: no byte read, none answered."""
-
-    status: int | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes | None = None
-    die: bool = False
-    hang: bool = False
-    raw: bytes | None = None
+_IN_ADAPTER: ContextVar[bool] = ContextVar("in_adapter", default=False)
 
 
-class Vendor(Protocol):
-    secret: str  # the credential, which no failure may show
-    complete: list[str]  # the studies that arrived whole
-    digests: set[str]  # sha256 of each instance of them
-    received: int  # bytes of studies read so far
-    reading: asyncio.Event  # cleared: the vendor stops reading in the middle
-    faults: dict[Step, Fault]
-
-    def adapter(self, session: aiohttp.ClientSession, work: Path, *, patience: float = 120) -> Adapter: ...
-    def finish(self, study: str, *, results_of: str | None = None) -> None: ...
-    async def stop(self) -> None: ...
-
-
-def make_instance(study: str, number: int, size: int, *, pixels: bool = True) -> bytes:
-    """A Part 10 file as small as it may be, with so many bytes of pixels."""
-    dataset = Dataset()
-    dataset.SOPClassUID = ComputedRadiographyImageStorage
-    dataset.SOPInstanceUID = f"{study}.1.{number}"
-    dataset.Modality = "CR"
-    dataset.PatientName = "Synthetic^Nobody"
-    dataset.StudyInstanceUID = study
-    dataset.SeriesInstanceUID = f"{study}.1"
-    dataset.BitsAllocated = 8
-    if pixels:
-        dataset.PixelData = hashlib.sha256(str(number).encode()).digest() * (size // 32)
-        dataset["PixelData"].VR = "OB"
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta = meta
-    buffer = io.BytesIO()
-    dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()
-
-
-@dataclass
-class GivenInstance:
-    header: Header
-    data: bytes
-    study: GivenStudy
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        for at in range(0, len(self.data), PIECE):
-            piece = self.data[at : at + PIECE]
-            self.study.given += len(piece)
-            yield piece
-            await asyncio.sleep(0)
-
-
-@dataclass
-class GivenStudy:
-    """A study that is made while it is read, that counts what was taken, and that may break."""
-
-    study_instance_uid: str = STUDY
-    promised: int = 3
-    size: int = 200_000
-    breaks_with: Exception | None = None
-    breaks_before: int = 2
-    instances_of: str | None = None
-    given: int = 0
-    walks_open: int = 0
-
-    async def instances(self) -> AsyncIterator[GivenInstance]:
-        self.walks_open += 1
-        try:
-            for number in range(self.promised):
-                if self.breaks_with is not None and number == self.breaks_before:
-                    raise self.breaks_with
-                study = self.instances_of or self.study_instance_uid
-                data = make_instance(study, number, self.size)
-                header = Header(
-                    study,
-                    f"{study}.1",
-                    f"{study}.1.{number}",
-                    ComputedRadiographyImageStorage,
-                    ExplicitVRLittleEndian,
-                    "CR",
-                )
-                yield GivenInstance(header, data, self)
-        finally:
-            self.walks_open -= 1
-
-    @property
-    def digests(self) -> set[str]:
-        made = (make_instance(self.study_instance_uid, n, self.size) for n in range(self.promised))
-        return {hashlib.sha256(each).hexdigest() for each in made}
-
-
-ORDER = Order("job-1", "trauma", STUDY)
+@contextmanager
+def watching() -> Iterator[None]:
+    """What is called now is the adapter's doing, and what it starts."""
+    token = _IN_ADAPTER.set(True)
+    try:
+        yield
+    finally:
+        _IN_ADAPTER.reset(token)
 
 
 async def until_still(study: GivenStudy) -> None:
@@ -154,20 +64,6 @@ def stored(ticket: Ticket) -> Ticket:
     return again
 
 
-NONSENSE = {
-    "bytes": Fault(200, {"Content-Type": "application/json"}, b"\xff\xfe{{{"),
-    "deep": Fault(200, {"Content-Type": "application/json"}, b"[" * 100_000),
-    "types": Fault(200, {"Content-Type": "application/json"}, b'{"status": ["?"], "StudyInstanceUID": null}'),
-    "null": Fault(200, {"Content-Type": "application/json"}, b"null"),
-    "html": Fault(200, {"Content-Type": "text/html"}, b"<html>Please sign in</html>"),
-    "empty": Fault(200, {"Content-Type": "multipart/related"}, b""),
-    "raw": Fault(raw=b"\0\1\2 this isn't HTTP\r\n\r\n"),
-    "short": Fault(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{"),
-    "gzip": Fault(raw=b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc"),
-    "chunks": Fault(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
-}
-
-
 class CallsContract:
     """For every adapter. `vendor` is a fixture of the subclass, which says what its vendor is asked for.
 
@@ -181,10 +77,29 @@ class CallsContract:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "step" in metafunc.fixturenames:
             metafunc.parametrize("step", metafunc.cls.steps)
+        if "outcome" in metafunc.fixturenames:
+            metafunc.parametrize("outcome", metafunc.cls.outcomes)
         if "fault" in metafunc.fixturenames:
             metafunc.parametrize("fault", metafunc.cls.nonsense.values(), ids=metafunc.cls.nonsense.keys())
 
-    @pytest.fixture
+    @pytest.fixture(autouse=True)
+    def sleepless(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An adapter raises what happened; when to try again is the engine's to say."""
+        doze, block = asyncio.sleep, time.sleep
+
+        async def sleep(delay: float, result: Any = None) -> Any:
+            assert delay <= 0 or not _IN_ADAPTER.get(), "the adapter sleeps"
+            return await doze(delay, result)
+
+        def sleep_blocking(delay: float) -> None:
+            at_work = _IN_ADAPTER.get() and threading.current_thread() is threading.main_thread()
+            assert not at_work, "the adapter sleeps"
+            block(delay)
+
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        monkeypatch.setattr(time, "sleep", sleep_blocking)
+
+    @pytest_asyncio.fixture
     async def session(self) -> AsyncIterator[aiohttp.ClientSession]:
         async with aiohttp.ClientSession() as session:
             yield session
@@ -198,7 +113,7 @@ class CallsContract:
         return vendor.adapter(session, tmp_path, patience=1)
 
     async def failing(self, vendor: Vendor, step: Awaitable[object]) -> Failure:
-        with pytest.raises(Failure) as caught:
+        with pytest.raises(Failure) as caught, watching():
             await step
         failure = caught.value
         told = "".join(traceback.format_exception(failure)) + failure.advice + repr(failure.detail)
@@ -207,12 +122,14 @@ class CallsContract:
         assert not failure.message.endswith(".")
         return failure
 
-    async def go(self, adapter: Adapter, step: Step) -> object:
+    async def ready(self, adapter: Adapter, step: Step) -> Callable[[], Awaitable[object]]:
+        """The call of a step, before which nothing has gone wrong yet."""
         if step == "submit":
-            return await adapter.submit(self.order, GivenStudy())
+            return lambda: adapter.submit(self.order, GivenStudy())
         if step == "find":
-            return await adapter.find(self.order)
-        return await adapter.poll(Ticket(STUDY, state={"study": STUDY}))
+            return lambda: adapter.find(self.order)
+        ticket = stored(await adapter.submit(self.order, GivenStudy(size=2_000)))
+        return lambda: adapter.poll(ticket)
 
     # Failures
 
@@ -220,8 +137,9 @@ class CallsContract:
     async def test_a_refused_credential_needs_a_human(
         self, vendor: Vendor, adapter: Adapter, step: Step, status: int
     ) -> None:
+        call = await self.ready(adapter, step)
         vendor.faults[step] = Fault(status, body=b'{"message": "bad token %s"}' % vendor.secret.encode())
-        failure = await self.failing(vendor, self.go(adapter, step))
+        failure = await self.failing(vendor, call())
         assert isinstance(failure, NeedsHuman)
         assert failure.advice
 
@@ -229,41 +147,47 @@ class CallsContract:
     async def test_a_broken_vendor_is_tried_again(
         self, vendor: Vendor, adapter: Adapter, step: Step, status: int
     ) -> None:
+        call = await self.ready(adapter, step)
         vendor.faults[step] = Fault(status, body=b"<html>bad gateway</html>")
-        failure = await self.failing(vendor, self.go(adapter, step))
+        failure = await self.failing(vendor, call())
         assert isinstance(failure, Retryable)
         assert failure.uncertain is (step == "submit" and status not in self.certain)
 
     async def test_a_busy_vendor_says_how_long(self, vendor: Vendor, adapter: Adapter, step: Step) -> None:
+        call = await self.ready(adapter, step)
         vendor.faults[step] = Fault(429, {"Retry-After": "7"})
-        failure = await self.failing(vendor, self.go(adapter, step))
+        failure = await self.failing(vendor, call())
         assert isinstance(failure, Retryable)
         assert (failure.after, failure.uncertain) == (7, False)
 
     async def test_a_redirect_is_not_followed(self, vendor: Vendor, adapter: Adapter, step: Step) -> None:
+        call = await self.ready(adapter, step)
         vendor.faults[step] = Fault(307, {"Location": "http://127.0.0.1:9/elsewhere"})
-        assert isinstance(await self.failing(vendor, self.go(adapter, step)), NeedsHuman)
+        assert isinstance(await self.failing(vendor, call()), NeedsHuman)
 
     async def test_a_vendor_that_is_away_has_nothing(
         self, vendor: Vendor, adapter: Adapter, step: Step
     ) -> None:
+        call = await self.ready(adapter, step)
         await vendor.stop()
-        failure = await self.failing(vendor, self.go(adapter, step))
+        failure = await self.failing(vendor, call())
         assert isinstance(failure, Retryable)
         assert not failure.uncertain
 
     async def test_a_vendor_that_hangs_is_given_up(self, vendor: Vendor, hasty: Adapter, step: Step) -> None:
+        call = await self.ready(hasty, step)
         vendor.faults[step] = Fault(hang=True)
         async with asyncio.timeout(60):
-            failure = await self.failing(vendor, self.go(hasty, step))
+            failure = await self.failing(vendor, call())
         assert isinstance(failure, Retryable)
         assert failure.uncertain is (step == "submit")
 
     async def test_nonsense_is_one_of_our_failures(
         self, vendor: Vendor, adapter: Adapter, step: Step, fault: Fault
     ) -> None:
+        call = await self.ready(adapter, step)
         vendor.faults[step] = fault
-        assert isinstance(await self.failing(vendor, self.go(adapter, step)), Retryable)
+        assert isinstance(await self.failing(vendor, call()), Retryable)
 
     # Health
 
@@ -287,7 +211,12 @@ class CallsContract:
 
 
 class AdapterContract(CallsContract):
-    """For adapters that send studies."""
+    """For adapters that send studies. `brought`: the results lie in the inbox, limited by its doors.
+
+    `outcomes`: how an analysis may end without a result, as far as this vendor tells it."""
+
+    brought: ClassVar[bool] = False
+    outcomes: ClassVar[tuple[Outcome, ...]] = ()
 
     # The way of a study
 
@@ -381,3 +310,69 @@ class AdapterContract(CallsContract):
             failure = await self.failing(vendor, hasty.submit(ORDER, study))
         assert isinstance(failure, Retryable)
         assert failure.uncertain
+
+    async def test_what_arrived_is_not_sent_again(self, vendor: Vendor, adapter: Adapter) -> None:
+        """The study was taken, and the answer got lost."""
+        vendor.faults["submit"] = Fault(lost=True)
+        failure = await self.failing(vendor, adapter.submit(ORDER, GivenStudy()))
+        assert isinstance(failure, Retryable)
+        assert failure.uncertain
+        assert vendor.sendings == 1
+        vendor.faults.clear()
+        if vendor.complete:
+            assert await adapter.find(ORDER) is not None
+
+    async def test_what_is_acknowledged_has_arrived(self, vendor: Vendor, adapter: Adapter) -> None:
+        ticket = await adapter.submit(ORDER, GivenStudy(withheld=1))
+        assert len(vendor.has) == 2
+        assert ticket.acknowledged is None or set(ticket.acknowledged) == vendor.has
+
+    async def test_nothing_is_remembered(
+        self, vendor: Vendor, session: aiohttp.ClientSession, tmp_path: Path
+    ) -> None:
+        """Each step is done by another machine."""
+
+        def anew(name: str) -> Adapter:
+            (tmp_path / name).mkdir()
+            return vendor.adapter(session, tmp_path / name)
+
+        ticket = stored(await anew("sends").submit(ORDER, GivenStudy()))
+        assert await anew("finds").find(ORDER) is not None
+        pending = await anew("polls").poll(ticket)
+        assert isinstance(pending, Pending)
+        ticket = stored(pending.ticket or ticket)
+        collects = anew("collects")
+        vendor.finish(STUDY)
+        assert isinstance(await collects.poll(ticket), Finished)
+        await anew("cancels").cancel(ticket)
+
+    # What comes back
+
+    async def test_a_cut_result_is_not_whole(self, vendor: Vendor, adapter: Adapter) -> None:
+        ticket = await adapter.submit(ORDER, GivenStudy())
+        vendor.finish(STUDY, cut=True)
+        assert isinstance(await self.failing(vendor, adapter.poll(ticket)), Retryable)
+
+    async def test_a_result_has_a_limit(
+        self, vendor: Vendor, session: aiohttp.ClientSession, tmp_path: Path
+    ) -> None:
+        if self.brought:
+            pytest.skip("limited where it comes in")
+        adapter = vendor.adapter(session, tmp_path, most=2**20)
+        ticket = await adapter.submit(ORDER, GivenStudy())
+        vendor.finish(STUDY, size=4 * 2**20)
+        await self.failing(vendor, adapter.poll(ticket))
+        assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 3 * 2**20
+
+    async def test_no_result_is_told_from_none(
+        self, vendor: Vendor, adapter: Adapter, outcome: Outcome
+    ) -> None:
+        ticket = await adapter.submit(ORDER, GivenStudy())
+        vendor.end(STUDY, outcome)
+        if outcome == "empty":
+            answer = await adapter.poll(ticket)
+            assert isinstance(answer, Finished)
+            assert answer.empty
+        else:
+            failure = await self.failing(vendor, adapter.poll(ticket))
+            assert isinstance(failure, NeedsHuman | Permanent)
