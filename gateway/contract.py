@@ -211,7 +211,8 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing seen in one image. Points are in pixels of that image (column, row), from its upper left."""
+    """One thing seen in one image. Points are in pixels of it (column, row), from its upper left; with
+    a `frame` (from 1) they count in that frame alone."""
 
     label: str
     shape: Literal["box", "polygon", "polyline", "point", "none"]
@@ -219,6 +220,7 @@ class Finding:
     sop_instance_uid: str | None = None
     score: float | None = None
     measure: str | None = None
+    frame: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -221,7 +221,9 @@ def _build_destinations(ground: Ground, archives: Archives) -> dict[str, Destina
     settings = ground.settings
     originals = Originals(ground.store, archives.lookup, ground.slides)
     objects = ResultObjects(settings, ground.store, originals, ground.spool)
-    named: dict[str, Destination] = {"sectra": OnTheSlide(ground.status, ground.store)}
+    named: dict[str, Destination] = {
+        "sectra": OnTheSlide(ground.status, ground.store, originals, ground.spool)
+    }
     for name, place in settings.destinations.items():
         if isinstance(place, StowDestination):
             named[name] = IntoArchive(name, archives.webs[place.archive], ground.session, objects)

@@ -18,6 +18,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorag
 from gateway.contract import Finding
 from gateway.delivery.objects import Maker, shorten, stamp
 from gateway.delivery.shapes import outline, words
+from gateway.dicom.heading import frames_of
 
 _INK, _SHADE = (255, 200, 0), (0, 0, 0)
 _MOST_SAMPLES = 200_000_000
@@ -34,10 +35,16 @@ class NotDrawable(ValueError):
 
 
 def draw_capture(
-    image: Dataset, findings: Sequence[Finding], notes: Sequence[str], maker: Maker, at: datetime, number: int
+    image: Dataset,
+    findings: Sequence[Finding],
+    notes: Sequence[str],
+    maker: Maker,
+    at: datetime,
+    number: int,
+    frame: int | None = None,
 ) -> Dataset:
-    """`notes`: lines that belong to the whole picture."""
-    picture = render(image)
+    """`notes`: lines that belong to the whole picture. `frame`: which of several is drawn on."""
+    picture = render(image, frame)
     _draw(picture, findings, notes)
     capture = Dataset()
     capture.file_meta = FileMetaDataset()
@@ -46,7 +53,9 @@ def draw_capture(
     capture.SpecificCharacterSet = "ISO_IR 192"
     stamp(capture, image)
     capture.SOPClassUID = SecondaryCaptureImageStorage
-    capture.SOPInstanceUID = UID(maker.make_uid("capture", str(image.SOPInstanceUID)))
+    capture.SOPInstanceUID = UID(
+        maker.make_uid("capture", str(image.SOPInstanceUID), *([str(frame)] if frame else []))
+    )
     capture.file_meta.MediaStorageSOPInstanceUID = capture.SOPInstanceUID
     capture.SeriesInstanceUID = UID(maker.make_uid("captures"))
     capture.Modality = "OT"
@@ -70,20 +79,26 @@ def draw_capture(
         for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
             if keyword in image:
                 capture[keyword] = image[keyword]
-    capture.SourceImageSequence = [_reference(image)]
+    capture.SourceImageSequence = [_reference(image, frame)]
     _put_pixels(capture, picture)
     return capture
 
 
-def render(image: Dataset) -> Image.Image:
+def render(image: Dataset, frame: int | None = None) -> Image.Image:
     """As a viewer shows it at first: the first window, MONOCHROME1 inverted."""
-    if int(image.get("NumberOfFrames") or 1) > 1:
-        raise NotDrawable("it has several frames")
+    frames = frames_of(image)
+    if frames > 1 and not frame:
+        raise NotDrawable("it has several frames, and nobody says which")
+    if frame and frame > frames:
+        raise NotDrawable(f"it has no frame {frame}")
+    if "NumberOfFrames" in image:
+        image.NumberOfFrames = frames
     rows, columns = int(image.get("Rows") or 0), int(image.get("Columns") or 0)
     if not 0 < rows * columns * int(image.get("SamplesPerPixel") or 1) <= _MOST_SAMPLES:
         raise NotDrawable("it is too large, or has no pixels")
     try:
-        raw = pixel_array(image)
+        raw = pixel_array(image, index=(frame or 1) - 1)
+        _take_over(image, (frame or 1) - 1)
         photometric = str(image.get("PhotometricInterpretation"))
         if photometric == "PALETTE COLOR":
             raw = apply_color_lut(raw, image)
@@ -97,6 +112,15 @@ def render(image: Dataset) -> Image.Image:
     if photometric == "MONOCHROME1":
         grey = 1 - grey
     return Image.fromarray((grey * 255).round().astype(np.uint8), "L").convert("RGB")
+
+
+def _take_over(image: Dataset, index: int) -> None:
+    """What is said of this frame alone, as far as it tells how its pixels are shown."""
+    each = image.get("PerFrameFunctionalGroupsSequence") or []
+    for groups in (*(image.get("SharedFunctionalGroupsSequence") or []), *each[index : index + 1]):
+        for keyword in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            for item in groups.get(keyword) or []:
+                image.update(item)
 
 
 def _window(raw: Pixels, image: Dataset) -> Pixels:
@@ -176,10 +200,12 @@ def _write(
     draw.multiline_text((x, y), drawn, fill=_INK, font=font, stroke_width=2, stroke_fill=_SHADE)
 
 
-def _reference(image: Dataset) -> Dataset:
+def _reference(image: Dataset, frame: int | None) -> Dataset:
     reference = Dataset()
     reference.ReferencedSOPClassUID = image.SOPClassUID
     reference.ReferencedSOPInstanceUID = image.SOPInstanceUID
+    if frame:
+        reference.ReferencedFrameNumber = frame
     return reference
 
 

@@ -11,8 +11,10 @@ from typing import Protocol
 
 import structlog
 
+from gateway.archives.spool import Spool
 from gateway.contract import Busy, Failure, Finished, NeedsHuman, Retryable, blaming
-from gateway.delivery.drawings import without_those_in
+from gateway.delivery.drawings import with_these_alone
+from gateway.delivery.originals import Originals
 from gateway.delivery.slide_status import SlideStatus
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
 from gateway.jobs.outcomes import Advance, Outcome, Wait
@@ -41,9 +43,11 @@ class Destination(Protocol):
 class OnTheSlide:
     """The destination that every Sectra application has."""
 
-    def __init__(self, status: SlideStatus, store: Store) -> None:
+    def __init__(self, status: SlideStatus, store: Store, originals: Originals, spool: Spool) -> None:
         self._status = status
         self._store = store
+        self._originals = originals
+        self._spool = spool
 
     async def deliver(self, job: Job, finished: Finished) -> Delivered:
         if finished.placed is not None:
@@ -52,12 +56,17 @@ class OnTheSlide:
             return Delivered("the vendor's own result stands on the slide", str(finished.placed.get("id")))
         images = await self._store.instances_of(job.id) if finished.findings else []
         elsewhere = await self._elsewhere(job, finished, images)
+        here = [finding for finding in finished.findings if finding.sop_instance_uid not in elsewhere]
+        drawn = await self._originals.place(job, here, self._spool.folder(job.id))
         widths = {image.sop_instance_uid: image.width for image in images if image.width}
-        stored = await self._status.show_result(job, without_those_in(elsewhere, finished), widths)
+        stored = await self._status.show_result(job, with_these_alone(drawn, finished), widths)
         if stored is None:
             return Delivered("a younger analysis stands on the slide; this one was left as it is")
-        left_out = "; findings in other images than the slide's aren't drawn" if elsewhere else ""
-        return Delivered(f"the result stands on the slide{left_out}", str(stored.id))
+        left_out = len(finished.findings) - len(drawn)
+        said = (
+            f"; {left_out} finding(s) in other images or at an unknown place aren't drawn" if left_out else ""
+        )
+        return Delivered(f"the result stands on the slide{said}", str(stored.id))
 
     async def _elsewhere(self, job: Job, finished: Finished, images: Sequence[InstanceRecord]) -> set[str]:
         """The images that findings lie in and that aren't of this slide: a study may have several."""

@@ -6,7 +6,7 @@ axes. Whichever size the image has there, these are the same.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gateway.contract import Finding, Finished, SlideResult
@@ -35,14 +35,13 @@ def present(finished: Finished, size: Size, widths: Mapping[str, int]) -> SlideR
     return SlideResult(finished.summary, dict(finished.properties), data)
 
 
-def without_those_in(images: Collection[str], finished: Finished) -> Finished:
-    """A slide shows what was seen on it alone; what it doesn't show is said."""
-    here = tuple(finding for finding in finished.findings if finding.sop_instance_uid not in images)
-    if len(here) == len(finished.findings):
-        return finished
-    left_out = f"{len(finished.findings) - len(here)} finding(s) in other images of the study"
+def with_these_alone(drawn: Sequence[Finding], finished: Finished) -> Finished:
+    """A slide shows what was seen on it; what it doesn't show is said."""
+    if len(drawn) == len(finished.findings):
+        return replace(finished, findings=tuple(drawn))
+    left_out = f"{len(finished.findings) - len(drawn)} finding(s) in other images or at an unknown place"
     properties = {**finished.properties, "Not drawn": left_out}
-    return replace(finished, findings=here, properties=properties)
+    return replace(finished, findings=tuple(drawn), properties=properties)
 
 
 def _draw(finding: Finding, width: int) -> Primitive:

@@ -48,14 +48,16 @@ def _draw_all(
     made: list[str] = []
     remarks: list[str] = []
     everywhere = [words(one) for one in findings if one.sop_instance_uid is None]
-    for number, path in enumerate(paths, 1):
-        image = pydicom.dcmread(path)
-        here = [one for one in findings if one.sop_instance_uid == str(image.SOPInstanceUID)]
-        if not here:
-            continue
+    images = {
+        str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID): path for path in paths
+    }
+    drawn_on = dict.fromkeys((f.sop_instance_uid, f.frame) for f in findings if f.sop_instance_uid in images)
+    for number, (uid, frame) in enumerate(drawn_on, 1):
+        here = [finding for finding in findings if (finding.sop_instance_uid, finding.frame) == (uid, frame)]
         notes = [maker.display_name, *(everywhere if number == 1 else ())]
         try:
-            capture = draw_capture(image, here, notes, maker, at, number)
+            image = pydicom.dcmread(images[uid or ""])
+            capture = draw_capture(image, here, notes, maker, at, number, frame)
         except NotDrawable as error:
             remarks.append(f"image {number} has no drawing: {error}")
         else:

@@ -4,7 +4,7 @@ whose it is, what it consists of, and the images that findings lie in."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +15,14 @@ from pydicom.dataset import FileDataset
 from gateway.archives.archive import Retrieval
 from gateway.archives.lookup import Lookup
 from gateway.archives.sectra import Slides
-from gateway.contract import NeedsHuman
+from gateway.contract import Finding, NeedsHuman
 from gateway.delivery.objects import Source
-from gateway.dicom.heading import read_heading
+from gateway.dicom.heading import frames_of, place_of_frame, read_heading
 from gateway.dicom.subject import Subject, subject_of
 from gateway.jobs.records import InstanceRecord, Job
 from gateway.jobs.store import Store
+
+_LARGEST = 2**29  # of an image that is fetched for one of its frames
 
 
 class Originals:
@@ -47,10 +49,33 @@ class Originals:
         known = subject.accession_number or (job.accession_number or "").strip()
         return replace(subject, accession_number=known)
 
-    async def fetch(self, job: Job, wanted: Collection[str], folder: Path) -> list[Path]:
-        """These instances as files, in order. Of one with several frames only the header comes."""
-        records = {one.sop_instance_uid: one for one in await self._records(job)}
-        return [await self._fetch(job, records[uid], folder / f"image-{uid}.dcm") for uid in wanted]
+    async def fetch(self, job: Job, findings: Sequence[Finding], folder: Path) -> list[Path]:
+        """The images that findings lie in, as files. Of one with several frames only the header comes, unless
+        a finding names its frame and it isn't too large."""
+        records = {record.sop_instance_uid: record for record in await self._records(job)}
+        framed = {finding.sop_instance_uid for finding in findings if finding.frame}
+        return [
+            await self._fetch(job, records[uid], folder / f"image-{uid}.dcm", uid in framed)
+            for uid in dict.fromkeys(finding.sop_instance_uid for finding in findings)
+            if uid is not None
+        ]
+
+    async def place(self, job: Job, findings: Iterable[Finding], folder: Path) -> tuple[Finding, ...]:
+        """In pixels of the whole image each; those whose place in it isn't known are left out."""
+        headers: dict[str | None, FileDataset] = {}
+        placed = []
+        for finding in findings:
+            image = finding.sop_instance_uid
+            if finding.frame is None or image is None:
+                placed.append(finding)
+                continue
+            if image not in headers:
+                records = [one for one in await self._records(job) if one.sop_instance_uid == image]
+                headers[image] = await self._header(job, records, folder)
+            if (corner := place_of_frame(headers[image], finding.frame)) is not None:
+                points = tuple((x + corner[0], y + corner[1]) for x, y in finding.points)
+                placed.append(replace(finding, points=points, frame=None))
+        return tuple(placed)
 
     async def _records(self, job: Job) -> list[InstanceRecord]:
         records = await self._store.instances_of(job.id)
@@ -65,7 +90,7 @@ class Originals:
                     return (await read_heading(instance.chunks()))[0]
         raise _gone(job)
 
-    async def _fetch(self, job: Job, record: InstanceRecord, path: Path) -> Path:
+    async def _fetch(self, job: Job, record: InstanceRecord, path: Path, framed: bool) -> Path:
         if await asyncio.to_thread(path.exists):
             return path
         part = path.with_suffix(".part")
@@ -75,7 +100,7 @@ class Originals:
                     continue
                 chunks = instance.chunks()
                 header, taken = await read_heading(chunks)
-                if int(header.get("NumberOfFrames") or 1) > 1:
+                if frames_of(header) > 1 and not (framed and (record.bytes or 0) <= _LARGEST):
                     await asyncio.to_thread(pydicom.dcmwrite, part, header, enforce_file_format=True)
                 else:
                     with await asyncio.to_thread(part.open, "wb") as file:

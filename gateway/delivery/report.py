@@ -27,6 +27,7 @@ from highdicom.sr import (
     MeasurementsAndQualitativeEvaluations,
     ObservationContext,
     ObserverContext,
+    PixelOriginInterpretationValues,
     PlanarROIMeasurementsAndQualitativeEvaluations,
     RelationshipTypeValues,
     SourceImageForMeasurementGroup,
@@ -40,6 +41,7 @@ from pydicom.sr.codedict import codes
 from gateway.contract import Finding
 from gateway.delivery.objects import Maker, complete, shorten, stamp
 from gateway.delivery.shapes import outline, quantity, words
+from gateway.dicom.heading import frames_of
 
 _OWN_CODES = "99GATEWAY"
 _LANGUAGE = "121049"
@@ -147,17 +149,23 @@ def _measure(finding: Finding, label: CodedConcept) -> list[Measurement] | None:
 
 
 def _region(finding: Finding, image: Dataset) -> ImageRegion | None:
-    width = image.get("TotalPixelMatrixColumns") or image.get("Columns") or 0
-    height = image.get("TotalPixelMatrixRows") or image.get("Rows") or 0
+    frame, frames = finding.frame, frames_of(image)
+    if frame is not None and not 0 < frame <= frames:
+        return None
+    whole = frame is None
+    width = (whole and image.get("TotalPixelMatrixColumns")) or image.get("Columns") or 0
+    height = (whole and image.get("TotalPixelMatrixRows")) or image.get("Rows") or 0
     line = outline(finding, float(width), float(height))
     if not line:
         return None
     kind = GraphicTypeValues.POINT if len(line) == 1 else GraphicTypeValues.POLYLINE
-    return ImageRegion(kind, np.array(line), _image_of(image, SourceImageForRegion))
+    source = _image_of(image, SourceImageForRegion, None if frames == 1 else frame)
+    origin = None if frames == 1 or frame is None else PixelOriginInterpretationValues.FRAME
+    return ImageRegion(kind, np.array(line), source, origin)
 
 
-def _image_of(image: Dataset, kind: type[Reference]) -> Reference:
-    return kind(str(image.SOPClassUID), str(image.SOPInstanceUID))
+def _image_of(image: Dataset, kind: type[Reference], frame: int | None = None) -> Reference:
+    return kind(str(image.SOPClassUID), str(image.SOPInstanceUID), None if frame is None else [frame])
 
 
 def _concept(label: str) -> CodedConcept:

@@ -62,9 +62,8 @@ class ResultObjects:
         return Prepared(objects, 0 if finished.dicom else len(objects), made.remarks)
 
     async def _make(self, job: Job, finished: Finished, source: Source, maker: Maker, folder: Path) -> Made:
-        placed = [one.sop_instance_uid for one in finished.findings if one.sop_instance_uid is not None]
         async with self._workshops.setdefault(job.id, asyncio.Lock()):
-            images = await self._originals.fetch(job, list(dict.fromkeys(placed)), folder)
+            images = await self._originals.fetch(job, finished.findings, folder)
             at = job.created_at.astimezone().replace(tzinfo=None)
             return await make_objects(folder, source.header, images, finished, maker, at)
 

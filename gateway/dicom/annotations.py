@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,9 @@ _LARGEST = 64 * 2**20  # what is larger is no report
 
 Shape = Literal["box", "polygon", "polyline", "point", "none"]
 Points = tuple[tuple[float, float], ...]
+# What names a finding, the best first: finding, impression, impression in SNOMED, tracking identifier.
+_RANKS = ("121071", "121073", "42752001", "112039")
+UNTOLD = 0  # coordinates of a frame, and nobody says of which
 _SHAPES: dict[str, Shape] = {"POINT": "point", "MULTIPOINT": "point", "POLYLINE": "polyline"}
 
 
@@ -36,7 +39,8 @@ def read_findings(path: Path) -> tuple[Finding, ...]:
 def _of_report(item: Dataset, label: str) -> Iterator[Finding]:
     """Walk the content tree; an area is labelled by the finding it stands in."""
     children = item.get("ContentSequence") or []
-    named = next((said for child in children if (said := _finding_of(child))), label)
+    said = [(_RANKS.index(name), text) for child in children for name, text in _finding_of(child) if text]
+    named = min(said, key=lambda ranked: ranked[0])[1] if said else label
     measured = next((number for child in children if (number := _number_of(child))), None)
     for child in children:
         if child.get("ValueType") == "SCOORD":
@@ -45,41 +49,55 @@ def _of_report(item: Dataset, label: str) -> Iterator[Finding]:
 
 
 def _of_area(item: Dataset, label: str, measured: str | None) -> Iterator[Finding]:
-    points = _pairs(item.get("GraphicData"))
-    shape, points = _shape(str(item.get("GraphicType", "")), points)
+    shape, points = _shape(str(item.get("GraphicType", "")), _pairs(item.get("GraphicData")))
+    origin = item.get("PixelOriginInterpretation")
     for child in item.get("ContentSequence") or []:
         for reference in child.get("ReferencedSOPSequence") or []:
-            yield from _findings(label, shape, points, str(reference.ReferencedSOPInstanceUID), measured)
+            frames: list[int | None] = [None] if origin == "VOLUME" else _frames_of(reference)
+            if origin == "FRAME" and frames == [None]:
+                frames = [UNTOLD]
+            yield from _findings(label, shape, points, reference, frames, measured)
 
 
 def _of_presentation(dataset: Dataset) -> Iterator[Finding]:
     everywhere = [
-        str(image.ReferencedSOPInstanceUID)
+        image
         for series in dataset.get("ReferencedSeriesSequence") or []
         for image in series.get("ReferencedImageSequence") or []
     ]
     for annotation in dataset.get("GraphicAnnotationSequence") or []:
-        named = [str(one.ReferencedSOPInstanceUID) for one in annotation.get("ReferencedImageSequence") or []]
+        named = annotation.get("ReferencedImageSequence") or everywhere
         texts = annotation.get("TextObjectSequence") or []
         label = next((str(text.get("UnformattedTextValue", "")).strip() for text in texts), "")
         for graphic in annotation.get("GraphicObjectSequence") or []:
-            if graphic.get("GraphicAnnotationUnits") != "PIXEL":
+            units = graphic.get("GraphicAnnotationUnits")
+            if units not in ("PIXEL", "MATRIX"):
                 continue
-            # Presentation states count pixels from 1, at their middle.
-            pairs = tuple((x - 0.5, y - 0.5) for x, y in _pairs(graphic.get("GraphicData")))
-            shape, points = _shape(str(graphic.get("GraphicType", "")), pairs)
-            for image in named or everywhere:
-                yield from _findings(label, shape, points, image, None)
+            shape, points = _shape(str(graphic.get("GraphicType", "")), _pairs(graphic.get("GraphicData")))
+            for image in named:
+                frames = _frames_of(image) if units == "PIXEL" else [None]
+                yield from _findings(label, shape, points, image, frames, None)
 
 
 def _findings(
-    label: str, shape: Shape, points: Points, image: str, measured: str | None
+    label: str,
+    shape: Shape,
+    points: Points,
+    image: Dataset,
+    frames: Iterable[int | None],
+    measured: str | None,
 ) -> Iterator[Finding]:
-    if shape == "point":
-        for point in points:
-            yield Finding(label, shape, (point,), image, measure=measured)
-    elif len(points) > 1:
-        yield Finding(label, shape, points, image, measure=measured)
+    uid = str(image.ReferencedSOPInstanceUID)
+    parts = [(point,) for point in points] if shape == "point" else [points] if len(points) > 1 else []
+    for frame in frames:
+        for part in parts:
+            yield Finding(label, shape, part, uid, measure=measured, frame=frame)
+
+
+def _frames_of(reference: Dataset) -> list[int | None]:
+    """The frames that the coordinates count in; None for the image as a whole."""
+    numbers = reference.get("ReferencedFrameNumber") or [None]
+    return [numbers] if isinstance(numbers, int) else list(numbers)
 
 
 def _shape(kind: str, points: Points) -> tuple[Shape, Points]:
@@ -109,14 +127,13 @@ def _label_of(dataset: Dataset) -> str:
     return _meaning(dataset.get("ConceptNameCodeSequence"))
 
 
-def _finding_of(item: Dataset) -> str:
-    """The text of a coded or written finding among a group's items."""
+def _finding_of(item: Dataset) -> Iterator[tuple[str, str]]:
+    """A coded or written finding among a group's items: what kind of name it is, and its text."""
     name = _code(item.get("ConceptNameCodeSequence"))
-    if item.get("ValueType") == "CODE" and name in ("121071", "121073", "42752001"):
-        return _meaning(item.get("ConceptCodeSequence"))
-    if item.get("ValueType") == "TEXT" and name in ("121071", "121073", "112039"):
-        return str(item.get("TextValue", ""))
-    return ""
+    if name in _RANKS and item.get("ValueType") == "CODE":
+        yield name, _meaning(item.get("ConceptCodeSequence"))
+    elif name in _RANKS and item.get("ValueType") == "TEXT":
+        yield name, str(item.get("TextValue", "")).strip()
 
 
 def _number_of(item: Dataset) -> str | None:

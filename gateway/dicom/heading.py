@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from io import BytesIO
 
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 
@@ -15,6 +16,36 @@ from gateway.dicom.part10 import PIXELS, NotDicom, reaches
 ENDS_IDENTITY = 0x00200011  # whose it is, and of which study, stands before it
 _LARGEST = 256 * 2**20  # of a header: private attributes can be long
 _UNREADABLE = (InvalidDicomError, NotDicom, EOFError, ValueError, TypeError, LookupError, AttributeError)
+
+
+def frames_of(header: Dataset) -> int:
+    """How many it has; some write letters there, too."""
+    raw = header.get_item("NumberOfFrames")
+    told = b"" if raw is None or raw.value is None else raw.value
+    found = re.match(r"\s*\+?(\d+)", told.decode("latin-1") if isinstance(told, bytes) else str(told))
+    return max(1, int(found[1])) if found else 1
+
+
+def place_of_frame(header: Dataset, frame: int) -> tuple[float, float] | None:
+    """Its upper left corner in the whole image, where that is known."""
+    if header.get("TotalPixelMatrixColumns") is None:
+        return (0, 0) if frame <= frames_of(header) and (frame or frames_of(header) == 1) else None
+    if not 0 < frame <= frames_of(header):
+        return None
+    try:
+        if placed := header.get("PerFrameFunctionalGroupsSequence"):
+            [place] = placed[frame - 1].PlanePositionSlideSequence
+            column, row = (
+                place.ColumnPositionInTotalImagePixelMatrix,
+                place.RowPositionInTotalImagePixelMatrix,
+            )
+            return column - 1, row - 1
+        across = -(-header.TotalPixelMatrixColumns // header.Columns)
+        down = -(-header.TotalPixelMatrixRows // header.Rows)
+    except (AttributeError, IndexError, ValueError, TypeError, ZeroDivisionError):
+        return None
+    row, column = divmod((frame - 1) % (across * down), across)
+    return column * header.Columns, row * header.Rows
 
 
 async def read_heading(chunks: AsyncIterator[bytes], before: int = PIXELS) -> tuple[FileDataset, bytes]:

@@ -188,6 +188,48 @@ async def test_a_finding_is_drawn_on_the_slide_that_it_was_seen_on_and_on_no_oth
             assert said.endswith("aren't drawn") is not here
 
 
+async def test_what_was_seen_in_a_frame_stands_at_the_frames_place_on_the_slide(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A vendor that marks a tile of the slide, in a report and nowhere else."""
+    describe, report = milvue_results.describe_urgences, milvue_results.make_report
+    slide = samples.make_samples()[-1]
+
+    def without_boxes(*known: Any) -> dict[str, Any]:
+        return {**describe(*known), "instances": [], "findings": []}
+
+    def with_areas(header: Dataset, command: str) -> bytes:
+        result = dcmread(BytesIO(report(header, command)))
+        level = dcmread(BytesIO(slide.files[0]), stop_before_pixels=True)
+        for frame in (6, 99):
+            area, image, reference = Dataset(), Dataset(), Dataset()
+            area.RelationshipType, area.ValueType, area.GraphicType = "CONTAINS", "SCOORD", "POLYLINE"
+            area.GraphicData = [10.0, 20.0, 30.0, 40.0]
+            image.RelationshipType, image.ValueType = "SELECTED FROM", "IMAGE"
+            reference.ReferencedSOPClassUID = level.SOPClassUID
+            reference.ReferencedSOPInstanceUID = level.SOPInstanceUID
+            reference.ReferencedFrameNumber = frame
+            image.ReferencedSOPSequence = [reference]
+            area.ContentSequence = [image]
+            result.ContentSequence.append(area)
+        return encode(result)
+
+    monkeypatch.setattr(milvue_results, "describe_urgences", without_boxes)
+    monkeypatch.setattr(milvue_results, "make_report", with_areas)
+    async with hospital(tmp_path, database_url) as house:
+        for data in slide.files:
+            house.archive.add(data)
+        await house.start()
+        await house.fire("slide-wsi")
+        await house.job_on("slide-wsi", "done")
+        [result] = house.results_on("slide-wsi")
+        _, drawn = result["data"]["result"]["content"]
+        [line] = drawn["polylines"]
+        corner = 256 + 10, 256 + 20  # the sixth of rows of four
+        assert line["points"][0] == {"x": corner[0] / 1024, "y": corner[1] / 1024}
+        assert result["displayProperties"]["Not drawn"].startswith("1 finding(s)")
+
+
 async def test_a_finding_in_an_image_that_was_never_sent_holds_the_job(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

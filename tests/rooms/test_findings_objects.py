@@ -22,6 +22,7 @@ from pydicom.uid import UID, JPEGLosslessSV1, RLELossless
 from gateway.contract import Finding, Finished, NeedsHuman, Retryable
 from gateway.delivery.findings import Made, make_objects
 from gateway.delivery.objects import Maker
+from gateway.dicom.annotations import read_findings
 from gateway.simulate.samples import make_samples
 from tests.rooms.test_result_objects import complaints
 
@@ -139,6 +140,26 @@ async def test_a_drawing_shows_the_image_and_the_finding_in_its_place(tmp_path: 
     assert np.abs(pixels[away].astype(float) - grey[away][..., None]).max() < 2
     assert drawn.SourceImageSequence[0].ReferencedSOPInstanceUID == source.SOPInstanceUID
     assert drawn.BurnedInAnnotation == "NO"
+
+
+async def test_a_finding_in_a_frame_is_drawn_on_that_frame(tmp_path: Path) -> None:
+    """Of a tile of a slide; a frame that isn't there is named, and nothing drawn."""
+    files = SAMPLES[3].files[:1]
+    source = pydicom.dcmread(BytesIO(files[0]))
+    uid = str(source.SOPInstanceUID)
+    box = ((10, 20), (5000, 60))
+    seen = tuple(Finding("cell", "box", box, uid, frame=frame) for frame in (2, 99, 2))
+    made = await make(tmp_path, files, Finished("cells", findings=seen))
+    assert made.remarks == ("image 2 has no drawing: it has no frame 99",)
+    assert [path.name for path in made.files] == ["report.dcm", "capture-0001.dcm"]
+    assert all(complaints(path) == set() for path in made.files)
+    drawn = pydicom.dcmread(made.files[1])
+    assert drawn.SourceImageSequence[0].ReferencedFrameNumber == 2
+    pixels, tile = drawn.pixel_array, source.pixel_array[1]
+    assert pixels.shape == tile.shape and tuple(pixels[20, 100]) == INK
+    assert np.abs(pixels[80:150, 60:200].astype(int) - tile[80:150, 60:200]).max() < 2
+    told = read_findings(made.files[0])
+    assert [(finding.frame, max(finding.points)[0]) for finding in told] == [(2, source.Columns)] * 2
 
 
 def with_pixels(change: str) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
-from gateway.dicom.annotations import read_findings
+from gateway.dicom.annotations import UNTOLD, read_findings
 from gateway.dicom.part10 import WidthReader
 from gateway.simulate.patients import HAND
 from gateway.simulate.samples import make_samples
@@ -92,7 +92,48 @@ def test_each_point_of_a_report_is_a_finding(write):
     assert [one.points for one in found] == [((1, 2),), ((3, 4),)]
 
 
-def test_a_presentation_state_counts_from_one_and_is_labelled_by_its_text(write):
+@pytest.mark.parametrize("origin", [None, "FRAME", "VOLUME"])
+@pytest.mark.parametrize("frames", [None, 7, [7, 8]])
+def test_coordinates_of_a_frame_say_so(write, origin, frames):
+    dataset = report("POLYLINE", [1, 2, 3, 4])
+    [*_, area] = dataset.ContentSequence[0].ContentSequence
+    if origin:
+        area.PixelOriginInterpretation = origin
+    if frames:
+        area.ContentSequence[0].ReferencedSOPSequence[0].ReferencedFrameNumber = frames
+    found = [finding.frame for finding in read_findings(write(dataset, COMPREHENSIVE_SR))]
+    if origin == "VOLUME" or (origin is None and frames is None):
+        assert found == [None]
+    else:
+        assert found == {None: [UNTOLD], 7: [7]}.get(frames if not isinstance(frames, list) else 0, [7, 8])
+
+
+def written(value, meaning, text):
+    return item(ValueType="TEXT", ConceptNameCodeSequence=code(value, meaning), TextValue=text)
+
+
+def test_a_finding_is_the_label_before_what_tracks_it(write):
+    dataset = report("POLYLINE", [1, 2, 3, 4])
+    [group] = dataset.ContentSequence
+    tracked = written("112039", "Tracking Identifier", "lesion 4711")
+    group.ContentSequence = [tracked, written("121073", "Impression", "broken"), *group.ContentSequence]
+    [finding] = read_findings(write(dataset, COMPREHENSIVE_SR))
+    assert finding.label == "Fracture of bone"
+    group.ContentSequence = [tracked, *list(group.ContentSequence)[3:]]
+    [finding] = read_findings(write(dataset, COMPREHENSIVE_SR))
+    assert finding.label == "lesion 4711", "better than nothing"
+
+
+@pytest.mark.parametrize(("units", "frame"), [("PIXEL", 3), ("MATRIX", None)])
+def test_a_presentation_state_counts_in_frames_or_in_the_whole_slide(write, units, frame):
+    graphic = item(GraphicAnnotationUnits=units, GraphicType="POINT", GraphicData=[10.5, 20.5])
+    image = item(ReferencedSOPInstanceUID=IMAGE, ReferencedFrameNumber=3)
+    annotation = item(ReferencedImageSequence=[image], GraphicObjectSequence=[graphic])
+    [finding] = read_findings(write(item(GraphicAnnotationSequence=[annotation]), GSPS))
+    assert (finding.frame, finding.points) == (frame, ((10.5, 20.5),))
+
+
+def test_a_presentation_state_is_labelled_by_its_text(write):
     graphic = item(
         GraphicAnnotationUnits="PIXEL", GraphicType="POLYLINE", GraphicData=[10.5, 20.5, 30.5, 40.5]
     )
@@ -106,7 +147,7 @@ def test_a_presentation_state_counts_from_one_and_is_labelled_by_its_text(write)
         ]
     )
     (finding,) = read_findings(write(state, GSPS))
-    assert (finding.label, finding.points) == ("Fracture 91 %", ((10, 20), (30, 40)))
+    assert (finding.label, finding.points) == ("Fracture 91 %", ((10.5, 20.5), (30.5, 40.5)))
 
 
 def test_display_coordinates_and_pictures_give_nothing(write, tmp_path):
