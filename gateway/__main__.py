@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from datetime import datetime
 from enum import StrEnum
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +25,46 @@ Config = Annotated[
     typer.Option("--config", help="gateway.yaml; else GATEWAY_CONFIG names it", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="for scripts")]
+
+
+Ids = Annotated[list[str] | None, typer.Argument(help="their ids, or the beginnings of them")]
+All = Annotated[bool, typer.Option("--all", help="all that the filters mean")]
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        raise typer.BadParameter("a date, or date and time, as in 2026-01-31T12:00") from None
+
+
+_FILTERS = {
+    "state": Annotated[list[State] | None, typer.Option(help="any of several, as with the others")],
+    "accession_number": Annotated[list[str] | None, typer.Option("--accession")],
+    "study_instance_uid": Annotated[list[str] | None, typer.Option("--study")],
+    "slide_id": Annotated[list[str] | None, typer.Option("--slide")],
+    "adapter": Annotated[list[str] | None, typer.Option()],
+    "application": Annotated[list[str] | None, typer.Option()],
+    "department": Annotated[list[str] | None, typer.Option()],
+    "since": Annotated[datetime | None, typer.Option(parser=_moment, metavar="TIME")],
+}
+
+
+def filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that say which jobs are meant; it gets them as one argument, `filters`."""
+
+    @wraps(command)
+    def with_filters(**given: Any) -> None:
+        command({name: given.pop(name) for name in _FILTERS}, **given)
+
+    own = inspect.signature(command, eval_str=True)
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in _FILTERS.items()
+    ]
+    parameters = [parameter for name, parameter in own.parameters.items() if name != "filters"]
+    with_filters.__signature__ = own.replace(parameters=[*parameters, *options])  # type: ignore[attr-defined]
+    return with_filters
 
 
 class Only(StrEnum):
@@ -96,20 +140,17 @@ def simulate(peer: Simulated, port: Annotated[int, typer.Option(help="0 takes a 
 
 
 @jobs.command("list")
+@filtered
 def list_jobs(
+    filters: dict[str, Any],
     config: Config = None,
-    state: Annotated[State | None, typer.Option()] = None,
-    department: Annotated[str | None, typer.Option()] = None,
-    application: Annotated[str | None, typer.Option()] = None,
-    study: Annotated[str | None, typer.Option()] = None,
     limit: Annotated[int, typer.Option(min=1, max=10000)] = 50,
     as_json: Json = False,
 ) -> None:
     """The newest first."""
     from gateway.commands import jobs as command
 
-    filters: dict[str, Any] = {"state": state, "department": department, "application": application}
-    raise typer.Exit(command.list_jobs(config, {**filters, "study_instance_uid": study}, limit, as_json))
+    raise typer.Exit(command.list_jobs(config, filters, limit, as_json))
 
 
 @jobs.command()
@@ -121,51 +162,64 @@ def show(job: str, config: Config = None, as_json: Json = False) -> None:
 
 
 @jobs.command()
-def retry(job: str, config: Config = None, as_json: Json = False) -> None:
+@filtered
+def retry(
+    filters: dict[str, Any],
+    job_ids: Ids = None,
+    config: Config = None,
+    everything: All = False,
+    as_json: Json = False,
+) -> None:
     """At once, or again from the beginning what had ended."""
     from gateway.commands import jobs as command
 
-    raise typer.Exit(command.act(config, "retry", job, as_json))
+    raise typer.Exit(command.act(config, "retry", job_ids or [], filters, everything, as_json))
 
 
 @jobs.command()
-def cancel(job: str, config: Config = None, as_json: Json = False) -> None:
-    """Stop a job, also one that waits."""
-    from gateway.commands import jobs as command
-
-    raise typer.Exit(command.act(config, "cancel", job, as_json))
-
-
-@jobs.command()
-def resume(
-    job: str,
+@filtered
+def cancel(
+    filters: dict[str, Any],
+    job_ids: Ids = None,
     config: Config = None,
-    study: Annotated[str | None, typer.Option(help="which of several that match")] = None,
+    everything: All = False,
     as_json: Json = False,
 ) -> None:
-    """Let a held job go on where it was held."""
+    """Stop jobs, also those that wait."""
     from gateway.commands import jobs as command
 
-    raise typer.Exit(command.act(config, "resume", job, as_json, study))
+    raise typer.Exit(command.act(config, "cancel", job_ids or [], filters, everything, as_json))
 
 
 @jobs.command()
+@filtered
+def resume(
+    filters: dict[str, Any],
+    job_ids: Ids = None,
+    config: Config = None,
+    everything: All = False,
+    as_json: Json = False,
+) -> None:
+    """Let held jobs go on where they were held. With one id, --study says which of several that match."""
+    from gateway.commands import jobs as command
+
+    raise typer.Exit(command.act(config, "resume", job_ids or [], filters, everything, as_json))
+
+
+@jobs.command()
+@filtered
 def export(
+    filters: dict[str, Any],
     config: Config = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="check all histories: 0 intact, 1 tampered")
     ] = False,
-    state: Annotated[State | None, typer.Option()] = None,
-    department: Annotated[str | None, typer.Option()] = None,
-    application: Annotated[str | None, typer.Option()] = None,
-    study: Annotated[str | None, typer.Option()] = None,
     as_json: Json = False,
 ) -> None:
     """Jobs with their histories, a JSON object a line."""
     from gateway.commands import jobs as command
 
-    filters: dict[str, Any] = {"state": state, "department": department, "application": application}
-    raise typer.Exit(command.export(config, {**filters, "study_instance_uid": study}, verify, as_json))
+    raise typer.Exit(command.export(config, filters, verify, as_json))
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from gateway.settings.sections import Settings
 from gateway.settings.tree import Misconfigured
 
 FAILED = 1
+WRONG_USE = 2
 
 
 def read_settings(config: Path | None) -> Settings:

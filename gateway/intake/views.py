@@ -68,6 +68,7 @@ class JobView(BaseModel):
     updated_at: datetime
     study: StudyView
     slide_id: str | None
+    vendor_reference: str | None
     waits: WaitView | None
     error: ErrorView | None
     proof: ProofView
@@ -101,6 +102,7 @@ def view(job: Job, events: list[Event] | None = None, deliveries: list[Delivery]
             archive=job.archive,
         ),
         slide_id=job.slide_id,
+        vendor_reference=(job.ticket or {}).get("reference"),
         waits=None
         if job.next_at is None or job.waits_why is None or job.lease_holder is not None
         else WaitView(until=job.next_at.astimezone(UTC), why=job.waits_why),

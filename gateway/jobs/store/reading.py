@@ -67,6 +67,13 @@ class Reading(Database):
         async with self._engine.connect() as connection:
             return [self._job(row) for row in (await connection.execute(statement)).mappings()]
 
+    async def find_by_prefix(self, digits: str) -> list[UUID]:
+        """Whose id begins so, in hexadecimal digits; two are enough to see that it isn't clear."""
+        first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
+        statement = select(jobs.c.id).where(jobs.c.id.between(first, last)).order_by(jobs.c.id).limit(2)
+        async with self._engine.connect() as connection:
+            return list(await connection.scalars(statement))
+
     async def events_of(self, job_id: UUID) -> list[Event]:
         columns = [job_events.c[f.name] for f in fields(Event)]
         statement = select(*columns).where(job_events.c.job_id == job_id).order_by(job_events.c.id)
