@@ -38,8 +38,14 @@ def make(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     made, remarks = _draw_all(folder, paths, findings, maker, at)
     from gateway.delivery.report import write_report  # 2 s and 200 MB, after the pictures have gone
 
-    report = write_report(header, images, findings, request["summary"], maker, at)
-    return {"objects": [_save(folder, "report.dcm", report), *made], "remarks": remarks}
+    try:
+        report = write_report(header, images, findings, request["summary"], maker, at)
+        made.insert(0, _save(folder, "report.dcm", report))
+    except Exception as error:  # whatever it is, the pictures are there
+        if not made:
+            raise
+        remarks.append(f"no report could be made ({type(error).__name__})")
+    return {"objects": made, "remarks": remarks}
 
 
 def _draw_all(

@@ -80,7 +80,7 @@ def write_report(
     # The language of the labels is the vendor's affair; highdicom would claim English.
     kept = [one for one in root.ContentSequence if one.ConceptNameCodeSequence[0].CodeValue != _LANGUAGE]
     root.ContentSequence = ContentSequence([*kept, *([_comment(summary)] if summary else [])])
-    evidence = [complete(one) for one in images.values()] or [complete(header)]
+    evidence = [_evidence_of(image) for image in images.values()] or [_evidence_of(header)]
     report = ComprehensiveSR(
         evidence,
         root,
@@ -102,6 +102,15 @@ def write_report(
         setattr(report, keyword, f"{at:%H%M%S}")
     del report.ContributingEquipmentSequence  # it holds the moment, and no second try would be the same
     return report
+
+
+def _evidence_of(image: Dataset) -> Dataset:
+    """Without the patient: highdicom refuses what it holds for no sex, date or time. The truth is stamped
+    afterwards, as it is."""
+    evidence = Dataset()
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        setattr(evidence, keyword, image.get(keyword))
+    return complete(evidence)
 
 
 def _group(

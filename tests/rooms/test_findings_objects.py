@@ -226,6 +226,46 @@ async def test_an_image_that_cannot_be_decoded_has_no_drawing_and_it_is_said(tmp
     assert len(made.remarks) == 1 and made.remarks[0].startswith("image 1 has no drawing: its pixels can't")
 
 
+UNKNOWN = {
+    "PatientSex": ("U", "m", "Male", ""),
+    "PatientBirthDate": ("1970", "19700000", "00000000", "1970.01.02"),
+    "StudyDate": ("0000", "", "2026.01.02", "20260100"),
+    "StudyTime": ("240000", "10:11:12", "", "1"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value")
+@pytest.mark.parametrize("number", range(4))
+async def test_an_unidentified_patients_results_are_made_and_say_what_the_study_says(
+    tmp_path: Path, number: int
+) -> None:
+    image = pydicom.dcmread(BytesIO(SAMPLES[0].files[0]))
+    for keyword, values in UNKNOWN.items():
+        setattr(image, keyword, values[number])
+    buffer = BytesIO()
+    pydicom.dcmwrite(buffer, image)
+    seen = Finding("Fracture", "box", ((10, 20), (50, 60)), str(image.SOPInstanceUID))
+    made = await make(tmp_path, [buffer.getvalue()], Finished("x", findings=(seen,)))
+    assert [path.name for path in made.files] == ["report.dcm", "capture-0001.dcm"] and not made.remarks
+    for path in made.files:
+        told = pydicom.dcmread(path)
+        assert {keyword: str(told[keyword].value or "") for keyword in UNKNOWN} == {
+            keyword: values[number] for keyword, values in UNKNOWN.items()
+        }
+
+
+async def test_a_drawing_is_made_even_where_no_report_can_be(tmp_path: Path) -> None:
+    """Of a maker's own class of images, which highdicom doesn't know."""
+    image = pydicom.dcmread(BytesIO(SAMPLES[0].files[0]))
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = UID("1.2.3.4")
+    buffer = BytesIO()
+    pydicom.dcmwrite(buffer, image)
+    seen = Finding("Fracture", "box", ((10, 20), (50, 60)), str(image.SOPInstanceUID))
+    made = await make(tmp_path, [buffer.getvalue()], Finished("x", findings=(seen,)))
+    assert [path.name for path in made.files] == ["capture-0001.dcm"]
+    assert made.remarks == ("no report could be made (KeyError)",)
+
+
 async def test_a_second_try_makes_the_same_objects(tmp_path: Path) -> None:
     made = []
     for name in ("first", "second"):
