@@ -15,6 +15,10 @@ from pydicom.dataset import Dataset
 
 from gateway.contract import NeedsHuman
 
+IDENTIFYING = (
+    *("StudyInstanceUID", "PatientID", "IssuerOfPatientID", "StudyID", "PatientName", "PatientBirthDate"),
+    *("PatientSex", "AccessionNumber", "IssuerOfAccessionNumberSequence", "SpecificCharacterSet"),
+)
 _SEXES = {"m": "M", "f": "F", "o": "O"}
 
 

@@ -16,29 +16,18 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import TimeoutError as Waited
 from pathlib import Path
 
-import pydicom
 import structlog
-from pydicom.dataset import Dataset
 
 from gateway.archives.spool import Spool
 from gateway.contract import Header, Sender
 from gateway.dicom.arrival import NOT_AUTHORISED, NOT_UNDERSTOOD, OUT_OF_RESOURCES, Reply
+from gateway.dicom.part10 import NotDicom
+from gateway.dicom.references import references_of
 from gateway.jobs.store import DatabaseError, Store
 
 log = structlog.get_logger(__name__)
 
 _PATIENCE = 20.0
-_REFERRING = [
-    "ReferencedStudySequence",
-    "ReferencedSeriesSequence",
-    "ReferencedImageSequence",
-    "ReferencedInstanceSequence",
-    "SourceImageSequence",
-    "CurrentRequestedProcedureEvidenceSequence",
-    "PertinentOtherEvidenceSequence",
-    "StudiesContainingOtherReferencedInstancesSequence",
-]
-_MOST_REFERENCES = 1000
 
 
 class Returned:
@@ -82,8 +71,8 @@ class Returned:
 
     def _file_by_references(self, adapters: list[str], uid: str, path: Path) -> Reply:
         try:
-            studies, instances = _references_of(path)
-        except _UNREADABLE:
+            studies, instances = references_of(path)
+        except NotDicom:
             return Reply(NOT_UNDERSTOOD, "the instance can't be read")
         if not studies and not instances:
             return _NOBODY_WAITS
@@ -115,28 +104,3 @@ class Returned:
 
 
 _NOBODY_WAITS = Reply(NOT_AUTHORISED, "no job here waits for a result of this study")
-# What pydicom is seen to raise on bytes that aren't DICOM.
-_UNREADABLE = (EOFError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
-
-
-def _references_of(path: Path) -> tuple[list[str], list[str]]:
-    """The studies and instances that a result is about, by its own words."""
-    told = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_REFERRING))
-    studies: dict[str, None] = {}
-    instances: dict[str, None] = {}
-
-    def walk(dataset: Dataset, within: str, depth: int) -> None:
-        study = dataset.get("StudyInstanceUID")
-        if study:
-            studies[str(study)] = None
-        sop = dataset.get("ReferencedSOPInstanceUID")
-        if sop:
-            (studies if within == "ReferencedStudySequence" else instances)[str(sop)] = None
-        if depth and len(studies) + len(instances) < _MOST_REFERENCES:
-            for element in dataset:
-                if element.VR == "SQ":
-                    for item in element.value:
-                        walk(item, element.keyword, depth - 1)
-
-    walk(told, "", 5)
-    return list(studies)[:_MOST_REFERENCES], list(instances)[:_MOST_REFERENCES]

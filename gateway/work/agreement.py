@@ -28,19 +28,20 @@ def check_match(job: Job, study: StudyMatch) -> None:
         issuer_of_accession_number=study.issuer_of_accession_number or "",
         study_id=study.study_id or "",
     )
-    _compare(job, told, f"the study that {study.archive} found isn't the one asked for")
+    what = f"the study that {study.archive} found isn't the one asked for"
+    require_agreement(asked_of(job), told, what, _ADVICE)
 
 
 def check_image(job: Job, heading: Dataset) -> None:
-    _compare(job, identity_of(heading), f"the study's images from {job.archive} aren't of the one asked for")
+    what = f"the study's images from {job.archive} aren't of the one asked for"
+    require_agreement(asked_of(job), identity_of(heading), what, _ADVICE)
 
 
-def _compare(job: Job, met: Identity, what: str) -> None:
-    asked = Identity(
+def asked_of(job: Job) -> Identity:
+    return Identity(
         study_instance_uid=job.study_instance_uid or "",
         patient_id=job.patient_id or "",
         accession_number=job.accession_number or "",
         issuer_of_accession_number=job.accession_number_issuer or "",
         study_id=job.exam_id or "",
     )
-    require_agreement(asked, met, what, _ADVICE)

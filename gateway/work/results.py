@@ -11,10 +11,14 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
-from gateway.contract import Document, Finding, Finished, NeedsHuman, Retryable, SlideResult
+from gateway.contract import Document, Finding, Finished, Header, NeedsHuman, Retryable, SlideResult
 from gateway.dicom.annotations import read_findings
+from gateway.dicom.identity import IDENTIFYING, Identity, identity_of, require_agreement
 from gateway.dicom.part10 import NotDicom
+from gateway.dicom.references import references_of
 from gateway.dicom.whole import check_whole
+
+_WHOSE = "Don't deliver it: find out at the vendor whose it is, then cancel or retry the job."
 
 
 def to_json(finished: Finished, work: Path) -> dict[str, Any]:
@@ -64,27 +68,35 @@ def files_are_here(stored: Mapping[str, Any], work: Path) -> bool:
     )
 
 
-def check_study(finished: Finished, study_instance_uid: str, patient_id: str | None) -> None:
-    """Every object must be DICOM, of the study that was asked about, and of its patient if it names one."""
-    for path in finished.dicom:
+def check_study(finished: Finished, asked: Identity, images: Collection[str]) -> None:
+    """Every object must be whole, and of the study, order and patient that was asked about; what it refers
+    to may be elsewhere too, but not only. `images`: of the study, by their UIDs."""
+    headers = {path: _header_of(path) for path in finished.dicom}
+    own = {header.sop_instance_uid for header in headers.values()}
+    for path, header in headers.items():
+        if header.study_instance_uid != asked.study_instance_uid:
+            raise NeedsHuman("the vendor returned a result for another study", _WHOSE)
         try:
-            header = check_whole(path)
-        except NotDicom:
+            met = identity_of(dcmread(path, specific_tags=list(IDENTIFYING), stop_before_pixels=True))
+            studies, instances = references_of(path)
+        except (InvalidDicomError, OSError, ValueError, EOFError):
             raise Retryable(
-                "the vendor returned an object that is no whole DICOM file",
+                "the vendor returned an object whose header can't be read",
                 "If this goes on, tell the vendor.",
             ) from None
-        if header.study_instance_uid != study_instance_uid:
-            raise NeedsHuman(
-                "the vendor returned a result for another study",
-                "Don't deliver it: find out at the vendor whose it is, then cancel or retry the job.",
-            )
-        named = _patient_of(path)
-        if named and patient_id and named != patient_id.strip():
-            raise NeedsHuman(
-                "the vendor returned a result for another patient",
-                "Don't deliver it: find out at the vendor whose it is, then cancel or retry the job.",
-            )
+        require_agreement(asked, met, "the vendor returned a result for somebody else", _WHOSE)
+        elsewhere = {*studies, *instances} - own
+        if elsewhere and elsewhere.isdisjoint((asked.study_instance_uid, *images)):
+            raise NeedsHuman("the vendor returned a result that refers to another study alone", _WHOSE)
+
+
+def _header_of(path: Path) -> Header:
+    try:
+        return check_whole(path)
+    except NotDicom:
+        raise Retryable(
+            "the vendor returned an object that is no whole DICOM file", "If this goes on, tell the vendor."
+        ) from None
 
 
 def with_findings(finished: Finished) -> Finished:
@@ -98,20 +110,7 @@ def with_findings(finished: Finished) -> Finished:
 def check_findings(finished: Finished, images: Collection[str]) -> None:
     """What was seen in an image that the vendor was never sent is somebody else's."""
     if {finding.sop_instance_uid for finding in finished.findings} - {None, *images}:
-        raise NeedsHuman(
-            "the vendor's findings lie in an image that isn't of this study",
-            "Don't deliver them: find out at the vendor whose they are, then cancel or retry the job.",
-        )
-
-
-def _patient_of(path: Path) -> str:
-    try:
-        dataset = dcmread(path, specific_tags=["PatientID", "SpecificCharacterSet"], stop_before_pixels=True)
-        return str(dataset.get("PatientID") or "").strip()
-    except (InvalidDicomError, OSError, ValueError, EOFError):
-        raise Retryable(
-            "the vendor returned an object whose header can't be read", "If this goes on, tell the vendor."
-        ) from None
+        raise NeedsHuman("the vendor's findings lie in an image that isn't of this study", _WHOSE)
 
 
 def _noted(path: Path, work: Path) -> dict[str, str]:

@@ -33,6 +33,7 @@ from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application, Retry, Settings
 from gateway.work import results
+from gateway.work.agreement import asked_of
 from gateway.work.conversation import Conversation
 from gateway.work.orders import ticket_to_json
 from gateway.work.slide_way import SlideWay
@@ -190,12 +191,11 @@ class JobSteps:
             return Pending(failure.after or _BUSY_FOR, failure.message)
 
     async def _collect(self, job: Job, application: Application, finished: Finished) -> Outcome:
-        await asyncio.to_thread(results.check_study, finished, job.study_instance_uid or "", job.patient_id)
+        images = await self._check(job, finished)
         if not finished.findings and finished.slide is None:
             finished = await asyncio.to_thread(results.with_findings, finished)
         if job.promised:
-            sent = await self._store.instances_of(job.id)
-            results.check_findings(finished, {image.sop_instance_uid for image in sent})
+            results.check_findings(finished, images)
         stored = await asyncio.to_thread(results.to_json, finished, self._spool.folder(job.id))
         destinations = [name for name in application.deliver if name != "sectra" or job.slide_id is not None]
         await self._store.plan_deliveries(job, destinations)
@@ -206,6 +206,12 @@ class JobSteps:
             {"objects": len(finished.dicom), "findings": len(finished.findings)},
             {"result": stored, "received": len(finished.dicom), "result_by": None},
         )
+
+    async def _check(self, job: Job, finished: Finished) -> set[str]:
+        """Whose the results are; returns the images of the study."""
+        images = {image.sop_instance_uid for image in await self._store.instances_of(job.id)}
+        await asyncio.to_thread(results.check_study, finished, asked_of(job), images)
+        return images
 
     # -- delivering -----------------------------------------------------------------------------------
 
@@ -230,7 +236,7 @@ class JobSteps:
         self._spool.empty(job.id)
         answer = await self._ask(job)
         if isinstance(answer, Finished):
-            await asyncio.to_thread(results.check_study, answer, job.study_instance_uid or "", job.patient_id)
+            await self._check(job, answer)
             if len(answer.dicom) != job.received:
                 raise NeedsHuman(
                     f"the vendor returned {job.received} objects at first and {len(answer.dicom)} now",

@@ -53,7 +53,7 @@ def make_instance(
     ds.ReferringPhysicianName = ""
     reference = Dataset()
     reference.ReferencedSOPClassUID = sop_class
-    reference.ReferencedSOPInstanceUID = "1.2.3.4"
+    reference.ReferencedSOPInstanceUID = ds.SOPInstanceUID
     ds.ReferencedImageSequence = [reference]
     ds.ReferencedImageSequence.is_undefined_length = True
     reference.is_undefined_length_sequence_item = True
