@@ -109,8 +109,8 @@ class ArrivedStudies:
             accession_number=text_of(said, "AccessionNumber"),
             patient_id=text_of(said, "PatientID"),
             study_id=text_of(said, "StudyID"),
-            modalities=tuple(sorted({one.modality for one in listed if one.modality})),
-            series_count=len({one.series_instance_uid for one in listed}),
+            modalities=tuple(sorted({instance.modality for instance in listed if instance.modality})),
+            series_count=len({instance.series_instance_uid for instance in listed}),
             instance_count=len(listed),
             availability="ONLINE",
         )

@@ -50,20 +50,24 @@ def choose_instances(
     """`delivered`: results that went through us before; `made`: those made by a vendor, and by which."""
     chosen = []
     left_out: Counter[str] = Counter()
-    for one in listed:
+    for instance in listed:
         reason = (
-            ("a result of ours" if one.sop_instance_uid in delivered else None)
-            or (f"made by {made[one.sop_instance_uid]}" if made and one.sop_instance_uid in made else None)
-            or _unwanted(one, choose, accepted)
+            ("a result of ours" if instance.sop_instance_uid in delivered else None)
+            or (
+                f"made by {made[instance.sop_instance_uid]}"
+                if made and instance.sop_instance_uid in made
+                else None
+            )
+            or _unwanted(instance, choose, accepted)
         )
         if reason is None:
-            chosen.append(one)
+            chosen.append(instance)
         else:
             left_out[reason] += 1
     untold = [
         keyword
         for keyword in attributes_for(choose, ())
-        if listed and not any(keyword in one.attributes for one in listed)
+        if listed and not any(keyword in instance.attributes for instance in listed)
     ]
     remarks = tuple(f"the archive tells no {keyword}, which a rule is about" for keyword in untold)
     return Choice(tuple(chosen), dict(left_out), remarks)
@@ -74,37 +78,37 @@ def made_by(listed: Iterable[InstanceRef], makers: Collection[str]) -> dict[str,
     what says of itself that it is an original image is one."""
     known = {maker.casefold(): maker for maker in makers}
     found = {}
-    for one in listed:
-        for value in one.attributes.get("Manufacturer", ()):
+    for instance in listed:
+        for value in instance.attributes.get("Manufacturer", ()):
             maker = known.get(value.strip().casefold())
-            if maker is not None and one.attributes.get("ImageType", ("",))[0] != "ORIGINAL":
-                found[one.sop_instance_uid] = maker
+            if maker is not None and instance.attributes.get("ImageType", ("",))[0] != "ORIGINAL":
+                found[instance.sop_instance_uid] = maker
     return found
 
 
-def _unwanted(one: InstanceRef, choose: Choose, accepted: Collection[str]) -> str | None:
-    if one.sop_class_uid not in choose.sop_classes:
-        if f"{one.sop_class_uid}.".startswith(_RESULT_CLASSES):
+def _unwanted(instance: InstanceRef, choose: Choose, accepted: Collection[str]) -> str | None:
+    if instance.sop_class_uid not in choose.sop_classes:
+        if f"{instance.sop_class_uid}.".startswith(_RESULT_CLASSES):
             return "a result"
         if choose.sop_classes:
             return "not in choose.sop_classes"
-    if accepted and one.modality not in accepted:
+    if accepted and instance.modality not in accepted:
         return "not in accept.modalities"
-    if choose.modalities and one.modality not in choose.modalities:
+    if choose.modalities and instance.modality not in choose.modalities:
         return "not in choose.modalities"
     if choose.series:
-        descriptions = one.attributes.get("SeriesDescription", ("",))
+        descriptions = instance.attributes.get("SeriesDescription", ("",))
         if not any(pattern.search(text) for pattern in choose.series for text in descriptions):
             return "not in choose.series"
     for rule in choose.tags:
-        if not rule.holds(_values_of(one, rule.keyword)):
+        if not rule.holds(_values_of(instance, rule.keyword)):
             return f"not {rule}"
     return None
 
 
-def _values_of(one: InstanceRef, keyword: str) -> Sequence[str]:
-    if keyword == "Modality" and one.modality:
-        return (one.modality,)
-    if keyword == "SOPClassUID" and one.sop_class_uid:
-        return (one.sop_class_uid,)
-    return one.attributes.get(keyword, ())
+def _values_of(instance: InstanceRef, keyword: str) -> Sequence[str]:
+    if keyword == "Modality" and instance.modality:
+        return (instance.modality,)
+    if keyword == "SOPClassUID" and instance.sop_class_uid:
+        return (instance.sop_class_uid,)
+    return instance.attributes.get(keyword, ())

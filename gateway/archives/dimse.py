@@ -114,7 +114,7 @@ class DimseArchive:
             contexts = [context(StudyRootQueryRetrieveInformationModelFind)]
             with associated(self.peer, contexts, FINDING, watch) as association:
                 found = find(association, self.peer, keys, FINDING, asked)
-            return [match_of(self.name, self.peer, one) for one in found]
+            return [match_of(self.name, self.peer, answer) for answer in found]
 
         return await self._query(work)
 
@@ -171,7 +171,9 @@ class DimseArchive:
         here = await asyncio.to_thread(_whole, folder)
         if expected is None or not here.issuperset(expected):
             listed = await self.list_instances(study)
-            wanted = [one for one in listed if expected is None or one.sop_instance_uid in expected]
+            wanted = [
+                instance for instance in listed if expected is None or instance.sop_instance_uid in expected
+            ]
             if not wanted:
                 return
             await self._complete(study, listed, wanted, folder)
@@ -192,7 +194,7 @@ class DimseArchive:
         self, study: str, listed: Sequence[InstanceRef], wanted: Sequence[InstanceRef], folder: Path
     ) -> None:
         here = await asyncio.to_thread(_whole, folder)
-        missing = [one for one in wanted if one.sop_instance_uid not in here]
+        missing = [instance for instance in wanted if instance.sop_instance_uid not in here]
         if not missing:
             return
         requests = _requests(study, listed, missing)
@@ -201,7 +203,7 @@ class DimseArchive:
                 lambda watch: self._fetch(study, requests, missing, folder, watch), self.peer.limits.transfer
             )
         here = await asyncio.to_thread(_whole, folder)
-        lacking = sum(1 for one in missing if one.sop_instance_uid not in here)
+        lacking = sum(1 for instance in missing if instance.sop_instance_uid not in here)
         if not lacking:
             return
         if isinstance(tally.refusal, NeedsHuman):
@@ -223,7 +225,7 @@ class DimseArchive:
     ) -> Tally:
         if self._awaited is None:
             return self._get(study, requests, missing, folder, watch)
-        wanted = frozenset(one.sop_instance_uid for one in missing)
+        wanted = frozenset(instance.sop_instance_uid for instance in missing)
         with self._awaited.expect(study, folder, wanted, watch) as expectation:
             tally = self._move(requests, expectation, watch)
             if tally.refusal is None and not tally.failed:
@@ -252,7 +254,9 @@ class DimseArchive:
         watch: Watch,
     ) -> Tally:
         self._staging.prepare()
-        taking = Expectation(study, folder, frozenset(one.sop_instance_uid for one in missing), watch)
+        taking = Expectation(
+            study, folder, frozenset(instance.sop_instance_uid for instance in missing), watch
+        )
 
         def take(arrival: Arrival) -> Reply:
             header = arrival.finish()
@@ -276,11 +280,11 @@ def _requests(study: str, listed: Sequence[InstanceRef], missing: Sequence[Insta
     if len(missing) == len(listed):
         return [identifier("STUDY", StudyInstanceUID=study)]
     whole: dict[str, int] = defaultdict(int)
-    for one in listed:
-        whole[one.series_instance_uid] += 1
+    for instance in listed:
+        whole[instance.series_instance_uid] += 1
     lacking: dict[str, list[str]] = defaultdict(list)
-    for one in missing:
-        lacking[one.series_instance_uid].append(one.sop_instance_uid)
+    for instance in missing:
+        lacking[instance.series_instance_uid].append(instance.sop_instance_uid)
     requests = []
     for series, uids in lacking.items():
         within = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
@@ -315,8 +319,8 @@ def _await_stragglers(expectation: Expectation, watch: Watch) -> None:
 
 
 def _storage_contexts(missing: Sequence[InstanceRef]) -> list[Any]:
-    known = {one.sop_class_uid for one in missing}
-    classes = [one for one in known if one is not None] if None not in known else list(_USUAL_CLASSES)
+    known = {instance.sop_class_uid for instance in missing}
+    classes = [uid for uid in known if uid is not None] if None not in known else list(_USUAL_CLASSES)
     each = max(1, (_MOST_CONTEXTS - 1) // len(classes))
     return [
         context(UID(sop_class), [syntax], taken=True)

@@ -212,10 +212,10 @@ async def _show(hospital: Hospital, console: Console) -> bool:
         problems = await _fire(hospital, session, followed)
         if not problems:
             await _follow(hospital, session, followed, console)
-            problems = [problem for one in followed for problem in _examine(hospital, one)]
+            problems = [problem for asked in followed for problem in _examine(hospital, asked)]
     console.print()
-    for one in followed:
-        _report(hospital, one, console)
+    for asked in followed:
+        _report(hospital, asked, console)
     for problem in problems:
         complain(problem)
     console.print("\nEverything arrived." if not problems else "\nNot everything arrived.")
@@ -225,17 +225,17 @@ async def _show(hospital: Hospital, console: Console) -> bool:
 async def _fire(hospital: Hospital, session: aiohttp.ClientSession, followed: list[Followed]) -> list[str]:
     asked, arrived, rest = followed
     problems = []
-    for one, action in ((asked, "create"), (arrived, "newImageFiles")):
+    for invocation, action in ((asked, "create"), (arrived, "newImageFiles")):
         shot = Fire.model_validate(
             {
-                "url": hospital.app(one.application),
-                "applicationId": one.application,
-                "slideId": one.slide,
+                "url": hospital.app(invocation.application),
+                "applicationId": invocation.application,
+                "slideId": invocation.slide,
                 "action": action,
             }
         )
         answer = await fire(hospital.sectra, shot)
-        problems += [f"{one.title}: {complaint}" for complaint in answer.complaints]
+        problems += [f"{invocation.title}: {complaint}" for complaint in answer.complaints]
     body = {
         "application": rest.application,
         "accession_number": patients.KNEE.accession_number,
@@ -256,22 +256,22 @@ async def _follow(
     began = time.monotonic()
     printed: dict[str, str] = {}
     with _progress(console) as show:
-        while time.monotonic() - began < _PATIENCE and not all(one.ended for one in followed):
+        while time.monotonic() - began < _PATIENCE and not all(asked.ended for asked in followed):
             async with session.get(f"{hospital.url}/api/v1/jobs") as response:
                 jobs = (await response.json())["jobs"]
-            for one in followed:
-                one.job = next((job for job in jobs if _is_of(job, one)), one.job)
-                if not console.is_terminal and printed.get(one.title) != one.state:
-                    printed[one.title] = one.state
-                    print(f"{time.monotonic() - began:6.2f} s  {one.title}: {one.state}", flush=True)
+            for asked in followed:
+                asked.job = next((job for job in jobs if _is_of(job, asked)), asked.job)
+                if not console.is_terminal and printed.get(asked.title) != asked.state:
+                    printed[asked.title] = asked.state
+                    print(f"{time.monotonic() - began:6.2f} s  {asked.title}: {asked.state}", flush=True)
             show(followed, time.monotonic() - began)
             await asyncio.sleep(0.05)
 
 
-def _is_of(job: dict[str, Any], one: Followed) -> bool:
-    if one.slide is not None:
-        return bool(job["slide_id"] == one.slide and job["application"] == one.application)
-    return one.job is not None and bool(job["id"] == one.job["id"])
+def _is_of(job: dict[str, Any], asked: Followed) -> bool:
+    if asked.slide is not None:
+        return bool(job["slide_id"] == asked.slide and job["application"] == asked.application)
+    return asked.job is not None and bool(job["id"] == asked.job["id"])
 
 
 class _progress:  # noqa: N801 - used like a function
@@ -294,46 +294,46 @@ class _progress:  # noqa: N801 - used like a function
             return
         states = ("received", "locating", "submitting", "analysing", "delivering", "done")
         table = Table(box=None, title=f"{seconds:.1f} s", title_justify="left")
-        for one in followed:
-            reached = states.index(one.state) + 1 if one.state in states else 0
+        for asked in followed:
+            reached = states.index(asked.state) + 1 if asked.state in states else 0
             bar = "█" * reached * 3 + "░" * (len(states) - reached) * 3
-            table.add_row(one.title, f"[cyan]{bar}[/]", one.state)
+            table.add_row(asked.title, f"[cyan]{bar}[/]", asked.state)
         self._live.update(table)
 
 
-def _examine(hospital: Hospital, one: Followed) -> list[str]:
+def _examine(hospital: Hospital, asked: Followed) -> list[str]:
     """What should have arrived and didn't."""
-    if one.job is None:
-        return [f"{one.title}: no job came of it"]
-    if one.state != "done":
-        error = one.job.get("error") or {}
-        return [f"{one.title}: the job is {one.state}: {error.get('message', 'it took too long')}"]
+    if asked.job is None:
+        return [f"{asked.title}: no job came of it"]
+    if asked.state != "done":
+        error = asked.job.get("error") or {}
+        return [f"{asked.title}: the job is {asked.state}: {error.get('message', 'it took too long')}"]
     problems = []
-    if one.study is not None and not _stored(hospital, one):
-        problems.append(f"{one.title}: no result object in the archive")
-    if one.slide is not None:
-        results = hospital.sectra.list_results(one.application, one.slide)
+    if asked.study is not None and not _stored(hospital, asked):
+        problems.append(f"{asked.title}: no result object in the archive")
+    if asked.slide is not None:
+        results = hospital.sectra.list_results(asked.application, asked.slide)
         if len(results) != 1 or "queued" in results[0]["displayResult"]:
-            problems.append(f"{one.title}: not one final result on the slide, but {len(results)}")
+            problems.append(f"{asked.title}: not one final result on the slide, but {len(results)}")
     return problems
 
 
-def _stored(hospital: Hospital, one: Followed) -> int:
+def _stored(hospital: Hospital, asked: Followed) -> int:
     stored = [hospital.archive.instances[uid] for uid in hospital.archive.stored]
-    return sum(1 for instance in stored if str(instance.header.StudyInstanceUID) == one.study)
+    return sum(1 for instance in stored if str(instance.header.StudyInstanceUID) == asked.study)
 
 
-def _report(hospital: Hospital, one: Followed, console: Console) -> None:
-    console.print(f"{one.title}: {one.state}", style="bold")
-    if one.job is not None:
-        proof = one.job["proof"]
+def _report(hospital: Hospital, asked: Followed, console: Console) -> None:
+    console.print(f"{asked.title}: {asked.state}", style="bold")
+    if asked.job is not None:
+        proof = asked.job["proof"]
         counts = ", ".join(f"{key} {value}" for key, value in proof.items() if value is not None)
-        console.print(f"  job {one.job['id']}: {counts}", highlight=False)
-    if one.slide is not None:
-        for result in hospital.sectra.list_results(one.application, one.slide):
+        console.print(f"  job {asked.job['id']}: {counts}", highlight=False)
+    if asked.slide is not None:
+        for result in hospital.sectra.list_results(asked.application, asked.slide):
             shown = ", ".join(f"{key}: {value}" for key, value in result["displayProperties"].items())
             console.print(
-                f"  on the slide {one.slide}: “{result['displayResult']}” ({shown})", highlight=False
+                f"  on the slide {asked.slide}: “{result['displayResult']}” ({shown})", highlight=False
             )
-    if one.study is not None:
-        console.print(f"  in the archive: {_stored(hospital, one)} result objects", highlight=False)
+    if asked.study is not None:
+        console.print(f"  in the archive: {_stored(hospital, asked)} result objects", highlight=False)

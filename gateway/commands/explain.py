@@ -91,7 +91,7 @@ def _describe(found: Found) -> dict[str, Any]:
         "instances": len(found.instances),
         "left_out": sum(found.left_out.values()),
         "left_out_because": dict(found.left_out),
-        "modalities": dict(Counter(one.modality or "unknown" for one in found.instances)),
+        "modalities": dict(Counter(instance.modality or "unknown" for instance in found.instances)),
     }
 
 

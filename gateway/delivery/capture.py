@@ -189,7 +189,9 @@ def _write(
 ) -> None:
     """Above that place, and inside the picture. The letters that are always at hand have no accents."""
     plain = unicodedata.normalize("NFKD", text.replace("°", " deg"))
-    drawn = "".join(one if one == "\n" or " " <= one <= "~" else "?" for one in plain if not combining(one))
+    drawn = "".join(
+        letter if letter == "\n" or " " <= letter <= "~" else "?" for letter in plain if not combining(letter)
+    )
     left, _, right, _ = draw.multiline_textbbox((0, 0), drawn, font=font, stroke_width=2)
     if right - left > picture.width:
         columns = int(max(map(len, drawn.split("\n"))) * picture.width / (right - left))

@@ -55,7 +55,7 @@ class Commitments:
         if transaction is None:
             return False
         transaction.report = Report(
-            {str(one.ReferencedSOPInstanceUID) for one in information.get("ReferencedSOPSequence") or ()},
+            {str(item.ReferencedSOPInstanceUID) for item in information.get("ReferencedSOPSequence") or ()},
             _reasons(information),
         )
         transaction.told.set()
@@ -64,6 +64,6 @@ class Commitments:
 
 def _reasons(information: Dataset) -> dict[str, int]:
     return {
-        str(one.ReferencedSOPInstanceUID): int(one.get("FailureReason") or 0x0110)
-        for one in information.get("FailedSOPSequence") or ()
+        str(item.ReferencedSOPInstanceUID): int(item.get("FailureReason") or 0x0110)
+        for item in information.get("FailedSOPSequence") or ()
     }

@@ -63,7 +63,9 @@ class IntoArchive:
         for _ in range(_MOST_RENAMINGS):
             prepared = await self._result_objects.prepare(job, finished, self._name, taken)
             standings = await read_back(self._session, self._archive.peer, prepared.files)
-            others = [one.came_as for one in prepared.objects if standings[one.leaves_as] is Standing.OTHER]
+            others = [
+                made.came_as for made in prepared.objects if standings[made.leaves_as] is Standing.OTHER
+            ]
             if not others:
                 break
             taken.update(others)

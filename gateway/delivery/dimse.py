@@ -100,7 +100,8 @@ def _send(peer: DimsePeer, results: Sequence[Result], watch: Watch) -> dict[str,
     statuses: dict[str, int] = {}
     with associated(peer, contexts, _STORING, watch) as association:
         offered = {
-            (str(one.abstract_syntax), str(one.transfer_syntax[0])) for one in association.accepted_contexts
+            (str(accepted.abstract_syntax), str(accepted.transfer_syntax[0]))
+            for accepted in association.accepted_contexts
         }
         for number, (file, header) in enumerate(results):
             answer = association.send_c_store(

@@ -84,10 +84,10 @@ class Dispatch:
     async def run(self, job: Job, application: Application, finished: Finished) -> Outcome:
         await self._remember(job, finished)
         planned = await self._store.deliveries_of(job.id)
-        due = [one for one in planned if one.state == "pending" and one.due]
-        tries = (self._try(job, application, finished, one) for one in due)
+        due = [delivery for delivery in planned if delivery.state == "pending" and delivery.due]
+        tries = (self._try(job, application, finished, delivery) for delivery in due)
         ended = await asyncio.gather(*tries, return_exceptions=True)
-        broken = [one for one in ended if one is not None]
+        broken = [failure for failure in ended if failure is not None]
         if broken:
             raise broken[0]
         return _judge(job, await self._store.deliveries_of(job.id))
@@ -96,26 +96,26 @@ class Dispatch:
         """What a vendor made is nobody's input later; an input that it returns under its old UID still is."""
         made = await asyncio.to_thread(_uids_of, finished)
         if made:
-            sent = {one.sop_instance_uid for one in await self._store.instances_of(job.id)}
+            sent = {instance.sop_instance_uid for instance in await self._store.instances_of(job.id)}
             await self._store.record_results(job, made - sent)
 
-    async def _try(self, job: Job, application: Application, finished: Finished, one: Delivery) -> None:
+    async def _try(self, job: Job, application: Application, finished: Finished, delivery: Delivery) -> None:
         policy = application.retry
         try:
-            with blaming(f"destinations.{one.destination}"):
-                done = await self._to(one.destination).deliver(job, finished)
+            with blaming(f"destinations.{delivery.destination}"):
+                done = await self._to(delivery.destination).deliver(job, finished)
         except Retryable as failure:
-            if isinstance(failure, Busy) or one.attempts + 1 < policy.attempts:
+            if isinstance(failure, Busy) or delivery.attempts + 1 < policy.attempts:
                 metrics.delivery_retried(job.application)
-                pause = policy.pause(one.attempts + 1, failure.after)
-                await self._record(job, one, "pending", failure, pause)
+                pause = policy.pause(delivery.attempts + 1, failure.after)
+                await self._record(job, delivery, "pending", failure, pause)
             else:
-                await self._record(job, one, "held", failure)
+                await self._record(job, delivery, "held", failure)
         except Failure as failure:
-            await self._record(job, one, "held", failure)
+            await self._record(job, delivery, "held", failure)
         else:
             await self._store.record_delivery(
-                job, one.destination, "done", done.what, reference=done.reference, stored=done.stored
+                job, delivery.destination, "done", done.what, reference=done.reference, stored=done.stored
             )
 
     def _to(self, name: str) -> Destination:
@@ -127,12 +127,12 @@ class Dispatch:
         return self._destinations[name]
 
     async def _record(
-        self, job: Job, one: Delivery, state: str, failure: Failure, after: float | None = None
+        self, job: Job, delivery: Delivery, state: str, failure: Failure, after: float | None = None
     ) -> None:
         what = "a delivery failed; it will be tried again" if after is not None else "a delivery failed"
         await self._store.record_delivery(
             job,
-            one.destination,
+            delivery.destination,
             state,
             what,
             after=after,
@@ -141,7 +141,9 @@ class Dispatch:
             held_by=failure.peer if after is None else None,
             tried=not isinstance(failure, Busy),
         )
-        log.warning(what, job=str(job.id), destination=one.destination, error=failure.message, after=after)
+        log.warning(
+            what, job=str(job.id), destination=delivery.destination, error=failure.message, after=after
+        )
 
 
 def _uids_of(finished: Finished) -> set[str]:

@@ -31,7 +31,7 @@ def present(finished: Finished, size: Size, widths: Mapping[str, int]) -> SlideR
     else:
         drawn = [_draw(finding, _width(finding, size, widths)) for finding in placed]
         primitives = [frame(*size, finished.summary), *drawn]
-        data = {"type": "primitive", "content": [one.to_wire() for one in primitives]}
+        data = {"type": "primitive", "content": [primitive.to_wire() for primitive in primitives]}
     return SlideResult(finished.summary, dict(finished.properties), data)
 
 

@@ -87,8 +87,8 @@ def _prepare(
         "maker": asdict(maker),
         "at": at.isoformat(),
         "summary": finished.summary,
-        "findings": [asdict(one) for one in finished.findings],
-        "images": [one.name for one in images],
+        "findings": [asdict(finding) for finding in finished.findings],
+        "images": [image.name for image in images],
     }
     text = json.dumps(request)
     asked = hashlib.sha256(text.encode() + (folder / "header.dcm").read_bytes()).hexdigest()

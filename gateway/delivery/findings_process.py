@@ -30,11 +30,11 @@ _DIE_WITH_PARENT = 1
 
 def make(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     maker, at = Maker(**request["maker"]), datetime.fromisoformat(request["at"])
-    findings = [finding_of(one) for one in request["findings"]]
+    findings = [finding_of(finding) for finding in request["findings"]]
     header = pydicom.dcmread(folder / "header.dcm", stop_before_pixels=True)
     paths = [folder / name for name in request["images"]]
     headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
-    images = {str(one.SOPInstanceUID): one for one in headers}
+    images = {str(image.SOPInstanceUID): image for image in headers}
     made, remarks = _draw_all(folder, paths, findings, maker, at)
     from gateway.delivery.report import write_report  # 2 s and 200 MB, after the pictures have gone
 
@@ -53,7 +53,7 @@ def _draw_all(
 ) -> tuple[list[str], list[str]]:
     made: list[str] = []
     remarks: list[str] = []
-    everywhere = [words(one) for one in findings if one.sop_instance_uid is None]
+    everywhere = [words(finding) for finding in findings if finding.sop_instance_uid is None]
     images = {
         str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID): path for path in paths
     }

@@ -118,17 +118,17 @@ def correct(
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _explained():
         objects = [_open(path) for path in files]
-        for one in objects:
-            check_owner(one.dataset, source.header)
+        for made in objects:
+            check_owner(made.dataset, source.header)
         renamed = _rename(objects, source, maker, taken)
         leaving = []
-        for number, one in enumerate(objects):
+        for number, made in enumerate(objects):
             if renamed.any:
-                _follow(one.dataset, renamed)
-            stamp(one.dataset, source.header)
-            _name(one, maker)
-            leaving.append(Leaving(into / f"object-{number:04d}.dcm", one.sop, one.fresh_sop))
-            _write(one, leaving[-1].path)
+                _follow(made.dataset, renamed)
+            stamp(made.dataset, source.header)
+            _name(made, maker)
+            leaving.append(Leaving(into / f"object-{number:04d}.dcm", made.sop, made.fresh_sop))
+            _write(made, leaving[-1].path)
     return tuple(leaving)
 
 
@@ -190,16 +190,16 @@ def _open(path: Path) -> _Object:
 
 def _rename(objects: Iterable[_Object], source: Source, maker: Maker, taken: Mapping[str, int]) -> _Renamed:
     renamed = _Renamed(source=source)
-    for number, one in enumerate(objects):
-        if one.series in source.series:
-            one.fresh_series = maker.make_uid("series", one.series)
-        renamings = taken.get(one.sop, 0) + (one.sop in source.instances)
-        words = [str(number)] if one.sop in renamed.objects else []
+    for number, made in enumerate(objects):
+        if made.series in source.series:
+            made.fresh_series = maker.make_uid("series", made.series)
+        renamings = taken.get(made.sop, 0) + (made.sop in source.instances)
+        words = [str(number)] if made.sop in renamed.objects else []
         words += ["again"] * (renamings - 1 + len(words))
-        if renamings or one.sop in renamed.objects:
-            one.fresh_sop = maker.make_uid("object", one.sop, *words)
-        renamed.objects.setdefault(one.sop, one)
-        renamed.any |= (one.sop, one.series) != (one.fresh_sop, one.fresh_series)
+        if renamings or made.sop in renamed.objects:
+            made.fresh_sop = maker.make_uid("object", made.sop, *words)
+        renamed.objects.setdefault(made.sop, made)
+        renamed.any |= (made.sop, made.series) != (made.fresh_sop, made.fresh_series)
     return renamed
 
 
@@ -246,19 +246,19 @@ def _sequences(dataset: Dataset) -> Iterator[Items]:
                 yield element.value
 
 
-def _name(one: _Object, maker: Maker) -> None:
-    dataset, meta = one.dataset, one.dataset.file_meta
+def _name(made: _Object, maker: Maker) -> None:
+    dataset, meta = made.dataset, made.dataset.file_meta
     _make_room(dataset, maker.display_name + maker.manufacturer + maker.version)
-    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = UID(one.fresh_sop)
-    dataset.SeriesInstanceUID = UID(one.fresh_series)
+    dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = UID(made.fresh_sop)
+    dataset.SeriesInstanceUID = UID(made.fresh_series)
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
     said = _text(dataset, "SeriesDescription")
-    if one.fresh_series != one.series or not said:
+    if made.fresh_series != made.series or not said:
         kind = said or _KINDS.get(_text(dataset, "Modality"), "result")
         dataset.SeriesDescription = shorten(f"{maker.display_name}: {kind}")
-    if one.fresh_series != one.series or not _text(dataset, "SeriesNumber"):
+    if made.fresh_series != made.series or not _text(dataset, "SeriesNumber"):
         dataset.SeriesNumber = (
-            _FIRST_SERIES + int(hashlib.sha256(one.series.encode()).hexdigest()[:4], 16) % 999
+            _FIRST_SERIES + int(hashlib.sha256(made.series.encode()).hexdigest()[:4], 16) % 999
         )
     for keyword, value in (
         ("Manufacturer", maker.manufacturer or maker.display_name),
@@ -269,12 +269,12 @@ def _name(one: _Object, maker: Maker) -> None:
             setattr(dataset, keyword, shorten(value))
 
 
-def _write(one: _Object, path: Path) -> None:
+def _write(made: _Object, path: Path) -> None:
     with path.open("wb") as file:
-        pydicom.dcmwrite(file, one.dataset, enforce_file_format=True)
-        if one.tail is not None:
-            with one.path.open("rb") as rest:
-                rest.seek(one.tail)
+        pydicom.dcmwrite(file, made.dataset, enforce_file_format=True)
+        if made.tail is not None:
+            with made.path.open("rb") as rest:
+                rest.seek(made.tail)
                 shutil.copyfileobj(rest, file, 2**20)
 
 
@@ -299,11 +299,11 @@ def _text(dataset: Dataset, keyword: str) -> str:
     return "" if value is None else str(value).strip(" \0")
 
 
-def _differs(one: str, other: str) -> bool:
+def _differs(this: str, other: str) -> bool:
     """Names, whatever their spelling: known on both sides, and not the same letters."""
     first, second = (
         "".join(letter for letter in name.split("=")[0].casefold() if letter.isalnum())
-        for name in (one, other)
+        for name in (this, other)
     )
     return bool(first and second) and first != second
 

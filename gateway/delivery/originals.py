@@ -35,8 +35,8 @@ class Originals:
         records = await self._records(job)
         return Source(
             await self._header(job, records, folder),
-            {one.sop_instance_uid: one.sop_class_uid for one in records},
-            frozenset(one.series_instance_uid for one in records),
+            {record.sop_instance_uid: record.sop_class_uid for record in records},
+            frozenset(record.series_instance_uid for record in records),
         )
 
     async def subject_of(self, job: Job, folder: Path) -> Subject:
@@ -70,7 +70,7 @@ class Originals:
                 placed.append(finding)
                 continue
             if image not in headers:
-                records = [one for one in await self._records(job) if one.sop_instance_uid == image]
+                records = [record for record in await self._records(job) if record.sop_instance_uid == image]
                 headers[image] = await self._header(job, records, folder)
             if (corner := place_of_frame(headers[image], finding.frame)) is not None:
                 points = tuple((x + corner[0], y + corner[1]) for x, y in finding.points)
@@ -81,7 +81,7 @@ class Originals:
         records = await self._store.instances_of(job.id)
         if job.study_instance_uid is None or job.archive is None or not records:
             raise NeedsHuman("the job has lost its study", "Retry the job from the beginning.")
-        return sorted(records, key=lambda one: one.sop_instance_uid)
+        return sorted(records, key=lambda record: record.sop_instance_uid)
 
     async def _header(self, job: Job, records: list[InstanceRecord], folder: Path) -> FileDataset:
         async with aclosing(self._retrieve(job, records[0], folder)) as retrieval:

@@ -43,20 +43,20 @@ def _draw(lines: list[str]) -> bytes:
 
 def _letters(text: str) -> bytes:
     letters = bytearray()
-    for one in text:
+    for letter in text:
         try:
-            letters += one.encode("cp1252")
+            letters += letter.encode("cp1252")
         except UnicodeEncodeError:
-            letters += unicodedata.normalize("NFKD", one)[:1].encode("cp1252", "replace")
+            letters += unicodedata.normalize("NFKD", letter)[:1].encode("cp1252", "replace")
     return bytes(letters).replace(b"\\", b"\\\\").replace(b"(", b"\\(").replace(b")", b"\\)")
 
 
 def _bind(objects: list[bytes]) -> bytes:
     document = bytearray(b"%PDF-1.4\n")
     places = []
-    for number, one in enumerate(objects, 1):
+    for number, content in enumerate(objects, 1):
         places.append(len(document))
-        document += b"%d 0 obj\n%b\nendobj\n" % (number, one)
+        document += b"%d 0 obj\n%b\nendobj\n" % (number, content)
     table = len(document)
     document += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
     document += b"".join(b"%010d 00000 n \n" % place for place in places)

@@ -70,7 +70,7 @@ def write_report(
         manufacturer_name=maker.manufacturer or None,
         model_name=maker.display_name,
     )
-    groups = [_group(number, one, images, maker, algorithm) for number, one in enumerate(findings)]
+    groups = [_group(number, finding, images, maker, algorithm) for number, finding in enumerate(findings)]
     content = MeasurementReport(
         ObservationContext(observer_device_context=ObserverContext(codes.DCM.Device, device)),
         codes.SCT.ImagingProcedure,
@@ -78,7 +78,7 @@ def write_report(
     )
     root = content[0]
     # The language of the labels is the vendor's affair; highdicom would claim English.
-    kept = [one for one in root.ContentSequence if one.ConceptNameCodeSequence[0].CodeValue != _LANGUAGE]
+    kept = [item for item in root.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue != _LANGUAGE]
     root.ContentSequence = ContentSequence([*kept, *([_comment(summary)] if summary else [])])
     evidence = [_evidence_of(image) for image in images.values()] or [_evidence_of(header)]
     report = ComprehensiveSR(

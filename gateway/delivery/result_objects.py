@@ -29,7 +29,7 @@ class Prepared:
 
     @property
     def files(self) -> list[Path]:
-        return [one.path for one in self.objects]
+        return [made.path for made in self.objects]
 
 
 class ResultObjects:
@@ -58,7 +58,7 @@ class ResultObjects:
             correct, made.files, work / f"leaving-{destination}", source, maker, taken
         )
         # They are about to join the study, and are nobody's input there.
-        await self._store.record_results(job, {one.leaves_as for one in objects})
+        await self._store.record_results(job, {made.leaves_as for made in objects})
         return Prepared(objects, 0 if finished.dicom else len(objects), made.remarks)
 
     async def _make(self, job: Job, finished: Finished, source: Source, maker: Maker, folder: Path) -> Made:

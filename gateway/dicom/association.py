@@ -108,7 +108,9 @@ def associated(
     entity.acse_timeout = peer.limits.accept
     entity.dimse_timeout = entity.network_timeout = peer.limits.answer
     connected = threading.Event()
-    roles = [build_role(str(one.abstract_syntax), scp_role=True) for one in contexts if one.scp_role]
+    roles = [
+        build_role(str(offered.abstract_syntax), scp_role=True) for offered in contexts if offered.scp_role
+    ]
     try:
         association = entity.associate(
             peer.host,
@@ -116,7 +118,7 @@ def associated(
             list(contexts),
             peer.ae_title,
             LARGEST_PDU,
-            ext_neg=list({one.sop_class_uid: one for one in roles}.values()),
+            ext_neg=list({role.sop_class_uid: role for role in roles}.values()),
             evt_handlers=[(evt.EVT_CONN_OPEN, _on_connected, [peer.limits.answer, connected]), *handlers],
         )
     except OSError as error:

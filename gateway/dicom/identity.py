@@ -54,31 +54,31 @@ def identity_of(header: Dataset) -> Identity:
     )
 
 
-def differences(one: Identity, other: Identity) -> list[str]:
+def differences(known: Identity, other: Identity) -> list[str]:
     """What both know and doesn't agree, in words for a person."""
     found = [
         words
         for words, first, second in (
-            ("study UID", one.study_instance_uid, other.study_instance_uid),
-            ("patient id", one.patient_id, other.patient_id),
-            ("accession number", one.accession_number, other.accession_number),
-            ("exam id", one.study_id, other.study_id),
+            ("study UID", known.study_instance_uid, other.study_instance_uid),
+            ("patient id", known.patient_id, other.patient_id),
+            ("accession number", known.accession_number, other.accession_number),
+            ("exam id", known.study_id, other.study_id),
         )
         if first.strip() and second.strip() and first.strip() != second.strip()
     ]
-    if one.patient_id.strip() and other.patient_id.strip():
-        found += _unlike("issuer of the patient id", one.issuer_of_patient_id, other.issuer_of_patient_id)
-    if one.accession_number.strip() and other.accession_number.strip():
+    if known.patient_id.strip() and other.patient_id.strip():
+        found += _unlike("issuer of the patient id", known.issuer_of_patient_id, other.issuer_of_patient_id)
+    if known.accession_number.strip() and other.accession_number.strip():
         found += _unlike(
             "issuer of the accession number",
-            one.issuer_of_accession_number,
+            known.issuer_of_accession_number,
             other.issuer_of_accession_number,
         )
-    if not _names_agree(one.patient_name, other.patient_name):
+    if not _names_agree(known.patient_name, other.patient_name):
         found.append("patient's name")
-    if not _dates_agree(one.birth_date, other.birth_date):
+    if not _dates_agree(known.birth_date, other.birth_date):
         found.append("birth date")
-    found += _unlike("sex", _sex(one.sex), _sex(other.sex))
+    found += _unlike("sex", _sex(known.sex), _sex(other.sex))
     return found
 
 
@@ -102,15 +102,15 @@ def _listed(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _unlike(words: str, one: str, other: str) -> list[str]:
-    one, other = one.strip(), other.strip()
-    return [words] if one and other and one != other else []
+def _unlike(words: str, here: str, other: str) -> list[str]:
+    here, other = here.strip(), other.strip()
+    return [words] if here and other and here != other else []
 
 
-def _names_agree(one: str, other: str) -> bool:
+def _names_agree(here: str, other: str) -> bool:
     """Component by component, in the alphabetic group; case, accents and what one side leaves out don't
     count."""
-    pairs = zip(_components(one), _components(other), strict=False)
+    pairs = zip(_components(here), _components(other), strict=False)
     return all(first == second for first, second in pairs if first and second)
 
 
@@ -120,9 +120,9 @@ def _components(name: str) -> list[str]:
     return [" ".join(part.split()).casefold() for part in plain.split("^")]
 
 
-def _dates_agree(one: str, other: str) -> bool:
+def _dates_agree(here: str, other: str) -> bool:
     """`1970`, `19700000` and `19700101` agree."""
-    first, second = _date(one), _date(other)
+    first, second = _date(here), _date(other)
     return first.startswith(second) or second.startswith(first)
 
 

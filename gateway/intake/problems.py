@@ -89,10 +89,10 @@ def _is_deep(body: object) -> bool:
     level = [body]
     for _ in range(_DEEPEST):
         level = [
-            one
+            member
             for part in level
             if isinstance(part, dict | list)
-            for one in (part.values() if isinstance(part, dict) else part)
+            for member in (part.values() if isinstance(part, dict) else part)
         ]
         if not level:
             return False

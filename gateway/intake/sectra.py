@@ -67,7 +67,7 @@ class SectraDoor:
         self._status = status
         self._writer = writer
         self._changes = changes
-        self._networks = [ipaddress.ip_network(one) for one in settings.sectra.allowed_networks]
+        self._networks = [ipaddress.ip_network(network) for network in settings.sectra.allowed_networks]
         self._late: set[asyncio.Task[StoredResult | None]] = set()
         secret = settings.sectra.secret_path
         self.prefix = f"/ia/{secret}" if secret else "/ia"

@@ -115,7 +115,7 @@ class SlideAccess(VendorCall):
         self.what = "results"
         answer = await self._results.list(self._passage, self._place, self._versions)
         if self._given.reach == "results" and isinstance(answer.body, list):
-            theirs = [one for one in answer.body if str(one.get("id")) in self._given.results]
+            theirs = [result for result in answer.body if str(result.get("id")) in self._given.results]
             answer = Answer(answer.status, theirs, answer.headers)
         return self._say(answer)
 
@@ -144,7 +144,7 @@ class SlideAccess(VendorCall):
             return body
         if body.get("id", result_id) not in (result_id, str(result_id)):
             return self.refuse(422, "id: the address names another result")
-        own = {int(one) for one in self._given.results}
+        own = {int(result_id) for result_id in self._given.results}
         body["id"] = result_id
         answer = await self._results.update(
             self._passage, self._place, author_of(self._given.job), result_id, body, self._versions, own=own

@@ -336,7 +336,7 @@ def _parser_for(content_type: str) -> Parser | _Single:
         return _Single()
     inner = [
         value.strip().strip('"').lower()
-        for name, _, value in (one.partition("=") for one in content_type.split(";")[1:])
+        for name, _, value in (parameter.partition("=") for parameter in content_type.split(";")[1:])
         if name.strip().lower() == "type"
     ]
     if kind != "multipart/related" or inner not in ([], ["application/dicom"]):

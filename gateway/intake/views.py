@@ -114,19 +114,19 @@ def view(job: Job, events: list[Event] | None = None, deliveries: list[Delivery]
             received=job.received,
             stored=job.stored,
         ),
-        events=None if events is None else [_event(one) for one in events],
+        events=None if events is None else [_event(event) for event in events],
         deliveries=None
         if deliveries is None
         else [
             DeliveryView(
-                destination=one.destination,
-                state=one.state,
-                attempts=one.attempts,
-                reference=one.reference,
-                last_error=one.last_error,
-                next_at=_utc(one.next_at) if one.state == "pending" else None,
+                destination=delivery.destination,
+                state=delivery.state,
+                attempts=delivery.attempts,
+                reference=delivery.reference,
+                last_error=delivery.last_error,
+                next_at=_utc(delivery.next_at) if delivery.state == "pending" else None,
             )
-            for one in deliveries
+            for delivery in deliveries
         ],
     )
 

@@ -80,7 +80,7 @@ class Presence:
         others: list[int] = sorted(row[0] for row in await cursor.fetchall() if row[0] != self.worker)
         if not others:
             return None
-        return next((one for one in others if one > self.worker), others[0])
+        return next((other for other in others if other > self.worker), others[0])
 
     async def _connect(self) -> psycopg.AsyncConnection:
         return await psycopg.AsyncConnection.connect(self._url, autocommit=True, **_KEEPALIVE)  # type: ignore[arg-type]

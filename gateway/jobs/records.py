@@ -259,9 +259,9 @@ def storable(value: Any) -> Any:
                 return str(value)
             return int(value) if value.is_integer() else value
         case Mapping():
-            return {str(storable(key)): storable(one) for key, one in value.items()}
+            return {str(storable(key)): storable(member) for key, member in value.items()}
         case list() | tuple():
-            return [storable(one) for one in value]
+            return [storable(member) for member in value]
         case _:
             return value
 

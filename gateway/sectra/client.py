@@ -184,7 +184,7 @@ class SectraClient:
         """This application's results on a slide."""
         doing = "listing the results on the slide"
         answer = await self._results("GET", application_id, f"/slide/{segment(slide_id)}", doing)
-        return [self._understand(StoredResult, one, doing) for one in self._items(answer, doing)]
+        return [self._understand(StoredResult, item, doing) for item in self._items(answer, doing)]
 
     async def update_result(self, application_id: str, result: StoredResult) -> StoredResult:
         """Replaces a result; `VersionConflict` if its version isn't the current one."""
@@ -213,7 +213,7 @@ class SectraClient:
         doing = "listing the slides of a case"
         await self._need(CASE_IMAGES, doing)
         answer = await self._call.read(path, doing, query)
-        return [self._understand(CaseImage, one, doing) for one in self._items(answer, doing)]
+        return [self._understand(CaseImage, item, doing) for item in self._items(answer, doing)]
 
     async def _results(
         self, method: str, application_id: str, rest: str, doing: str, body: object = None

@@ -139,7 +139,7 @@ def _finite(text: str) -> float:
 def without_identity(body: Any) -> Any:
     """A description without what identifies the patient, from a server that tells it unasked."""
     if isinstance(body, list):
-        return [without_identity(one) for one in body]
+        return [without_identity(part) for part in body]
     if not isinstance(body, dict):
         return body
     return {

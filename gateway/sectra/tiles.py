@@ -59,7 +59,10 @@ def extension_for(info: ImageInfo) -> str:
         format.extension for format in (*info.available_tile_formats, info.stored_tile_format) if format
     ]
     known = [extension.lstrip(".") for extension in offered if extension]
-    return next((one for one in known if one.lower() in ("jpg", "jpeg")), known[0] if known else "jpg")
+    return next(
+        (extension for extension in known if extension.lower() in ("jpg", "jpeg")),
+        known[0] if known else "jpg",
+    )
 
 
 async def assemble(level: Level, tiles: dict[tuple[int, int], bytes], size: int) -> bytes:

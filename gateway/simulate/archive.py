@@ -261,14 +261,14 @@ def make_app(
         app.middlewares.append(_make_guard(username, password))
     app[STATE] = state
     study, series = BASE + "/studies/{study}", "/series/{series}"
-    one = study + series + "/instances/{instance}"
+    instance = study + series + "/instances/{instance}"
     get, post = app.router.add_get, app.router.add_post
     get(BASE + "/studies", _query_studies)
     for path in (BASE + "/series", study + "/series"):
         get(path, _query_series)
     for path in (BASE + "/instances", study + "/instances", study + series + "/instances"):
         get(path, _query_instances)
-    for path in (study, study + series, one):
+    for path in (study, study + series, instance):
         get(path, _send_instances)
         get(path + "/metadata", _send_metadata)
     for path in (BASE + "/studies", study):

@@ -34,8 +34,8 @@ def to_json(finished: Finished, work: Path) -> dict[str, Any]:
         "placed": None if finished.placed is None else dict(finished.placed),
         "hl7": list(finished.hl7),
         "documents": [
-            {**_noted(one.path, work), "media_type": one.media_type, "title": one.title}
-            for one in finished.documents
+            {**_noted(document.path, work), "media_type": document.media_type, "title": document.title}
+            for document in finished.documents
         ],
     }
 
@@ -45,17 +45,17 @@ def from_json(stored: Mapping[str, Any], work: Path) -> Finished:
         summary=stored["summary"],
         version=stored.get("version", ""),
         empty=stored["empty"],
-        dicom=tuple(work / one["name"] for one in stored["dicom"]),
+        dicom=tuple(work / file["name"] for file in stored["dicom"]),
         findings=tuple(
-            Finding(**{**one, "points": tuple((x, y) for x, y in one["points"])})
-            for one in stored["findings"]
+            Finding(**{**finding, "points": tuple((x, y) for x, y in finding["points"])})
+            for finding in stored["findings"]
         ),
         properties=stored["properties"],
         slide=None if stored["slide"] is None else SlideResult(**stored["slide"]),
         placed=stored["placed"],
         hl7=tuple(stored["hl7"]),
         documents=tuple(
-            Document(work / one["name"], one["media_type"], one["title"]) for one in stored["documents"]
+            Document(work / file["name"], file["media_type"], file["title"]) for file in stored["documents"]
         ),
     )
 
@@ -63,8 +63,8 @@ def from_json(stored: Mapping[str, Any], work: Path) -> Finished:
 def files_are_here(stored: Mapping[str, Any], work: Path) -> bool:
     """Another machine may have collected them; then they have to be collected again."""
     return all(
-        (work / one["name"]).is_file() and _digest(work / one["name"]) == one["sha256"]
-        for one in (*stored["dicom"], *stored["documents"])
+        (work / file["name"]).is_file() and _digest(work / file["name"]) == file["sha256"]
+        for file in (*stored["dicom"], *stored["documents"])
     )
 
 

@@ -69,10 +69,10 @@ class Shipment:
                     "If this goes on, have the archive check the study.",
                 )
         read = [
-            replace(self._chosen[uid], bytes=one.size, blake3=one.digest, width=one.width)
-            for uid, one in seen.items()
+            replace(self._chosen[uid], bytes=passed.size, blake3=passed.digest, width=passed.width)
+            for uid, passed in seen.items()
         ]
-        whole = [record for record, one in zip(read, seen.values(), strict=True) if one.whole]
+        whole = [record for record, passed in zip(read, seen.values(), strict=True) if passed.whole]
         await self._on_end(whole)
 
     async def _look_into(self, instance: Instance) -> AsyncIterator[bytes]:

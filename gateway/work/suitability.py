@@ -29,7 +29,7 @@ def check_slide(accept: Accept, info: ImageInfo) -> None:
 
 
 def _check_one_of(what: str, value: str | None, accepted: Sequence[str]) -> None:
-    if accepted and value is not None and value.casefold() not in {one.casefold() for one in accepted}:
+    if accepted and value is not None and value.casefold() not in {wanted.casefold() for wanted in accepted}:
         raise Unsuitable(
             f"the slide's {what} ({value}) isn't one this application accepts: {', '.join(accepted)}",
             "Choose another application, or widen accept of this one.",

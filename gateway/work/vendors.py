@@ -23,30 +23,32 @@ class Vendors:
         self._options: dict[str, BaseModel] = {}
         installed = {point.name: point for point in entry_points(group="gateway.adapters")}
         problems: list[str] = []
-        for name, one in settings.adapters.items():
-            if one.kind not in installed:
+        for name, configured in settings.adapters.items():
+            if configured.kind not in installed:
                 allowed = ", ".join(sorted(installed)) or "none is installed"
-                unknown = f"is {one.kind}, which isn't installed; allowed: {allowed}"
+                unknown = f"is {configured.kind}, which isn't installed; allowed: {allowed}"
                 problems.append(settings.told(("adapters", name, "kind"), unknown))
                 continue
             try:
-                kind: type[Adapter] = installed[one.kind].load()
-                self._options[name] = kind.Options.model_validate(one.options)
+                kind: type[Adapter] = installed[configured.kind].load()
+                self._options[name] = kind.Options.model_validate(configured.options)
             except ValidationError as error:
                 problems += _sentences(settings, name, kind.Options, error)
                 continue
             except Exception as error:  # noqa: BLE001 - it may be anybody's
-                broken = f"is {one.kind}, which can't be loaded ({type(error).__name__}): tell its makers"
+                broken = (
+                    f"is {configured.kind}, which can't be loaded ({type(error).__name__}): tell its makers"
+                )
                 problems.append(settings.told(("adapters", name, "kind"), broken))
                 continue
             self._kinds[name] = kind
         if problems:
             raise Misconfigured(problems)
-        self.rates = {name: one.rate for name, one in settings.adapters.items()}
+        self.rates = {name: configured.rate for name, configured in settings.adapters.items()}
         self.capacities = {
-            name: one.max_concurrent
-            for name, one in settings.adapters.items()
-            if one.max_concurrent is not None
+            name: configured.max_concurrent
+            for name, configured in settings.adapters.items()
+            if configured.max_concurrent is not None
         }
 
     @property

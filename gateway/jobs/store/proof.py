@@ -89,11 +89,11 @@ class Proof(Database):
         rows = [
             {
                 "job_id": job.id,
-                "sop_instance_uid": one.sop_instance_uid,
-                "series_instance_uid": one.series_instance_uid,
-                "sop_class_uid": one.sop_class_uid,
+                "sop_instance_uid": instance.sop_instance_uid,
+                "series_instance_uid": instance.series_instance_uid,
+                "sop_class_uid": instance.sop_class_uid,
             }
-            for one in found
+            for instance in found
         ]
         async with self._transaction() as connection:
             await self._fenced(connection, job, _TOUCH)
@@ -116,12 +116,12 @@ class Proof(Database):
             if sent:
                 rows = [
                     {
-                        "uid": one.sop_instance_uid,
-                        "size": one.bytes,
-                        "digest": one.blake3,
-                        "columns": one.width,
+                        "uid": instance.sop_instance_uid,
+                        "size": instance.bytes,
+                        "digest": instance.blake3,
+                        "columns": instance.width,
                     }
-                    for one in sent
+                    for instance in sent
                 ]
                 await connection.execute(statement, rows)
 
