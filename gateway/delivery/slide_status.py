@@ -23,6 +23,11 @@ log = structlog.get_logger(__name__)
 
 _PROGRESS_LIMIT = 3.0  # progress is a courtesy: the work doesn't wait for it
 _REMEMBERED = 10_000
+_UNDER_WAY = {
+    State.SUBMITTING: "sending",
+    State.ANALYSING: "the vendor is at work",
+    State.DELIVERING: "storing the results",
+}
 _ENDED = {
     State.FAILED: "analysis failed",
     State.HELD: "analysis on hold",
@@ -30,8 +35,19 @@ _ENDED = {
 }
 
 
-def queued_sign(size: Size = UNKNOWN_SIZE) -> SlideResult:
-    return sign("analysis queued", size, {"Progress": "0 %"})
+def sign_of(job: Job, size: Size | None = None) -> SlideResult:
+    """What there is to say of a job without a result, as it stands now."""
+    size = size or size_of(job)
+    if job.state in _UNDER_WAY:
+        words = _UNDER_WAY[job.state]
+        return sign(f"analysis: {words}", size, {"Status": words})
+    if job.state not in _ENDED:
+        return sign("analysis queued", size, {"Progress": "0 %"})
+    words = _ENDED[job.state]
+    told = {"Status": job.state.value, "Reason": job.error_message or "", "Advice": job.error_advice or ""}
+    if job.error_message:
+        words = f"{words}: {job.error_message}"
+    return sign(words, size, {name: text for name, text in told.items() if text})
 
 
 class SlideStatus:
@@ -52,20 +68,20 @@ class SlideStatus:
         return await self._writer.show(self.client_of(job), place_of(job), author, result)
 
     async def acknowledge(self, job: Job) -> StoredResult | None:
-        """The "queued" result as Sectra stored it, or what stands there of this job already."""
+        """The job's sign as Sectra stored it, or what stands there of this job already."""
         assert job.slide_id is not None
         client = self.client_of(job)
-        size = UNKNOWN_SIZE
-        if not await self._writer.is_known(place_of(job), author_of(job)):
+        size = None
+        if job.slide_width is None and not await self._writer.is_known(place_of(job), author_of(job)):
             info = await client.slide_info(job.slide_id, extended=False)
             if info.image_size is not None:
                 size = info.image_size.width, info.image_size.height
-        return await self._writer.ensure(client, place_of(job), author_of(job), queued_sign(size))
+        return await self._writer.ensure(client, place_of(job), author_of(job), sign_of(job, size))
 
     async def show_queued(self, job: Job) -> None:
         """Only if nothing of this job stands there yet: the acknowledgement usually has done it."""
         if not await self._writer.is_known(place_of(job), author_of(job)):
-            await self._show_in_passing(job, queued_sign(size_of(job)))
+            await self._show_in_passing(job, sign_of(job))
 
     async def show_progress(self, job: Job, note: str, progress: float | None) -> None:
         if job.slide_id is None:
@@ -88,18 +104,9 @@ class SlideStatus:
 
     async def show_end(self, job: Job) -> None:
         self._shown.pop(job.id, None)
-        words = _ENDED[job.state]
-        properties: Mapping[str, str] = {"Status": job.state.value}
-        if job.error_message:
-            words = f"{words}: {job.error_message}"
-            properties = {
-                **properties,
-                "Reason": job.error_message,
-                **({"Advice": job.error_advice} if job.error_advice else {}),
-            }
         # What a vendor has put there itself stays readable while only its delivery elsewhere is held up.
         author = replace(author_of(job), last=job.held_in != State.DELIVERING)
-        await self._put(job, author, sign(words, size_of(job), properties))
+        await self._put(job, author, sign_of(job))
 
     async def series_of(self, job: Job, study: Collection[str]) -> str | None:
         """Which series of the study the slide is: Sectra says so, there is but one, or its files tell."""

@@ -18,7 +18,7 @@ from aiohttp import web
 from gateway import __version__
 from gateway.contract import Failure, Modification
 from gateway.delivery.slide import SlideWriter, temporary
-from gateway.delivery.slide_status import SlideStatus, place_of, queued_sign
+from gateway.delivery.slide_status import SlideStatus, place_of, sign_of
 from gateway.intake.problems import Problem, read_json
 from gateway.jobs.records import Job, NewJob, Origin
 from gateway.jobs.store import Store, Superseded
@@ -159,7 +159,7 @@ class SectraDoor:
             stored = await self._acknowledge(job)
             if stored is not None:
                 return stored.to_wire()
-        return temporary(place_of(job), queued_sign())
+        return temporary(place_of(job), sign_of(job))
 
     async def _commit(self, new: NewJob) -> Job:
         while True:

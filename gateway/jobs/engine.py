@@ -20,7 +20,7 @@ from gateway.contract import Busy, Failure, NeedsHuman, Permanent, Retryable
 from gateway.jobs.outcomes import Advance, Observer, Outcome, Rest, Wait
 from gateway.jobs.presence import Presence
 from gateway.jobs.records import Job
-from gateway.jobs.states import FINAL, State
+from gateway.jobs.states import FINAL, WORKING, State
 from gateway.jobs.store import DatabaseError, DatabaseLost, Store, Superseded
 from gateway.logs import places_of
 from gateway.settings.sections import Retry
@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 _OVERRULED = re.compile(r"(?P<job>[0-9a-f-]{36}) (?P<fence>\d+)")
 _AFTER_A_LOSS = 1.0
+_SLOWER = 6  # times the longest pause
 _SOMEBODY_HAS_IT = 0.1  # a job is due, but was locked a moment ago
 
 
@@ -224,7 +225,7 @@ class Engine:
                 "the job's secrets were stored with a key that isn't among secret_keys any more",
                 "Put that key back into secret_keys, then resume the job.",
             )
-        if job.attempt > self._steps.retry_of(job).attempts:
+        if job.state in WORKING and job.attempt > self._steps.retry_of(job).attempts:
             raise NeedsHuman(
                 f"tried {job.attempt - 1} times without an end: {job.error_message or 'worker lost'}",
                 "Look at the last error in the job's history, mend it, and resume the job.",
@@ -265,10 +266,10 @@ class Engine:
         if places:
             detail["places"] = places
         spent = job.attempt >= self._steps.retry_of(job).attempts
-        if isinstance(failure, Busy) or (isinstance(failure, Retryable) and not spent):
+        if job.state not in WORKING:
+            await self._tell_later(job, failure, detail)
+        elif isinstance(failure, Busy) or (isinstance(failure, Retryable) and not spent):
             await self._retry_later(job, failure, detail)
-        elif job.state in (*FINAL, State.HELD):
-            await self._store.move(job, after=None, what="the slide couldn't be told", detail=detail)
         elif isinstance(failure, Permanent):
             await self._end(job, State.FAILED, failure, detail)
         else:
@@ -280,8 +281,6 @@ class Engine:
         if job.state == State.SUBMITTING and not failure.uncertain and not job.submit_began:
             # Surely nothing has arrived, now or at an earlier try: somebody else may have the place.
             values |= {"at_vendor": False, "submit_began": False}
-        if job.state not in (*FINAL, State.HELD):
-            values |= _error(failure)
         self._observer.retried(job.application, job.state.value)
         busy = isinstance(failure, Busy)
         await self._store.move(
@@ -291,8 +290,24 @@ class Engine:
             what=f"{'the peer is busy' if busy else f'try {job.attempt} failed'}; again in {pause:.0f} s",
             detail=detail,
             **values,
+            **_error(failure),
         )
         log.warning("a step failed; it will be tried again", job=str(job.id), error=failure.message)
+
+    async def _tell_later(self, job: Job, failure: Failure, detail: dict[str, Any]) -> None:
+        """What became of a job is told without a budget: slower and slower, until it is told or purged."""
+        policy = self._steps.retry_of(job)
+        beyond = max(0, job.attempt - policy.attempts)
+        pause = policy.pause(job.attempt) * min(1 + beyond, _SLOWER)
+        await self._store.move(
+            job,
+            after=pause,
+            attempt=None,
+            what=None if beyond else "the slide couldn't be told yet",
+            detail=detail,
+            updated_at=job.updated_at,  # it ended then
+        )
+        log.warning("the slide couldn't be told yet", job=str(job.id), error=failure.message)
 
     async def _end(self, job: Job, to: State, failure: Failure, detail: dict[str, Any]) -> None:
         values = _error(failure)

@@ -15,6 +15,8 @@ from gateway.settings.sections import Application
 from gateway.work.conversation import Conversation
 from gateway.work.orders import NoInstances, order_of, ticket_to_json
 
+_UNASKED = "unasked"  # beside the ticket: the vendor was told of an import, not called by a user
+
 
 class SlideWay:
     def __init__(self, store: Store, conversation: Conversation, status: SlideStatus) -> None:
@@ -38,7 +40,8 @@ class SlideWay:
 
     async def submit(self, job: Job, application: Application, adapter: Adapter) -> Outcome:
         callback = await self._conversation.callback(job, adapter, fresh=not job.submit_began)
-        ticket = await adapter.find(order_of(job, callback=callback)) if job.submit_began else None
+        is_known = job.submit_began and job.state is State.SUBMITTING
+        ticket = await adapter.find(order_of(job, callback=callback)) if is_known else None
         if ticket is None:
             image_info = None
             if job.origin is Origin.NOTIFICATION:
@@ -53,12 +56,19 @@ class SlideWay:
             "the vendor has been called",
             {},
             {
-                "ticket": ticket_to_json(ticket),
+                "ticket": ticket_to_json(ticket) | {_UNASKED: job.origin is Origin.NOTIFICATION},
                 "sent": 0,
                 "acknowledged": 0,
                 "result_by": datetime.now(UTC) + timedelta(seconds=application.result_within),
             },
         )
+
+    async def is_to_call_again(self, job: Job) -> bool:
+        """A user has joined what an import began, which the vendor has left alone: it may ignore imports."""
+        if job.origin is Origin.NOTIFICATION or not (job.ticket or {}).get(_UNASKED):
+            return False
+        heard = await self._store.heard_of(job.id)
+        return heard is None or not heard.stores
 
     async def tell_progress(self, job: Job, answer: Pending) -> None:
         if job.origin is not Origin.NOTIFICATION:  # nobody asked, and the vendor may ignore the slide

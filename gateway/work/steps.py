@@ -57,6 +57,8 @@ class Way(Protocol):
 
     async def submit(self, job: Job, application: Application, adapter: Adapter) -> Outcome: ...
 
+    async def is_to_call_again(self, job: Job) -> bool: ...
+
     async def tell_progress(self, job: Job, answer: Pending) -> None: ...
 
 
@@ -98,7 +100,8 @@ class JobSteps:
         try:
             return await self._steps[job.state](job)
         except Unsuitable as reason:
-            if job.origin is not Origin.NOTIFICATION:
+            now = await self._store.get(job.id) or job  # a user may have joined meanwhile
+            if now.origin is not Origin.NOTIFICATION:
                 raise
             values = {"error_kind": IGNORED, "error_message": reason.message, "error_advice": reason.advice}
             return Advance(State.CANCELLED, "ignored", {"reason": reason.message}, values)
@@ -175,12 +178,15 @@ class JobSteps:
         if job.ticket is None:
             raise NeedsHuman("the job has no ticket of its vendor", "Retry the job from the beginning.")
         self._spool.empty(job.id)
+        way = self._way(job)
+        if await way.is_to_call_again(job):
+            return await way.submit(job, application, self._adapter(job))
         answer = await self._ask(job)
         if isinstance(answer, Finished):
             return await self._collect(job, application, answer)
         self._spool.remove(job.id)
         waiting = _wait_on(job, application, answer)
-        await self._way(job).tell_progress(job, answer)
+        await way.tell_progress(job, answer)
         return waiting
 
     async def _ask(self, job: Job) -> Pending | Finished:
@@ -248,7 +254,8 @@ class JobSteps:
 
     async def _tell(self, job: Job) -> Outcome:
         """A doctor must never look at "queued" for ever."""
-        if job.state == State.CANCELLED and (job.ticket is not None or job.submit_began):
+        at_vendor = job.ticket is not None or job.submit_began
+        if job.state == State.CANCELLED and at_vendor and job.attempt <= self.retry_of(job).attempts:
             try:
                 await self._conversation.cancel(job, self._adapter(job))
             except Failure as failure:
@@ -257,7 +264,8 @@ class JobSteps:
                 )
         if job.state != State.HELD:
             self._spool.forget(job.id)
-        if job.slide_id is None or job.error_kind == IGNORED or await self._result_stands(job):
+        ignored = job.error_kind == IGNORED and job.origin is Origin.NOTIFICATION
+        if job.slide_id is None or ignored or await self._result_stands(job):
             return Rest()
         await self._status.show_end(job)
         return Rest("said so on the slide")

@@ -171,6 +171,9 @@ class StudyWay:
         await self._store.note(job, "the study had arrived already; nothing is sent again")
         return ticket
 
+    async def is_to_call_again(self, job: Job) -> bool:  # noqa: ARG002 (the ways')
+        return False
+
     async def tell_progress(self, job: Job, answer: Pending) -> None:
         await self._status.show_progress(job, answer.note or "analysing", answer.progress)
 

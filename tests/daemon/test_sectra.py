@@ -131,6 +131,88 @@ async def test_a_cancel_in_the_middle_of_sending_sends_nothing_more(house: Hospi
     assert [event["what"] for event in job["events"]].count("cancelled") == 1
 
 
+async def test_a_sectra_away_for_longer_than_any_budget_hears_the_end_all_the_same(house: Hospital) -> None:
+    house.show("slide-of-nobody")
+    house.sectra.front.faults.append(Fault(path="/results", status=503))
+    await house.fire("slide-of-nobody")
+    job = await house.job_on("slide-of-nobody", "failed")
+    untold = "the slide couldn't be told yet"
+    async with asyncio.timeout(60):
+        while [event["what"] for event in job["events"]].count(untold) < 6:  # as many as there are tries
+            job = await house.settled(job["id"], "failed")
+    house.sectra.front.faults.clear()
+    await house.until(lambda: house.results_on("slide-of-nobody"), "the slide says so")
+    assert "names neither a study" in shown(house, "slide-of-nobody")
+
+
+async def test_a_result_waits_for_a_sectra_that_is_away_for_longer_than_any_budget(house: Hospital) -> None:
+    patient = house.admit()
+    hold = house.gates.close("GET", f"/studies/{patient.study}$")
+    await house.fire(patient.slide)
+    house.sectra.front.faults.append(Fault(path=f"/{TRAUMA}/results", status=503))
+    hold.opened.set()
+    job = await house.job_on(patient.slide, "delivering")
+    async with asyncio.timeout(60):
+        while next(each["attempts"] for each in job["deliveries"] if each["destination"] == "sectra") < 7:
+            job = await house.settled(job["id"], "delivering")
+    house.sectra.front.faults.clear()
+    await house.settled(job["id"], "done")
+    assert "Milvue" in shown(house, patient.slide)
+
+
+async def test_asked_for_again_a_held_job_says_why_and_can_be_cancelled(house: Hospital) -> None:
+    patient = house.admit(slide=False)
+    house.admit(slide=False, twin_of=patient)
+    house.show("slide-of-two", accession_number=patient.accession)
+    await house.fire("slide-of-two")
+    job = await house.job_on("slide-of-two", "held")
+    await house.until(lambda: "on hold" in shown(house, "slide-of-two"), "the slide says so")
+    await house.fire("slide-of-two", "delete")
+    assert house.results_on("slide-of-two") == []
+    answer = await house.fire("slide-of-two")
+    assert (answer.status, answer.complaints) == (200, [])
+    assert job["error"]["message"] in answer.body["displayResult"]
+    assert shown(house, "slide-of-two") == answer.body["displayResult"]
+    assert [each["id"] for each in await house.jobs_on("slide-of-two")] == [job["id"]]
+    await house.fire("slide-of-two", "cancel")
+    await house.settled(job["id"], "cancelled")
+    await house.until(lambda: "cancelled" in shown(house, "slide-of-two"), "the slide says so")
+
+
+async def test_asked_for_again_a_job_held_for_a_passing_cause_goes_on(house: Hospital) -> None:
+    patient = house.admit()
+    house.archive.front.faults.append(Fault(status=503))
+    await house.fire(patient.slide)
+    job = await house.job_on(patient.slide, "held")
+    house.archive.front.faults.clear()
+    await house.until(lambda: "on hold" in shown(house, patient.slide), "the slide says so")
+    await house.fire(patient.slide, "delete")
+    answer = await house.fire(patient.slide)
+    assert "on hold" not in answer.body["displayResult"]
+    await house.settled(job["id"], "done")
+    assert "Milvue" in shown(house, patient.slide)
+
+
+async def test_a_user_who_joins_what_an_import_began_is_told_that_it_does_not_suit(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        house.application["accept"] = {"modalities": ["CT"]}
+        await house.start()
+        ignored, asked = house.admit(), house.admit()
+        await house.fire(ignored.slide, "newImageFiles")
+        await house.job_on(ignored.slide, "cancelled")
+        hold = house.gates.close("GET", "/studies")
+        await house.fire(asked.slide, "newImageFiles")
+        await hold.wait()
+        await house.fire(asked.slide)
+        hold.opened.set()
+        job = await house.job_on(asked.slide, "failed")
+        await house.until(lambda: "failed" in shown(house, asked.slide), "the slide says so")
+        assert [event["what"] for event in job["events"]].count("joined") == 1
+        assert house.results_on(ignored.slide) == []
+
+
 async def test_a_deleted_result_is_let_go_and_a_new_analysis_makes_a_new_one(house: Hospital) -> None:
     patient = house.admit()
     await house.fire(patient.slide)

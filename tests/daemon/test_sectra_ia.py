@@ -426,6 +426,23 @@ async def test_notifications_are_passed_on_and_may_be_ignored(tmp_path: Path, da
             assert result["displayResult"] == "ANSWER: 42"
 
 
+async def test_a_user_who_joins_an_import_has_the_vendor_called_for_himself(
+    tmp_path: Path, database_url: str
+) -> None:
+    with given_vendor(mode="mute") as vendor:
+        async with ward(tmp_path, database_url, vendor) as house:
+            await invoke(house, "slide-wsi", "newImageFiles")
+            job = await house.job_on("slide-wsi", "analysing")
+            vendor.mode = "at-once"
+            answer = await invoke(house, "slide-wsi", context={"of": "his"})
+            assert answer.body["displayResult"] == "analysis: the vendor is at work"
+            await house.settled(job["id"], "done")
+            assert [call["action"] for call in vendor.calls] == ["newImageFiles", "create"]
+            assert vendor.calls[1]["context"] == {"of": "his"}
+            [result] = house.results_on("slide-wsi", KIDNEY)
+            assert result["displayResult"] == "ANSWER: 42"
+
+
 async def test_a_vendor_in_trouble_is_called_again(tmp_path: Path, database_url: str) -> None:
     with given_vendor(refuses=503, refusals_left=2) as vendor:
         async with ward(tmp_path, database_url, vendor) as house:

@@ -49,7 +49,18 @@ async def test_identifying_data_is_kept_for_as_long_as_the_application_says(stor
     assert (await store.get(alive.id)).patient_id == "P"
 
 
-SECRETS = ("ACC-77", "1.2.840.99.1", "slide-77", "tag-77", "cancel-77", "PATIENT-77", "REF-77", "said-77")
+SECRETS = (
+    "ACC-77",
+    "issuer-77",
+    "exam-77",
+    "1.2.840.99.1",
+    "slide-77",
+    "tag-77",
+    "cancel-77",
+    "PATIENT-77",
+    "REF-77",
+    "said-77",
+)
 
 
 async def identifying(store):
@@ -69,6 +80,7 @@ async def identifying(store):
     )
     job, _ = await store.create(asked)
     at = await bring(store, job, State.DELIVERING)
+    at = await store.keep(at, accession_number_issuer="issuer-77", exam_id="exam-77")
     await store.plan_deliveries(at, ["ris"])
     await store.record_delivery(at, "ris", "done", "delivered", reference="REF-77")
     await store.note(at, "the vendor answered", {"text": "said-77", "patient": "PATIENT-77"})
@@ -98,6 +110,19 @@ async def test_nothing_that_identifies_is_left_anywhere(store, database_url):
     events = await store.events_of(job.id)
     assert find_break(job.id, events) is None
     assert "the vendor answered" in [event.what for event in events]
+
+
+async def test_what_could_never_be_told_on_the_slide_is_purged_all_the_same(store, database_url):
+    job, _ = await store.create(ask_for(application="a", slide_id="slide-77"))
+    await store.cancel(job.id, "me")
+    [telling] = await store.claim(1, 1, 60, {})
+    age(database_url)
+    assert await store.purge({"a": 30}) == 0  # a worker has it
+    await store.move(telling, after=3600, updated_at=telling.updated_at)
+    age(database_url)
+    assert await store.purge({"a": 30}) == 1
+    purged = await store.get(job.id)
+    assert (purged.slide_id, purged.next_at) == (None, None)
 
 
 async def test_what_is_purged_can_no_longer_be_begun_again(store, database_url):

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
 from gateway.jobs.chain import find_break
 from gateway.jobs.engine import Engine
-from gateway.jobs.states import State
-from gateway.jobs.store import Refused
-from tests.db.crew import BRISK, Script, ask_for, at_work, reaches
+from gateway.jobs.records import Origin
+from gateway.jobs.states import WORKING, State
+from gateway.jobs.store import Refused, Superseded
+from tests.db.crew import BRISK, Script, ask_for, at_work, bring, reaches
 
 
-def invocation(token=None, slide="s1", **given):
+def invocation(token=None, slide="s1", origin=Origin.SECTRA, **given):
     return ask_for(
-        origin="sectra",
+        origin=origin,
         slide_id=slide,
         server="main",
         callback_url="https://pacs/",
@@ -53,6 +55,43 @@ async def test_a_notification_cannot_be_withdrawn_by_a_users_cancel(store):
     assert not fresh
     assert (await store.cancel_by_token("a", "user")).state == State.RECEIVED
     assert (await store.get(job.id)).state == State.RECEIVED
+
+
+@pytest.mark.parametrize("state", WORKING)
+async def test_a_user_makes_it_his_job_and_nobody_else_may_end_it_in_silence(store, state):
+    made, _ = await store.create(invocation(origin=Origin.NOTIFICATION))
+    working = await bring(store, made, state)
+    await store.keep(working, result_by=datetime(2026, 1, 1, tzinfo=UTC))
+    again, _ = await store.create(invocation("another", origin=Origin.NOTIFICATION))
+    assert (again.origin, again.fence) == (Origin.NOTIFICATION, working.fence)
+    joined, fresh = await store.create(invocation("user", context={"of": "his"}))
+    assert (joined.id, fresh, joined.state) == (made.id, False, state)
+    assert (joined.origin, joined.context, joined.result_by) == (Origin.SECTRA, {"of": "his"}, None)
+    ignore = store.move(working, to=State.CANCELLED, what="ignored")
+    if state == State.SUBMITTING:
+        await ignore  # a vendor that is just being called isn't called twice; the step itself looks again
+    else:
+        with pytest.raises(Superseded):
+            await ignore
+        [taken] = await store.claim(8, 1, 60, {})
+        assert (taken.id, taken.origin) == (made.id, Origin.SECTRA)
+
+
+@pytest.mark.parametrize("kind", ["retryable", "needs_human"])
+async def test_asked_for_again_a_job_goes_on_if_it_was_held_for_a_passing_cause(store, kind):
+    made, _ = await store.create(invocation("a"))
+    working = await bring(store, made, State.SUBMITTING)
+    error = {"error_kind": kind, "error_message": "why"}
+    await store.move(working, to=State.HELD, after=None, held_in="submitting", **error)
+    await store.create(invocation("n", origin=Origin.NOTIFICATION))
+    assert (await store.get(made.id)).state == State.HELD
+    joined, _ = await store.create(invocation("b"))
+    assert joined.id == made.id
+    if kind == "retryable":
+        assert (joined.state, joined.error_message) == (State.SUBMITTING, None)
+        return
+    assert (joined.state, joined.error_message) == (State.HELD, "why")
+    assert (await store.cancel_by_token("a", "b")).state == State.CANCELLED
 
 
 async def test_the_newest_invocation_gives_token_and_urgency(store):

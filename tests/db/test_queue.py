@@ -16,7 +16,7 @@ from sqlalchemy import event
 
 from gateway.contract import Busy, NeedsHuman, Permanent, Retryable
 from gateway.jobs.engine import Engine
-from gateway.jobs.outcomes import Advance, Wait
+from gateway.jobs.outcomes import Advance, Rest, Wait
 from gateway.jobs.states import FINAL, WORKING, State
 from gateway.settings.sections import Retry
 from tests.db.crew import BRISK, WAY, Script, ask_for, at_work, bring, reaches, until
@@ -286,6 +286,35 @@ async def test_a_spent_budget_holds_the_job_and_says_why(store, database_url):
             "the archive doesn't answer",
             "Look at the archive.",
         )
+
+
+@pytest.mark.parametrize("failure", [Retryable, NeedsHuman, Permanent])
+async def test_what_became_of_a_job_is_told_without_a_budget(store, database_url, failure):
+    """Slower and slower; its history isn't filled with the tries."""
+    job, _ = await store.create(ask_for())
+    tries = []
+
+    async def fail(job):
+        raise Permanent("too large")
+
+    async def tell(job):
+        tries.append(job)
+        if len(tries) < 9:
+            raise failure("Sectra doesn't answer")
+        return Rest("said so")
+
+    script = Script({State.LOCATING: fail, State.FAILED: tell}, Retry(attempts=2, first="1ms", most="1ms"))
+    async with at_work(Engine(store, database_url, script, {}, BRISK)):
+
+        async def told():
+            return (await store.get(job.id)).next_at is None
+
+        await until(told)
+    assert {(each.state, each.error_message) for each in tries} == {(State.FAILED, "too large")}
+    assert len({each.updated_at for each in tries}) == 1
+    said = [event.what for event in await store.events_of(job.id)]
+    assert said.count("the slide couldn't be told yet") == 2
+    assert said[-1] == "said so"
 
 
 async def test_retry_after_is_honoured_and_backoff_grows_up_to_its_most(store, database_url):

@@ -11,8 +11,9 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.contract import Retryable
 from gateway.jobs import states
-from gateway.jobs.records import Job, NewJob, storable
+from gateway.jobs.records import Job, NewJob, Origin, storable
 from gateway.jobs.states import FINAL, WORKING, State
 from gateway.jobs.store.database import Database, Refused
 from gateway.jobs.store.reading import Filter
@@ -44,9 +45,7 @@ class Requests(Database):
                     return job, True
                 twin = await self._twin(connection, new)
                 if twin is not None:  # else it ended between the two statements, and its place is free
-                    if new.joinable:
-                        await self._join(connection, twin, new)
-                    return twin, False
+                    return await self._join(connection, twin, new) if new.joinable else twin, False
 
     async def _insert(self, connection: AsyncConnection, new: NewJob) -> Any:
         values = self._columns(
@@ -86,20 +85,32 @@ class Requests(Database):
         row = (await connection.execute(statement)).mappings().first()
         return None if row is None else self._job(row)
 
-    async def _join(self, connection: AsyncConnection, job: Job, new: NewJob) -> None:
+    async def _join(self, connection: AsyncConnection, job: Job, new: NewJob) -> Job:
         """The newest invocation's token lives longest; each keeps its own right to cancel."""
         joining = [token for token in _tokens_of(new) if token not in job.cancellation_tokens]
-        values: Mapping[str, Any] = {
+        values: dict[str, Any] = {
             "callback_url": new.callback_url,
             "callback_token": new.callback_token,
             "cancellation_tokens": [*job.cancellation_tokens, *joining],
         }
-        await connection.execute(
+        a_user = new.origin is Origin.SECTRA
+        if a_user and job.origin is Origin.NOTIFICATION:
+            values |= {"origin": new.origin, "context": new.context, "result_by": None}
+        joined = await connection.execute(
             update(jobs)
             .where(jobs.c.id == job.id)
             .values(priority=func.greatest(jobs.c.priority, new.priority), **self._columns(values))
+            .returning(jobs)
         )
-        await self._append(connection, job, "joined", {"origin": new.origin})
+        now = self._job(joined.mappings().one())
+        await self._append(connection, now, "joined", {"origin": new.origin})
+        if a_user and job.state == State.HELD and job.error_kind == Retryable.kind:
+            return await self._go_on(connection, now, "resumed", "sectra")
+        if now.origin is not job.origin and job.state in WORKING and job.state != State.SUBMITTING:
+            # Whoever works on it thinks that nobody waits, and would let it end in silence. (Only a vendor
+            # that is just being called isn't called again for that.)
+            return await self._overrule(connection, now, job.state, "a user waits for it now", {})
+        return now
 
     # -- stopping -------------------------------------------------------------------------------------
 
@@ -114,7 +125,7 @@ class Requests(Database):
         return await self._overrule(connection, job, State.CANCELLED, "cancelled", {"by": who})
 
     async def cancel_by_token(self, application: str, token: str) -> Job | None:
-        """The invocation of that token is withdrawn; the job ends when nobody else waits for it."""
+        """The invocation of that token is withdrawn; the job ends when nobody else waits for its result."""
         wanted = select(jobs.c.id).where(
             jobs.c.application == application, jobs.c.cancellation_tokens.contains([token]), ALIVE
         )
@@ -124,7 +135,7 @@ class Requests(Database):
             if job is None or job.state in FINAL or token not in job.cancellation_tokens:
                 return None
             others = [known for known in job.cancellation_tokens if known != token]
-            if not others:
+            if not others or job.state == State.HELD:  # nobody works on that, and all who wait see why
                 return await self._overrule(connection, job, State.CANCELLED, "cancelled", {"by": "sectra"})
             await connection.execute(
                 update(jobs).where(jobs.c.id == job.id).values(cancellation_tokens=others)

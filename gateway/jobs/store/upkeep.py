@@ -18,16 +18,16 @@ from gateway.jobs.store.database import Database
 from gateway.jobs.tables import deliveries, grants, installation, instances, job_events, jobs, slide_results
 
 _AT_ONCE = 500
-_ENDED = and_(jobs.c.state.in_([state.value for state in FINAL]), jobs.c.next_at.is_(None))
-
+_FINAL = jobs.c.state.in_([state.value for state in FINAL])
 
 _BLANK: dict[str, Any] = {
-    **dict.fromkeys(("study_instance_uid", "accession_number", "patient_id", "slide_id"), None),
-    **dict.fromkeys(("server", "callback_url", "callback_token", "join_key"), None),
+    **dict.fromkeys(("study_instance_uid", "accession_number", "accession_number_issuer", "exam_id"), None),
+    **dict.fromkeys(("patient_id", "slide_id", "server", "callback_url", "callback_token", "join_key"), None),
     **dict.fromkeys(("idempotency_key", "request_digest", "result"), None),
     **dict.fromkeys(("error_message", "error_advice", "waits_why"), None),  # may quote what a peer said
     **{name: null() for name in ("input", "context", "ticket")},
     "cancellation_tokens": [],
+    "next_at": None,  # a slide that couldn't be told for so long never will be
 }
 
 
@@ -41,7 +41,10 @@ class Upkeep(Database):
         old = (
             select(jobs.c.id)
             .where(
-                _ENDED, jobs.c.purged_at.is_(None), jobs.c.updated_at < func.now() - days * timedelta(days=1)
+                _FINAL,
+                jobs.c.lease_holder.is_(None),
+                jobs.c.purged_at.is_(None),
+                jobs.c.updated_at < func.now() - days * timedelta(days=1),
             )
             .limit(_AT_ONCE)
             .with_for_update(skip_locked=True)
@@ -103,5 +106,7 @@ class Upkeep(Database):
     async def ended_of(self, job_ids: Collection[UUID]) -> list[UUID]:
         """Those of them that are known here and have told all they had to tell."""
         async with self._engine.connect() as connection:
-            statement = select(jobs.c.id).where(jobs.c.id.in_(list(job_ids)), _ENDED)
+            statement = select(jobs.c.id).where(
+                jobs.c.id.in_(list(job_ids)), _FINAL, jobs.c.next_at.is_(None)
+            )
             return list((await connection.execute(statement)).scalars())
