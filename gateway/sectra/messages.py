@@ -6,9 +6,11 @@ and the older forms are read as the newer. Strict in what is sent: exact names, 
 
 from __future__ import annotations
 
+import json
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Strict, model_validator
 
 from gateway.sectra.results import Polygon, StoredResult
 from gateway.sectra.wire import BadMessage, Free, ListOf, Message, Name, read
@@ -126,9 +128,18 @@ class Registration(Message):
 # Invocations
 
 
+_HALF_OR_NUL = re.compile(r"[\ud800-\udfff]|(?<!\\)(?:\\\\)*\\u0000")  # of a surrogate pair
+
+
+def _check_header(token: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]([ -~]*[!-~])?", token.get_secret_value()):
+        raise ValueError("must be printable ASCII, for it goes back in a header")
+    return token
+
+
 class CallbackInfo(Message):
     url: Name
-    token: SecretStr
+    token: Annotated[SecretStr, AfterValidator(_check_header)]
 
 
 class WholeSlide(Message):
@@ -163,14 +174,26 @@ class MultiArea(Message):
     content: Areas
 
 
+_KEPT = ("context", "imageInfo")
+
+
 class Call(Message):
     """What every call of Sectra's holds."""
 
-    application_id: Name
-    slide_id: Name
+    application_id: Annotated[Name, Strict()]
+    slide_id: Annotated[Name, Strict()]
     callback_info: CallbackInfo | None = None
     context: Free = Field(default_factory=dict)
     cancellation_token: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _be_text(cls, data: Any) -> Any:
+        """By these we compare and find again; what is only kept is put right instead."""
+        known = {name: data[name] for name in data if name not in _KEPT} if isinstance(data, dict) else {}
+        if _HALF_OR_NUL.search(json.dumps(known, ensure_ascii=False)):
+            raise ValueError("holds a character that isn't one: a NUL, or half of a surrogate pair")
+        return data
 
 
 class Create(Call):
@@ -209,10 +232,9 @@ class Cancel(Call):
 
 
 class Notification(Call):
-    """New image files were imported; nobody waits."""
+    """New image files were imported; nobody waits. What it says of the image is asked anew."""
 
     action: str | None = None
-    image_info: ImageInfo | None = None
 
 
 Invocation = Create | Modify | Cancel | Delete

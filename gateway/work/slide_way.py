@@ -68,7 +68,7 @@ class SlideWay:
         if job.origin is Origin.NOTIFICATION or not (job.ticket or {}).get(_UNASKED):
             return False
         heard = await self._store.heard_of(job.id)
-        return heard is None or not heard.stores
+        return heard is None or not heard.times_told
 
     async def tell_progress(self, job: Job, answer: Pending) -> None:
         if job.origin is not Origin.NOTIFICATION:  # nobody asked, and the vendor may ignore the slide

@@ -324,6 +324,15 @@ async def test_what_is_odd_but_understandable_is_taken(house: Hospital) -> None:
     assert len(await house.jobs_on(patient.slide)) == 1
 
 
+async def test_what_a_notification_says_of_the_image_is_not_judged(house: Hospital) -> None:
+    patient = house.admit(1)
+    odds: list[Any] = [None, [], "text", {"id": 5, "imageSize": "large", "\ud800": "\0"}]
+    for odd in odds:
+        body = house.invocation(patient.slide, imageInfo=odd, action="newImageFiles")
+        status, answer, _ = await house.invoke(body, url=f"{house.app()}/imagenotification")
+        assert (status, answer) == (200, {})
+
+
 async def test_every_answer_tells_our_versions(house: Hospital) -> None:
     url = house.app()
     good = house.invocation("slide-bare")

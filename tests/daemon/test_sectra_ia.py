@@ -480,6 +480,25 @@ async def test_too_many_calls_are_slowed_down_and_then_refused(tmp_path: Path, d
             assert counted.count(200) >= 5
 
 
+async def test_refused_calls_are_no_reading(tmp_path: Path, database_url: str) -> None:
+    """They neither count as tiles nor keep a job waiting for quiet."""
+    with given_vendor(mode="never") as vendor:
+        async with ward(tmp_path, database_url, vendor, {"rate": "5/s"}) as house:
+            await invoke(house, "slide-wsi")
+            job = await house.job_on("slide-wsi", "analysing")
+            tile = "images/slide-wsi_files/8/0_0.jpg"
+            tries = await asyncio.gather(*(call(house, vendor, tile) for _ in range(40)))
+            assert (await call(house, vendor, "images/slide-wsi_files/8/99_99.jpg"))[0] in (404, 429)
+            taken = [status for status, _ in tries].count(200)
+            await house.api("POST", f"jobs/{job['id']}/cancel")
+            await house.job_on("slide-wsi", "cancelled")
+            async with asyncio.timeout(30):
+                while not (tiles := told(await house.job_on("slide-wsi")).get("tiles")):
+                    await asyncio.sleep(0.1)
+            assert 0 < taken < 40
+            assert [each["tiles"] for each in tiles] == [taken]
+
+
 async def test_large_and_broken_messages(tmp_path: Path, database_url: str) -> None:
     with given_vendor(mode="never") as vendor:
         async with ward(tmp_path, database_url, vendor) as house:

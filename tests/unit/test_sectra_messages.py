@@ -81,11 +81,10 @@ def test_the_least_that_is_accepted() -> None:
     assert deleted.input is not None
     assert deleted.input.slide_id == "slide-1"
     for action in ({}, {"action": None}, {"action": "newImageFiles"}):
-        told = messages.parse_notification(
-            {**CALL, **action, "imageInfo": {"id": "slide-1", "tileSize": 240}}
-        )
-        assert told.image_info is not None
-        assert told.image_info.tile_size == messages.Size(width=240, height=240)
+        told = messages.parse_notification({**CALL, **action, "imageInfo": {"imageSize": "large"}})
+        assert told.slide_id == "slide-1"
+    square = messages.ImageInfo.model_validate({"id": "slide-1", "tileSize": 240})
+    assert square.tile_size == messages.Size(width=240, height=240)
 
 
 def create(kind: str, content: dict[str, Any]) -> dict[str, Any]:

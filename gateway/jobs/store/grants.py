@@ -220,10 +220,12 @@ class Grants(Database):
                 )
 
     async def end_tile(self, given: Grant, what: str, size: int, outcome: str) -> None:
-        """Tiles are read by thousands: in the history they are summed up."""
+        """Tiles are read by thousands: in the history they are summed up, apart from those refused."""
         async with self._transaction() as connection:
             await _lightly(connection)
             await self._close_call(connection, given, what, size, outcome)
+            if not size:
+                return
             await connection.execute(
                 update(grants)
                 .where(grants.c.job_id == given.job.id)
