@@ -87,7 +87,6 @@ from gateway.work.vendors import Vendors
 log = structlog.get_logger(__name__)
 
 Part = Literal["intake", "workers"]
-_LARGEST_REQUEST = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +243,7 @@ def _build_doors(ground: Ground) -> Doors:
     vendor_door = VendorDoor(settings, store, vendors, ground.status, ground.writer)
     stow_door = StowDoor(settings, access, ground.staging, incoming, returned, vendors.push_tokens)
     doors = web.Application(
-        middlewares=[sectra.say_versions, problems.explain], client_max_size=_LARGEST_REQUEST
+        middlewares=[sectra.say_versions, problems.explain], client_max_size=problems.LARGEST_REQUEST
     )
     rest_door, health_door = rest.RestDoor(settings, store, access), health.HealthDoor(store, ground.url)
     for door in (sectra_door, vendor_door, stow_door, rest_door, health_door):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import structlog
 from aiohttp import web
@@ -14,6 +16,11 @@ from gateway.jobs.store import DatabaseLost
 
 log = structlog.get_logger(__name__)
 
+LARGEST_RESULT = 8 * 2**20  # that a vendor may store, and a user change or delete
+LARGEST_REQUEST = LARGEST_RESULT + 2**20  # with all that an invocation has around it
+_MOST_VALUES = 1_500_000
+_SLOW_TO_PARSE = 2**18
+_PARSERS = ThreadPoolExecutor(2, "json")
 _DEEPEST = 100  # no message has more levels, and what follows must not run out of stack
 _TITLES = {
     400: "Not understood",
@@ -21,9 +28,11 @@ _TITLES = {
     403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
+    408: "Too slow",
     409: "Not in this state",
     413: "Too large",
     422: "Wrong shape",
+    429: "Too many",
     500: "Our fault",
     503: "Not now",
 }
@@ -76,8 +85,21 @@ async def explain(
 
 
 async def read_json(request: web.Request) -> object:
+    return await parse_json(await request.read())
+
+
+async def parse_json(raw: bytes) -> object:
+    """Few at a time and beside the loop, if they are large: parsing holds up whoever else is served."""
+    if sum(map(raw.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise Problem(413, f"the body holds more than {_MOST_VALUES} values")
+    if len(raw) <= _SLOW_TO_PARSE:
+        return _parse(raw)
+    return await asyncio.get_running_loop().run_in_executor(_PARSERS, _parse, raw)
+
+
+def _parse(raw: bytes) -> object:
     try:
-        body = json.loads(await request.read(), parse_constant=_refuse, parse_float=_finite)
+        body = json.loads(raw, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):
         raise Problem(400, "the body isn't JSON") from None
     if _is_deep(body):
@@ -89,10 +111,11 @@ def _is_deep(body: object) -> bool:
     level = [body]
     for _ in range(_DEEPEST):
         level = [
-            member
-            for part in level
-            if isinstance(part, dict | list)
-            for member in (part.values() if isinstance(part, dict) else part)
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
         ]
         if not level:
             return False

@@ -13,15 +13,16 @@ from gateway.contract import Failure, Retryable
 from gateway.delivery.slide_status import author_of, place_of
 from gateway.delivery.vendor_results import VendorResults
 from gateway.intake import problems
+from gateway.intake.problems import Problem
 from gateway.intake.streams import Stream, Streams
+from gateway.intake.uploads import read_upload
 from gateway.intake.vendor_call import VendorCall
 from gateway.jobs.records import Place
 from gateway.jobs.store import Store
 from gateway.jobs.store.grants import Grant
 from gateway.sectra.calls import segment
-from gateway.sectra.passage import Answer, Passage, read_json, without_identity
+from gateway.sectra.passage import Answer, Passage, without_identity
 
-LARGEST_RESULT = 32 * 2**20
 _TEXT = 4000
 _PROPERTIES = 200
 _ASKED = ("Range", "If-Range", "If-None-Match", "If-Modified-Since", "Accept")
@@ -77,37 +78,34 @@ class SlideAccess(VendorCall):
 
     async def case_images(self, *, phi: bool) -> web.StreamResponse:
         self.what = "slides of the case"
-        return self._ended() or await self._describe(f"{self._slide}/request/images/info", {}, phi=phi)
+        self._check_alive()
+        return await self._describe(f"{self._slide}/request/images/info", {}, phi=phi)
 
     async def label(self) -> web.StreamResponse:
         self.what = "label"
-        if not self._allow_phi:
-            return self.refuse(
-                403, "the label may identify the patient, and this application may not see that"
-            )
-        return self._ended() or await self._pass_on(f"{self._slide}/label", {})
+        self._check_alive(identifies=True)
+        return await self._pass_on(f"{self._slide}/label", {})
 
     async def files(self) -> web.StreamResponse:
         self.what = "files"
-        return self._ended() or await self._pass_on(f"{self._slide}/files", {}, long=True)
+        self._check_alive(identifies=True)
+        return await self._pass_on(f"{self._slide}/files", {}, long=True)
 
     async def tile(self, place: str, *, optical_path: str | None = None) -> web.StreamResponse:
         self.what = f"tile {place}"
         self.is_tile = True
         query = {"opticalPath": optical_path} if optical_path else {}
         path = f"/images/{segment(self._place.slide_id)}_files/{place}"
-        return self._ended() or await self._pass_on(path, query)
+        self._check_alive()
+        return await self._pass_on(path, query)
 
     async def set_quality(self) -> web.StreamResponse:
         self.what = "quality control"
+        self._check_alive()
         body = await self._read_body()
-        if isinstance(body, web.Response):
-            return body
         path = f"{self._slide}/qualityControl"
         doing = "setting the slide's quality control"
-        return self._ended() or self._say(
-            await self._passage.ask("PUT", path, doing, body=body, headers=self._versions)
-        )
+        return self._say(await self._passage.ask("PUT", path, doing, body=body, headers=self._versions))
 
     # -- results --------------------------------------------------------------------------------------
 
@@ -121,16 +119,13 @@ class SlideAccess(VendorCall):
 
     async def read_result(self, result_id: int) -> web.StreamResponse:
         self.what = f"result {result_id}"
-        return self._not_theirs(result_id) or self._say(
-            await self._results.read(self._passage, self._place, result_id, self._versions)
-        )
+        self._check_theirs(result_id)
+        return self._say(await self._results.read(self._passage, self._place, result_id, self._versions))
 
     async def create_result(self) -> web.StreamResponse:
         self.what = "a new result"
-        refused = self._ended()
-        body = refused or await self._read_result()
-        if isinstance(body, web.StreamResponse):
-            return body
+        self._check_alive()
+        body = await self._read_result()
         answer = await self._results.create(
             self._passage, self._place, author_of(self._given.job), body, self._versions
         )
@@ -138,13 +133,11 @@ class SlideAccess(VendorCall):
 
     async def update_result(self, result_id: int) -> web.StreamResponse:
         self.what = f"a change of result {result_id}"
-        refused = self._not_theirs(result_id)
-        body = refused or await self._read_result()
-        if isinstance(body, web.StreamResponse):
-            return body
+        self._check_theirs(result_id)
+        body = await self._read_result()
         if body.get("id", result_id) not in (result_id, str(result_id)):
-            return self.refuse(422, "id: the address names another result")
-        own = {int(result_id) for result_id in self._given.results}
+            raise Problem(422, "id: the address names another result")
+        own = {int(known) for known in self._given.results}
         body["id"] = result_id
         answer = await self._results.update(
             self._passage, self._place, author_of(self._given.job), result_id, body, self._versions, own=own
@@ -159,15 +152,17 @@ class SlideAccess(VendorCall):
 
     # -- what passes ----------------------------------------------------------------------------------
 
-    def _ended(self) -> web.StreamResponse | None:
-        if self._given.reach == "all":
-            return None
-        return self.refuse(403, "the job has ended: only its results can still be changed")
+    def _check_alive(self, *, identifies: bool = False) -> None:
+        if identifies and not self._allow_phi:
+            raise Problem(
+                403, f"the slide's {self.what} may identify the patient, which this application may not see"
+            )
+        if self._given.reach != "all":
+            raise Problem(403, "the job has ended: only its results can still be changed")
 
-    def _not_theirs(self, result_id: int) -> web.StreamResponse | None:
+    def _check_theirs(self, result_id: int) -> None:
         if self._given.reach == "results" and str(result_id) not in self._given.results:
-            return self.refuse(403, "the job has ended: only its own results can still be changed")
-        return None
+            raise Problem(403, "the job has ended: only its own results can still be changed")
 
     async def _describe(self, path: str, query: Mapping[str, str], *, phi: bool) -> web.StreamResponse:
         asked = {**query, "includePHI": "true"} if phi and self._allow_phi else dict(query)
@@ -191,7 +186,10 @@ class SlideAccess(VendorCall):
                 ) as answer:
                     if answer.status >= 400:
                         return self._refused(answer.status, None, answer.headers)
-                    response = web.StreamResponse(status=answer.status, headers=_kept(answer.headers))
+                    kept = _kept(answer.headers)
+                    if not self._allow_phi:
+                        kept.pop("Content-Disposition", None)  # a file's name may be a patient's
+                    response = web.StreamResponse(status=answer.status, headers=kept)
                     await self._pump(response, answer.content.iter_any(), stream)
             except asyncio.CancelledError:
                 if stream.cut is None:
@@ -231,10 +229,10 @@ class SlideAccess(VendorCall):
         return response
 
     def _refused(self, status: int, body: object, headers: Mapping[str, str]) -> web.StreamResponse:
-        """Sectra's no, in its own words only where they are about what the vendor sent."""
+        """Sectra's no, in its own words only where they are about what the vendor sent, and may identify."""
         self.outcome = str(status)
         told = f"Sectra answered {status}"
-        if status in _EXPLAINED and isinstance(body, dict):
+        if self._allow_phi and status in _EXPLAINED and isinstance(body, dict):
             told += "".join(
                 f": {body[key]}" for key in ("message", "detail") if isinstance(body.get(key), str)
             )
@@ -243,12 +241,10 @@ class SlideAccess(VendorCall):
 
     # -- what the vendor sends ------------------------------------------------------------------------
 
-    async def _read_result(self) -> dict[str, Any] | web.StreamResponse:
+    async def _read_result(self) -> dict[str, Any]:
         body = await self._read_body()
-        if isinstance(body, web.Response):
-            return body
         if body.setdefault("slideId", self._place.slide_id) != self._place.slide_id:
-            return self.refuse(403, "slideId: this job is about another slide")
+            raise Problem(403, "slideId: this job is about another slide")
         data = body.get("data")
         result = data.get("result") if isinstance(data, dict) else None
         if isinstance(result, dict) and result.get("type") == "primitive":
@@ -257,24 +253,10 @@ class SlideAccess(VendorCall):
                 result["content"] = [content]  # the older form, which newer servers refuse
         return body
 
-    async def _read_body(self) -> dict[str, Any] | web.Response:
-        parts: list[bytes] = []
-        size = 0
-        async for part in self._request.content.iter_any():
-            parts.append(part)
-            size += len(part)
-            if size > LARGEST_RESULT:
-                self.outcome = "refused: too large"
-                return problems.answer(413, f"more than {LARGEST_RESULT >> 20} MiB")
-        try:
-            body = await read_json(b"".join(parts))
-        except ValueError:
-            self.outcome = "refused: not JSON"
-            return problems.answer(400, "the body isn't JSON")
-        self.size = size
+    async def _read_body(self) -> dict[str, Any]:
+        body, self.size = await read_upload(self._request)
         if not isinstance(body, dict):
-            self.outcome = "refused: not an object"
-            return problems.answer(422, "the body must be a JSON object")
+            raise Problem(422, "the body must be a JSON object")
         return body
 
 

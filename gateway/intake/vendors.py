@@ -21,6 +21,7 @@ from gateway.delivery.vendor_results import VendorResults
 from gateway.intake.problems import Problem
 from gateway.intake.slide_access import SlideAccess, explain_failure
 from gateway.intake.streams import Streams
+from gateway.intake.uploads import Uploads
 from gateway.intake.vendor_call import VendorCall
 from gateway.jobs.store import Store
 from gateway.jobs.store.grants import Grant
@@ -44,6 +45,7 @@ class VendorDoor:
         self._status = status
         self._results = VendorResults(store, writer)
         self._streams = Streams(self._ended_of)
+        self._uploads = Uploads()
         self._buckets: OrderedDict[UUID, Bucket] = OrderedDict()
 
     def routes(self) -> list[web.RouteDef]:
@@ -78,7 +80,11 @@ class VendorDoor:
             await self._store.end_call(given, what, 0, failure.message)
             return explain_failure(failure)
         try:
-            return await handle(request, call)
+            with self._uploads.turn(given.job.id, request):
+                return await handle(request, call)
+        except Problem as problem:
+            call.outcome = f"refused: {problem.detail}"
+            raise
         except Failure as failure:
             call.outcome = f"failed: {failure.message}"
             return explain_failure(failure)

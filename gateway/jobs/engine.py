@@ -302,7 +302,7 @@ class Engine:
         await self._store.move(
             job,
             after=pause,
-            attempt=None,
+            attempt=job.attempt,
             what=None if beyond else "the slide couldn't be told yet",
             detail=detail,
             updated_at=job.updated_at,  # it ended then

@@ -18,9 +18,20 @@ from gateway.sectra.versions import RESULT_PLACES, Server
 
 # A refused token is ours to replace, and a redirect leads away from the configured servers.
 _PASSES = (*range(200, 300), 304, *(status for status in range(400, 600) if status != 401))
-_IDENTIFYING = {
-    *("accessionnumber", "accessionnumberissuer", "accessionnumberissuerid", "examid", "examdatetime"),
-    *("examfreefields", "lisslideid", "studyinstanceuid", "seriesinstanceuid"),
+_LEAF: Mapping[str, Any] = {}
+_SIZE: Mapping[str, Any] = {"width": _LEAF, "height": _LEAF}
+_FORMAT: Mapping[str, Any] = {"mimeType": _LEAF, "extension": _LEAF}
+_NAMED: Mapping[str, Any] = {"displayName": _LEAF}
+_TELLS_NOBODY: Mapping[str, Any] = {
+    **dict.fromkeys(("id", "isStreamable", "micronsPerPixel", "bodyPart", "examCode", "priority"), _LEAF),
+    **dict.fromkeys(("examDescription", "stationName"), _LEAF),
+    **dict.fromkeys(("imageSize", "tileSize"), _SIZE),
+    **dict.fromkeys(("storedTileFormat", "availableTileFormats", "fileFormat"), _FORMAT),
+    **dict.fromkeys(("staining", "block"), _NAMED),
+    "focalPlanes": {"id": _LEAF, "offsetUm": _LEAF},
+    "opticalPaths": {"id": _LEAF, "description": _LEAF},
+    "specimen": {"anatomy": _LEAF, "description": _LEAF},
+    "qualityControl": {"status": _LEAF, "versionId": _LEAF},
 }
 _SLOW_TO_PARSE = 1 << 20
 
@@ -136,14 +147,11 @@ def _finite(text: str) -> float:
     return number
 
 
-def without_identity(body: Any) -> Any:
-    """A description without what identifies the patient, from a server that tells it unasked."""
+def without_identity(body: Any, allowed: Mapping[str, Any] = _TELLS_NOBODY) -> Any:
+    """A description with nothing but what is known not to identify the patient, however deep it lies; a
+    server may tell the rest unasked."""
     if isinstance(body, list):
-        return [without_identity(part) for part in body]
+        return [without_identity(each, allowed) for each in body]
     if not isinstance(body, dict):
         return body
-    return {
-        name: value
-        for name, value in body.items()
-        if name.lower() not in _IDENTIFYING and not name.lower().startswith("patient")
-    }
+    return {name: without_identity(body[name], inner) for name, inner in allowed.items() if name in body}

@@ -122,7 +122,7 @@ async def test_results_minutes_later_end_done_with_all_that_was_read(
 ) -> None:
     reads = ("slides/{slide}/files", "images/{slide}_files/8/0_0.jpg", "images/{slide}_files/9/0_0_0.jpg")
     with given_vendor(mode="later", reads=reads) as vendor:
-        async with ward(tmp_path, database_url, vendor) as house:
+        async with ward(tmp_path, database_url, vendor, allow_phi=True) as house:
             if hooks:
                 house.sectra.settings.hooks = True
             await invoke(house, "slide-wsi")
@@ -171,7 +171,7 @@ async def test_a_worker_that_begins_late_is_waited_for_in_each_area(
         for x in (0.1, 0.5)
     ]
     reads = ("slides/{slide}/files", "images/{slide}_files/8/0_0.jpg")
-    drawn = {"input": {"tagged_polygon": {"tags": []}}, "result_within": "40s"}
+    drawn = {"input": {"tagged_polygon": {"tags": []}}, "result_within": "40s", "allow_phi": True}
     with given_vendor(mode="later", late=6.0, final_text="7 mitoses", reads=reads) as vendor:
         given = {"quiet": "3s", "final_when": None}
         async with ward(tmp_path, database_url, vendor, given, **drawn) as house:
@@ -234,8 +234,16 @@ async def test_identifying_data_is_withheld_unless_allowed(tmp_path: Path, datab
             job = await house.job_on(patient.slide, "analysing")
             _, info = await call(house, vendor, f"slides/{patient.slide}/info?scope=extended&includePHI=true")
             _, case = await call(house, vendor, f"slides/{patient.slide}/request/images/info?includePHI=true")
-            status, refusal = await call(house, vendor, f"slides/{patient.slide}/label")
-            assert (status, "identify" in refusal["detail"]) == (403, True)
+            for what in ("label", "files"):
+                status, refusal = await call(house, vendor, f"slides/{patient.slide}/{what}")
+                assert (status, "identify" in refusal["detail"]) == (403, True)
+            house.sectra.front.faults.append(
+                Fault(method="PUT", path="/qualityControl", status=400, body='{"message": "Zyxwvut"}')
+            )
+            path = f"slides/{patient.slide}/qualityControl"
+            status, refusal = await call(house, vendor, path, method="PUT", body={})
+            assert (status, refusal["detail"]) == (400, "Sectra answered 400")
+            house.sectra.front.faults.clear()
             assert info["imageSize"]["width"] == 4000
             for words in (json.dumps(info), json.dumps(case)):
                 assert not {"accessionNumber", "lisSlideId", "studyInstanceUid"} & set(words.split('"'))
@@ -256,6 +264,7 @@ async def test_identifying_data_is_withheld_unless_allowed(tmp_path: Path, datab
             assert info["accessionNumber"] == patient.accession
             assert (await call(house, vendor, f"slides/{patient.slide}/label"))[0] == 200
             assert (await call(house, vendor, f"requests/{patient.accession}/images/info"))[0] == 200
+            assert (await call(house, vendor, f"slides/{patient.slide}/files"))[0] == 200
 
 
 async def test_nothing_but_its_own_slide_and_case(tmp_path: Path, database_url: str) -> None:
@@ -326,7 +335,7 @@ async def test_a_cancel_reaches_the_vendor_and_cuts_off_what_streams(
 ) -> None:
     """Also where the door stands in another process than the workers."""
     with given_vendor(mode="later", steps=0, reads=("slides/{slide}/files",)) as vendor:
-        async with ward(tmp_path, database_url, vendor) as house:
+        async with ward(tmp_path, database_url, vendor, allow_phi=True) as house:
             await house.gateway.stop()
             await house.start("--only", "workers")
             await house.start("--only", "intake")
@@ -501,7 +510,7 @@ async def test_refused_calls_are_no_reading(tmp_path: Path, database_url: str) -
 
 async def test_large_and_broken_messages(tmp_path: Path, database_url: str) -> None:
     with given_vendor(mode="never") as vendor:
-        async with ward(tmp_path, database_url, vendor) as house:
+        async with ward(tmp_path, database_url, vendor, allow_phi=True) as house:
             big = house.invocation("slide-wsi", applicationId=KIDNEY, context={"x": "y" * 10_000_000})
             status, answer, _ = await house.invoke(big, url=house.app(KIDNEY))
             assert (status, "too large" in answer["detail"]) == (413, True)
@@ -539,6 +548,42 @@ async def test_large_and_broken_messages(tmp_path: Path, database_url: str) -> N
             )
             status, said = await call(house, vendor, "slides/slide-wsi/files")
             assert (status, "127.0.0.1" in json.dumps(said)) == (502, False)
+
+
+async def test_one_token_can_neither_fill_the_memory_nor_hold_up_others(
+    tmp_path: Path, database_url: str
+) -> None:
+    with given_vendor(mode="never") as vendor:
+        async with ward(tmp_path, database_url, vendor) as house:
+            await invoke(house, "slide-wsi")
+            await house.job_on("slide-wsi", "analysing")
+            results = f"{callbacks(vendor)['url']}/applications/x/results"
+            headers = {"Authorization": f"Bearer {callbacks(vendor)['token']}"}
+            ended = asyncio.Event()
+
+            async def dribble() -> AsyncIterator[bytes]:
+                yield b'{"slideId": "slide-wsi", "displayResult": "'
+                await ended.wait()
+                yield b'"}'
+
+            async def upload(body: Any) -> int:
+                async with house.http.post(results, data=body, headers=headers) as response:
+                    return response.status
+
+            uploads = [asyncio.create_task(upload(dribble())) for _ in range(12)]
+            done: set[asyncio.Task[int]] = set()
+            async with asyncio.timeout(60):
+                while len(done) < 8:
+                    done, _ = await asyncio.wait(uploads, timeout=0.2)
+            assert {task.result() for task in done} == {429}
+            ended.set()
+            assert {task.result() for task in (await asyncio.wait(uploads))[0]} == {422, 429}  # Sectra's word
+            values = b'{"slideId": "slide-wsi", "x": [' + b"[]," * 2_000_000 + b"[]]}"
+            assert await upload(values) == 413
+            for length in (9 * 2**20, 2**30):  # refused by its announcement
+                declared = {**headers, "Content-Length": str(length)}
+                async with house.http.post(results, data=dribble(), headers=declared) as response:
+                    assert response.status == 413
 
 
 async def test_what_is_missing_in_the_configuration_is_named(tmp_path: Path, database_url: str) -> None:
