@@ -246,6 +246,7 @@ class Finished:
     """All that the vendor made of the study. Files lie in the adapter's work folder.
 
     `empty`: the vendor looked and has nothing to return, which is a result, not a failure.
+    `failed`: what failed beside it, a sentence each; the summary names it too.
     `version`: of what analysed the study, as the vendor tells it.
     `placed`: the result that the vendor itself has put on the slide, in Sectra's words (at least its `id`;
     nothing at all if it left the slide alone). We then write nothing there.
@@ -260,6 +261,7 @@ class Finished:
     placed: Mapping[str, Any] | None = None
     hl7: tuple[str, ...] = ()
     documents: tuple[Document, ...] = ()
+    failed: tuple[str, ...] = ()
     version: str = ""
 
 

@@ -14,7 +14,7 @@ import aiohttp
 from pydantic import BaseModel
 
 from adapters.milvue.findings import ROUTES, Reading, read_findings
-from adapters.milvue.results import check_study, collect, interpret
+from adapters.milvue.results import NotOffered, Unknown, check_study, collect, interpret
 from adapters.milvue.upload import Progress, send_by_signed_urls, send_whole
 from adapters.milvue.wire import Options as MilvueOptions
 from adapters.milvue.wire import Wire, heard
@@ -78,20 +78,32 @@ class Milvue:
             )
         if said["status"] == "running":
             return pending(ticket, self._options, "Milvue is analysing.")
-        if said["status"] == "error":
-            raise Permanent(
-                "Milvue couldn't analyse the study",
-                "Milvue's support can tell the reason.",
-                detail=heard(said),
-            )
+        broken = said["status"] == "error"
         shelf = Shelf(self._work, uid, self._options.most_result_bytes, "Milvue")
         readings: dict[str, Reading] = {}
+        failures: dict[str, Failure] = {}
         for command in self._options.commands:
-            reading = await self._ask_findings(uid, command)
-            if reading is None or await collect(self._wire, uid, command, shelf) == "running":
-                return pending(ticket, self._options, "Milvue is analysing.")
-            readings[command] = reading
-        return self._finish(readings, shelf)
+            kept = len(shelf.files)
+            try:
+                reading = await self._read(uid, command, shelf)
+            except (NotOffered, Permanent) as failure:
+                failures[command] = failure
+            except Unknown:
+                if not broken:
+                    raise
+                failures[command] = _not_analysed(said)
+            else:
+                if broken and (reading is None or (reading == Reading() and len(shelf.files) == kept)):
+                    failures[command] = _not_analysed(said)
+                elif reading is None:
+                    return pending(ticket, self._options, "Milvue is analysing.")
+                else:
+                    readings[command] = reading
+                    kept = len(shelf.files)
+            del shelf.files[kept:]
+        if not readings:
+            raise next(iter(failures.values()))
+        return self._finish(readings, failures, shelf)
 
     async def cancel(self, ticket: Ticket) -> None:
         """Milvue knows no cancelling: what it makes of the study is not fetched any more, that is all."""
@@ -113,6 +125,13 @@ class Milvue:
             raise Retryable("Milvue's status of the study says nothing that is known")
         return said
 
+    async def _read(self, uid: str, command: str, shelf: Shelf) -> Reading | None:
+        """What one command has to give; None while that isn't there."""
+        reading = await self._ask_findings(uid, command)
+        if reading is None or await collect(self._wire, uid, command, shelf) == "running":
+            return None
+        return reading
+
     async def _ask_findings(self, uid: str, command: str) -> Reading | None:
         """None while they aren't there; nothing to read where the product has no such route."""
         if command not in ROUTES:
@@ -124,14 +143,17 @@ class Milvue:
             {"language": language} if language and command == "smarturgences" else {},
         )
         if code == 404:
-            return Reading()
+            raise Unknown(
+                f"Milvue doesn't know the findings of {command} in a study that it has analysed",
+                "If it stays so, ask Milvue's support; a new job sends the study again.",
+            )
         check_study(said, uid)
         outcome = interpret(said, command)
         if outcome == "running":
             return None
         return read_findings(said, command, language or "en") if outcome == "done" else Reading()
 
-    def _finish(self, readings: dict[str, Reading], shelf: Shelf) -> Finished:
+    def _finish(self, readings: dict[str, Reading], failures: dict[str, Failure], shelf: Shelf) -> Finished:
         findings: list[Finding] = []
         properties: dict[str, str | int | float] = {}
         documents: list[Document] = []
@@ -144,13 +166,15 @@ class Milvue:
                     path.write_text(reading.report, encoding="utf-8")
                 documents.append(Document(path, "text/plain; charset=utf-8", reading.report_title))
         hl7 = tuple(reading.hl7 for reading in readings.values() if reading.hl7)
-        empty = not (shelf.files or findings or hl7 or documents)
-        said = (
-            f"Milvue {command}: {reading.summary or ('no result' if empty else 'done')}"
-            for command, reading in readings.items()
-        )
+        empty = not (shelf.files or findings or hl7 or documents or failures)
+        nothing = "no result" if empty else "done"
+        said = {command: reading.summary or nothing for command, reading in readings.items()}
+        for command, failure in failures.items():
+            said[command] = f"failed ({failure.message})"
+            properties[command] = "failed"
         return Finished(
-            summary="; ".join(said),
+            summary="; ".join(f"Milvue {command}: {said[command]}" for command in self._options.commands),
+            failed=tuple(failure.sentences for failure in failures.values()),
             empty=empty,
             dicom=tuple(shelf.files),
             findings=tuple(findings),
@@ -161,6 +185,12 @@ class Milvue:
                 dict.fromkeys(reading.version for reading in readings.values() if reading.version)
             ),
         )
+
+
+def _not_analysed(said: dict[str, Any]) -> Permanent:
+    return Permanent(
+        "Milvue couldn't analyse the study", "Milvue's support can tell the reason.", detail=heard(said)
+    )
 
 
 def _ticket(uid: str, acknowledged: tuple[str, ...] | None = None) -> Ticket:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from gateway.contract import Finding, Retryable
+from adapters.milvue.results import Unknown
+from gateway.contract import Finding
 
 ROUTES = ("smarturgences", "smartxpert")
 
@@ -60,12 +61,23 @@ class _Report(BaseModel):
 
 
 class _Said(BaseModel):
+    """Without what makes it a result, nobody knows whether there is one."""
+
     version: str | Number | None = None
     flag: _Flag | None = None
     hl7: str | None = None
     findings: list[_Seen] | None = None
-    instances: list[_Image] | None = None
+    instances: list[_Image]
     report: _Report | None = None
+
+
+class _Verdict(_Flag):
+    label: str
+
+
+class _Urgences(_Said):
+    flag: _Verdict
+    findings: list[_Seen]
 
 
 @dataclass(frozen=True)
@@ -81,16 +93,16 @@ class Reading:
 
 def read_findings(said: dict[str, Any], command: str, language: str) -> Reading:
     try:
-        told = _Said.model_validate(said)
+        told = (_Urgences if command == "smarturgences" else _Said).model_validate(said)
     except ValidationError:
-        raise Retryable(
+        raise Unknown(
             f"Milvue's findings of {command} don't have the shape they should have",
             "If it stays so, ask Milvue's support whether the interface has changed.",
         ) from None
     names = {seen.value: _name(seen, language) for seen in told.findings or ()}
     findings: list[Finding] = []
     boxed: set[str] = set()
-    for image in told.instances or ():
+    for image in told.instances:
         for box in image.bounding_boxes or ():
             boxed.add(box.value)
             if box.label not in _UNREMARKABLE:
@@ -165,10 +177,17 @@ def _list_properties(told: _Said, command: str, names: Mapping[str, str]) -> dic
         properties[command] = told.flag.label
     if told.flag and told.flag.score is not None:
         properties[f"{command} score"] = told.flag.score
-    for seen in told.findings or ():
+    for seen in sorted(told.findings or (), key=_how_bad):
         if seen.label:
             properties[names[seen.value] or seen.value] = seen.label
     return properties
+
+
+def _how_bad(seen: _Seen) -> int:
+    """One kind may be listed several times: the worst of them counts, which is written last."""
+    return ("normal", "out_scope", "unknown", None, "doubt", "abnormal").index(
+        seen.label if seen.label in (*_UNREMARKABLE, "doubt", "abnormal") else None
+    )
 
 
 def _write_report(report: _Report) -> str:

@@ -21,13 +21,21 @@ Outcome = Literal["running", "empty", "done"]
 _MOST_JSON = 16 * 2**20
 
 
+class NotOffered(NeedsHuman):
+    """One command isn't to be had, whatever the others are."""
+
+
+class Unknown(Retryable):
+    """Neither a result nor that there is none."""
+
+
 def interpret(said: dict[str, Any], command: str) -> Outcome:
     """What a JSON that stands in place of results says."""
     status = str(said.get("status", "")).lower()
     if status in ("running", "empty", "done"):
         return status  # type: ignore[return-value]
     if status == "forbidden":
-        raise NeedsHuman(
+        raise NotOffered(
             f"Milvue's contract doesn't include {command}",
             "Have the product added to the contract or take it out of the adapter's `commands`, then resume.",
             detail=heard(said),
@@ -44,7 +52,7 @@ def interpret(said: dict[str, Any], command: str) -> Outcome:
             "Try other rendering options (`output_format` and the report formats), or ask Milvue's support.",
             detail=heard(said),
         )
-    raise Retryable(f"Milvue's answer to the results of {command} says nothing that is known")
+    raise Unknown(f"Milvue's answer to the results of {command} says nothing that is known")
 
 
 def check_study(said: dict[str, Any], study: str) -> None:

@@ -13,7 +13,7 @@ import time
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -43,18 +43,35 @@ OPTIONS = {
 FREE_OPTIONS = ("timezone", "organizationId", "siteId", "analysisId")
 
 
+# `bare`: done, without what a result holds; `unknown`: its findings' address knows nothing of the study.
+Outcome: TypeAlias = Literal[
+    "done",
+    "empty",
+    "empty-json",
+    "error",
+    "forbidden",
+    "formatting-error",
+    "quota",
+    "bare",
+    "unknown",
+]
+
+
 class Behaviour(BaseModel):
     """How a study is treated."""
 
     model_config = ConfigDict(extra="forbid")
 
     delay: float = 0.5  # seconds from the last byte until it is done
-    outcome: Literal["done", "empty", "empty-json", "error", "forbidden", "formatting-error", "quota"] = (
-        "done"
-    )
+    outcome: Outcome = "done"
+    outcomes: dict[str, Outcome] = {}  # of single commands; the study's is then that of the others
     gzip: bool = False
     json_in_multipart: bool = False
     report: bool = True  # a structured report beside the picture
+
+    def of(self, command: str) -> Outcome:
+        return self.outcomes.get(command, self.outcome)
+
     spoil: Literal["not-dicom", "cut", "bomb", "other-study", "other-patient"] | None = None
 
 
@@ -264,14 +281,18 @@ def make_results(study: Study, command: str, behaviour: Behaviour) -> list[bytes
     return [*results, milvue_results.make_report(header, command)] if behaviour.report else results
 
 
-def _judge(state: MilvueState, uid: str) -> dict[str, Any] | None:
+_INSTEAD = {
+    "forbidden": ("forbidden", "Not in your contract"),
+    "empty-json": ("empty", "Nothing"),
+    "error": ("error", "The analysis failed"),
+}
+
+
+def _judge(state: MilvueState, uid: str, command: str) -> dict[str, Any] | None:
     """The JSON that stands in place of results, if any."""
     status, message = state.describe_status(uid)
-    outcome = state.behaviour(uid).outcome
-    if status == "done" and outcome in ("forbidden", "empty-json"):
-        status, message = (
-            ("forbidden", "Not in your contract") if outcome == "forbidden" else ("empty", "Nothing")
-        )
+    if status == "done":
+        status, message = _INSTEAD.get(state.behaviour(uid).of(command), (status, message))
     if status == "done":
         return None
     return {"StudyInstanceUID": uid, "status": status, "version": VERSION, "message": message}
@@ -282,14 +303,15 @@ async def _get_results(request: web.Request) -> web.Response:
     behaviour, command = state.behaviour(uid), request.query.get("inference_command", "")
     if not command:
         return _refuse(422, "inference_command is missing")
-    instead = _judge(state, uid)
+    instead = _judge(state, uid, command)
     if instead is not None:
         if behaviour.json_in_multipart:
             return _pack([("application/json", json.dumps(instead).encode())])
         return web.json_response(instead)
-    if behaviour.outcome == "formatting-error":
+    outcome = behaviour.of(command)
+    if outcome == "formatting-error":
         return _refuse(500, "Error formatting study")
-    results = [] if behaviour.outcome == "empty" else make_results(study, command, behaviour)
+    results = [] if outcome == "empty" else make_results(study, command, behaviour)
     if request.query.get("signed_url") == "true":
         urls = [f"{state.url}/blob/{uid}/result/{command}/{number}" for number in range(len(results))]
         return web.json_response({"status": "done" if urls else "empty", "signed_urls": urls})
@@ -315,11 +337,17 @@ async def _get_result_blob(request: web.Request) -> web.Response:
 
 async def _get_findings(request: web.Request) -> web.Response:
     state, (uid, study) = request.app[STATE], _find(request)
-    instead = _judge(state, uid)
+    command = request.path.split("/")[2]
+    outcome = state.behaviour(uid).of(command)
+    instead = _judge(state, uid, command)
     if instead is not None:
         return web.json_response(instead)
+    if outcome == "unknown":
+        return _refuse(404, "Study not found")
+    if outcome == "bare":
+        return web.json_response({"StudyInstanceUID": uid, "status": "done", "version": VERSION})
     headers = list(study.headers.values())
-    if request.path.startswith("/v3/smartxpert/"):
+    if command == "smartxpert":
         return web.json_response(milvue_results.describe_expert(headers, VERSION))
     found = milvue_results.describe_urgences(headers, VERSION, request.query.get("language", "en"))
     return web.json_response(found)

@@ -27,6 +27,7 @@ def to_json(finished: Finished, work: Path) -> dict[str, Any]:
         "summary": finished.summary,
         "version": finished.version,
         "empty": finished.empty,
+        "failed": list(finished.failed),
         "dicom": [_noted(path, work) for path in finished.dicom],
         "findings": [asdict(finding) for finding in finished.findings],
         "properties": dict(finished.properties),
@@ -45,6 +46,7 @@ def from_json(stored: Mapping[str, Any], work: Path) -> Finished:
         summary=stored["summary"],
         version=stored.get("version", ""),
         empty=stored["empty"],
+        failed=tuple(stored.get("failed", ())),
         dicom=tuple(work / file["name"] for file in stored["dicom"]),
         findings=tuple(
             Finding(**{**finding, "points": tuple((x, y) for x, y in finding["points"])})

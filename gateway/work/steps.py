@@ -209,7 +209,11 @@ class JobSteps:
         return Advance(
             State.DELIVERING,
             "the vendor found nothing" if finished.empty else "the vendor is done",
-            {"objects": len(finished.dicom), "findings": len(finished.findings)},
+            {
+                "objects": len(finished.dicom),
+                "findings": len(finished.findings),
+                **({"failed": list(finished.failed)} if finished.failed else {}),
+            },
             {"result": stored, "received": len(finished.dicom), "result_by": None},
         )
 

@@ -224,7 +224,7 @@ class MilvueVendor:
 
     async def _get_findings(self, request: web.Request) -> web.Response:
         command = request.match_info["command"]
-        status, kind, body = self.findings.get(command, (404, "application/json", b"{}"))
+        status, kind, body = self.findings.get(command, (200, "application/json", b'{"status": "empty"}'))
         return web.Response(status=status, headers={"Content-Type": kind}, body=body)
 
     async def _get_file(self, request: web.Request) -> web.Response:

@@ -367,6 +367,66 @@ async def test_findings_that_are_none(
         await adapter.poll(TICKET)
 
 
+@pytest.mark.parametrize(
+    "unknown", [(404, "application/json", b"{}"), said(status="done"), said(status="odd")]
+)
+async def test_unknown_is_not_nothing_found(
+    vendor: MilvueVendor, adapter: Milvue, unknown: tuple[int, str, bytes]
+) -> None:
+    vendor.results["smarturgences"] = parts()
+    vendor.findings["smarturgences"] = unknown
+    with pytest.raises(Retryable):
+        await adapter.poll(TICKET)
+
+
+@pytest.mark.parametrize(
+    ("status", "trouble"),
+    [
+        ("done", said(status="forbidden")),
+        ("done", said(status="error")),
+        ("done", said(422, message="no such product")),
+        ("error", said(status="error")),
+        ("error", said(status="running")),
+        ("error", parts()),
+    ],
+)
+async def test_what_one_command_found_is_told_when_the_other_failed(
+    vendor: MilvueVendor,
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+    status: str,
+    trouble: tuple[int, str, bytes],
+) -> None:
+    vendor.status[STUDY] = status
+    for commands in (["smarturgences", "trauma"], ["trauma", "smarturgences"]):
+        vendor.options |= {"commands": commands}
+        vendor.results = {"smarturgences": parts(dicom(RESULT)), "trauma": trouble}
+        vendor.findings = {"smarturgences": said(**URGENCES)}
+        finished = await vendor.adapter(session, tmp_path).poll(TICKET)
+        assert isinstance(finished, Finished)
+        assert "Milvue smarturgences: abnormal (" in finished.summary
+        assert "Milvue trauma: failed (" in finished.summary
+        assert finished.properties["trauma"] == "failed"
+        assert [path.read_bytes() for path in finished.dicom] == [RESULT]
+        assert len(finished.failed) == 1
+        assert not finished.empty
+    vendor.results["smarturgences"] = trouble
+    vendor.findings["smarturgences"] = said(status="error")
+    with pytest.raises((NeedsHuman, Permanent)):
+        await vendor.adapter(session, tmp_path).poll(TICKET)
+
+
+async def test_the_worst_of_one_kind_is_shown(vendor: MilvueVendor, adapter: Milvue) -> None:
+    seen = {"value": "fracture", "translation": {"en": "Fracture"}}
+    labels = ("normal", "abnormal", "doubt", "normal")
+    found = [{**seen, "label": label} for label in labels]
+    vendor.results["smarturgences"] = parts()
+    vendor.findings["smarturgences"] = said(**{**URGENCES, "findings": found, "instances": []})
+    finished = await adapter.poll(TICKET)
+    assert isinstance(finished, Finished)
+    assert finished.properties["Fracture"] == "abnormal"
+
+
 async def test_a_study_acknowledged_as_another_is_held(vendor: MilvueVendor, adapter: Milvue) -> None:
     body = json.dumps({"StudyInstanceUID": OTHER_STUDY}).encode()
     vendor.faults["submit"] = Fault(200, {"Content-Type": "application/json"}, body)

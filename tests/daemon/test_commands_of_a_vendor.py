@@ -1,0 +1,43 @@
+"""A vendor asked for several analyses of one study: what one found arrives, whatever the others do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gateway.simulate.milvue import Behaviour
+from tests.peers.gateway import hospital
+
+
+async def test_one_fails_and_the_others_finding_is_delivered(tmp_path: Path, database_url: str) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        house.configuration["adapters"]["milvue"]["commands"] = ["smartxpert", "smarturgences", "trauma"]
+        house.milvue.behaviours["*"] = Behaviour(
+            delay=0.1, outcomes={"smartxpert": "error", "trauma": "forbidden"}
+        )
+        patient = house.admit()
+        await house.start()
+        await house.fire(patient.slide)
+        job = await house.job_on(patient.slide, "done")
+        [result] = house.results_on(patient.slide)
+        assert "Milvue smarturgences: abnormal (Fracture)" in result["displayResult"]
+        assert "Milvue smartxpert: failed" in result["displayResult"]
+        assert "Milvue trauma: failed" in result["displayResult"]
+        [finished] = [event for event in job["events"] if "failed" in event["detail"]]
+        assert len(finished["detail"]["failed"]) == 2
+        assert house.stored_of(patient.study)
+
+
+async def test_unknown_is_not_told_as_nothing_found(tmp_path: Path, database_url: str) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        house.application["retry"]["attempts"] = 2
+        await house.start()
+        for outcome in ("unknown", "bare"):
+            house.milvue.behaviours["*"] = Behaviour(delay=0, outcome=outcome)
+            patient = house.admit()
+            await house.fire(patient.slide)
+            job = await house.job_on(patient.slide, "held")
+            assert "findings of smarturgences" in job["error"]["message"]
+            await house.until(
+                lambda slide=patient.slide: "on hold" in house.results_on(slide)[0]["displayResult"],
+                "the slide says so",
+            )
