@@ -10,7 +10,8 @@
     sectra         what Sectra says, and a client for all that can be asked of it
     dicom          DICOM as it streams, and its two transports
     jobs           the engine, which knows nothing of medicine: `states` is the table, `store` every query
-    contract, kit  all an adapter may see of us, and what adapters share (a vendor is a package of adapters/)
+    contract, kit  all an adapter may see of us, and what adapters share (a vendor is a package of adapters/);
+                   `suite` is what each of them has to pass
     http           what a failed call by HTTP means to us, whoever was called
     embedded       PostgreSQL below data_dir, unless database_url names a server
 
@@ -18,7 +19,7 @@ A job comes in through a door, is committed by the store, and claimed by the eng
 to step: locating, submitting, analysing, delivering. Where to change
 
     the words on a slide when a vendor refuses    delivery.slide_status; the reason: http, the adapter
-    how long a retry waits                        jobs.engine, by settings.sections.Retry
+    how long a retry waits                        settings.sections (Retry.pause), asked by jobs.engine
     which images and tags a vendor is sent        archives.choice; of a slide: intake.slide_access
     what a RIS message contains                   delivery.wording (the text), delivery.hl7 (the segments)
 """
@@ -111,13 +112,13 @@ class Ground:
 @dataclass(frozen=True, slots=True)
 class Archives:
     webs: Mapping[str, DicomwebArchive]
-    peers: Mapping[str, DimseArchive]
+    dimse: Mapping[str, DimseArchive]
     of_slides: Mapping[str, SlideArchive]
     lookup: Lookup
 
     @property
     def named(self) -> dict[str, Archive]:
-        return {**self.webs, **self.peers, **self.of_slides}
+        return {**self.webs, **self.dimse, **self.of_slides}
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ async def _lay_ground(settings: Settings, url: str) -> AsyncIterator[Ground]:
 
 def _build_archives(ground: Ground) -> Archives:
     settings = ground.settings
-    webs, peers, of_slides = {}, {}, {}
+    webs, dimse, of_slides = {}, {}, {}
     for name, place in settings.archives.items():
         if isinstance(place, DicomwebSettings):
             webs[name] = DicomwebArchive(
@@ -201,7 +202,7 @@ def _build_archives(ground: Ground) -> Archives:
             ours = _dimse(settings).ae_title
             peer = DimsePeer(f"archive {name}", place.host, place.port, place.ae_title, ours)
             awaited = ground.awaited if settings.dimse else None
-            peers[name] = DimseArchive(name, peer, ground.staging, awaited, place.retrieve)
+            dimse[name] = DimseArchive(name, peer, ground.staging, awaited, place.retrieve)
     arrived = [ArrivedStudies(name, settings.data_dir) for name in settings.applications]
     terms = {
         name: Terms(place.only_online, place.hours, place.rate) for name, place in settings.archives.items()
@@ -209,11 +210,11 @@ def _build_archives(ground: Ground) -> Archives:
     makers = {application.manufacturer for application in settings.applications.values()}
     known: dict[str, Archive] = {
         **webs,
-        **peers,
+        **dimse,
         **of_slides,
         **{studies.name: studies for studies in arrived},
     }
-    return Archives(webs, peers, of_slides, Lookup(known, terms, makers, of_slides))
+    return Archives(webs, dimse, of_slides, Lookup(known, terms, makers, of_slides))
 
 
 def _build_destinations(ground: Ground, archives: Archives) -> dict[str, Destination]:
@@ -227,7 +228,7 @@ def _build_destinations(ground: Ground, archives: Archives) -> dict[str, Destina
         if isinstance(place, StowDestination):
             named[name] = IntoArchive(name, archives.webs[place.archive], ground.session, objects)
         elif isinstance(place, CStoreDestination):
-            named[name] = IntoPeer(name, archives.peers[place.archive].peer, ground.commitments, objects)
+            named[name] = IntoPeer(name, archives.dimse[place.archive].peer, ground.commitments, objects)
         else:
             named[name] = IntoRis(name, place, settings, ground.store, originals, ground.spool)
     return named

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from gateway import logs as journal
+from gateway import logs
 from gateway.commands.opening import FAILED, complain, go
 from gateway.database import prepare
 from gateway.embedded.server import serve
@@ -120,7 +120,7 @@ def demo(stays: bool) -> int:
 
 
 async def _demo(stays: bool) -> int:
-    journal.begin(logging.ERROR)
+    logs.begin(logging.ERROR)
     console = Console(soft_wrap=True)
     me = asyncio.current_task()
     assert me is not None

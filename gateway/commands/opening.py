@@ -13,7 +13,7 @@ import uvloop
 from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
-from gateway import logs as journal
+from gateway import logs
 from gateway.contract import Failure
 from gateway.database import database, open_store, require_tables
 from gateway.jobs.store import DatabaseLost, Store
@@ -41,7 +41,7 @@ def complain(*sentences: str) -> None:
 
 def go(main: Coroutine[Any, Any, int]) -> int:
     """Run to the end, on uvloop."""
-    journal.begin()
+    logs.begin()
     try:
         return uvloop.run(main)
     except Misconfigured as problem:

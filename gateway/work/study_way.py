@@ -162,12 +162,12 @@ class StudyWay:
             return None
         if ticket.acknowledged is not None:
             ours = {each.sop_instance_uid for each in await self._store.instances_of(job.id)}
-            arrived = ours.intersection(ticket.acknowledged)  # the vendor may hold more than what we send
-            if arrived != ours:
+            there = ours.intersection(ticket.acknowledged)  # the vendor may hold more than what we send
+            if there != ours:
                 what = "only part of the study had arrived"
-                await self._store.note(job, what, {"arrived": len(arrived)})
+                await self._store.note(job, what, {"arrived": len(there)})
                 return None
-            ticket = replace(ticket, acknowledged=tuple(sorted(arrived)))
+            ticket = replace(ticket, acknowledged=tuple(sorted(there)))
         await self._store.note(job, "the study had arrived already; nothing is sent again")
         return ticket
 
