@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from gateway.contract import Health, Instance, Permanent
+from gateway.contract import Health, Instance, Permanent, Retryable
+from gateway.dicom.identity import ISSUER, Identity, read_identity
+
+STUDY_KEYS = (
+    "StudyInstanceUID",
+    "AccessionNumber",
+    ISSUER,
+    "PatientID",
+    "IssuerOfPatientID",
+    "StudyID",
+    "NumberOfStudyRelatedInstances",
+    "InstanceAvailability",
+)
+_WORSE_AND_WORSE = ("ONLINE", "NEARLINE", "OFFLINE", "UNAVAILABLE")
 
 
 @dataclass(frozen=True, slots=True)
 class StudyMatch:
     archive: str
-    study_instance_uid: str
-    accession_number: str | None = None
-    issuer_of_accession_number: str | None = None
-    patient_id: str | None = None
-    issuer_of_patient_id: str | None = None
-    study_id: str | None = None
-    modalities: tuple[str, ...] = ()
-    series_count: int | None = None
+    identity: Identity
     instance_count: int | None = None
-    availability: str | None = None  # ONLINE, NEARLINE, OFFLINE, UNAVAILABLE; None: not told
-    retrieve_ae: str | None = None
+    availability: str | None = None  # of its worst instance: ONLINE, NEARLINE, OFFLINE; None: not told
+
+    @property
+    def study_instance_uid(self) -> str:
+        return self.identity.study_instance_uid
 
     def __repr__(self) -> str:
         return f"StudyMatch({self.archive})"
@@ -87,6 +96,34 @@ class Archive(Protocol):
     ) -> Retrieval: ...
 
     async def check(self) -> Health: ...
+
+
+def match_of(archive: str, text: Callable[..., str]) -> StudyMatch:
+    """`text`: what an archive's answer says under a keyword, as `read_identity` asks for it."""
+    identity = read_identity(text)
+    if not identity.study_instance_uid:
+        raise Retryable(
+            f"the archive {archive} answered with a study that has no UID while looking for a study",
+            "Look into its log.",
+        )
+    count = text("NumberOfStudyRelatedInstances").partition(".")[0]
+    told = {value.strip().upper() for value in text("InstanceAvailability").split("\\")} - {""}
+    worst = [value for value in _WORSE_AND_WORSE if value in told]
+    return StudyMatch(
+        archive,
+        identity,
+        int(count) if count.isdecimal() else None,
+        next(iter(told.difference(_WORSE_AND_WORSE)), worst[-1] if worst else None),
+    )
+
+
+def answers(asked: Mapping[str, str], text: Callable[..., str]) -> bool:
+    """An archive that doesn't know a key passes over it, and reads a * as anything: then others come. A study
+    without a number isn't found by one."""
+    told = {keyword: set(map(str.strip, text(keyword).split("\\"))) - {""} for keyword in asked}
+    return told.get("AccessionNumber") != set() and all(
+        not told[keyword] or value.strip() in told[keyword] for keyword, value in asked.items()
+    )
 
 
 def asked_of(

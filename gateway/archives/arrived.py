@@ -11,13 +11,12 @@ import pydicom
 
 from gateway.archives.archive import InstanceRef, Retrieval, StudyMatch
 from gateway.archives.files import FileInstance, describe_file, open_instance, read_file_header
-from gateway.archives.queries import text_of
 from gateway.contract import Health, NeedsHuman
+from gateway.dicom.identity import identity_of
 from gateway.dicom.part10 import NotDicom
 from gateway.dicom.web import require_uid
 
 ARRIVED_IN = "arrived_in"  # in a job's context: the folder that it came with
-_STUDY_WORDS = ["AccessionNumber", "PatientID", "StudyID"]
 
 
 def incoming_root(data_dir: Path) -> Path:
@@ -102,15 +101,5 @@ class ArrivedStudies:
 
     def _describe(self, study: str, listed: list[InstanceRef]) -> StudyMatch:
         first = self._files(study)[listed[0].sop_instance_uid]
-        said = pydicom.dcmread(first, stop_before_pixels=True, specific_tags=list(_STUDY_WORDS))
-        return StudyMatch(
-            archive=self.name,
-            study_instance_uid=study,
-            accession_number=text_of(said, "AccessionNumber"),
-            patient_id=text_of(said, "PatientID"),
-            study_id=text_of(said, "StudyID"),
-            modalities=tuple(sorted({instance.modality for instance in listed if instance.modality})),
-            series_count=len({instance.series_instance_uid for instance in listed}),
-            instance_count=len(listed),
-            availability="ONLINE",
-        )
+        said = pydicom.dcmread(first, stop_before_pixels=True)
+        return StudyMatch(self.name, identity_of(said), len(listed), "ONLINE")

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 from pydicom.datadict import tag_for_keyword
 
-from gateway.archives.archive import InstanceRef, Retrieval, StudyMatch, asked_of
+from gateway.archives.archive import (
+    STUDY_KEYS,
+    InstanceRef,
+    Retrieval,
+    StudyMatch,
+    answers,
+    asked_of,
+    match_of,
+)
 from gateway.contract import Failure, Health, NeedsHuman
 from gateway.dicom import web
 from gateway.dicom.certificate import certificate_expiry
 from gateway.dicom.stream import StreamedInstance, instances_of
 
-_STUDY_FIELDS = "00080050,00080054,00080056,00080061,00100020,0020000D,00200010,00201206,00201208"
 _INSTANCE_FIELDS = "00080016,00080018,00080060,0020000D,0020000E"
 _LISTING = "listing the instances of a study"
 
@@ -44,11 +52,12 @@ class DicomwebArchive:
         accession_number: str | None = None,
         patient_id: str | None = None,
     ) -> list[StudyMatch]:
-        keywords = asked_of(study_instance_uid, accession_number, patient_id)
-        asked = {tag: keywords[keyword] for tag, keyword in _tags_of(keywords).items()}
+        asked = asked_of(study_instance_uid, accession_number, patient_id)
+        query = {tag: asked[keyword] for tag, keyword in _tags_of(asked).items()}
         doing = "looking for a study"
-        items, part = await self._query({**asked, "includefield": _STUDY_FIELDS}, doing)
-        found = [self._match_of(item) for item in items if _answers(item, asked)]
+        items, part = await self._query({**query, "includefield": ",".join(_tags_of(STUDY_KEYS))}, doing)
+        told = [partial(_text_in, item) for item in items]
+        found = [match_of(self.name, text) for text in told if answers(asked, text)]
         if part and not (found and study_instance_uid):
             raise web.partial(self.peer.name, doing)
         return found
@@ -177,30 +186,6 @@ class DicomwebArchive:
                 return [], False
             return await web.read_items(answer, self.peer.name, doing), web.tells_part(answer)
 
-    def _match_of(self, item: web.Item) -> StudyMatch:
-        uid = web.text_of(item, "0020000D")
-        if uid is None:
-            raise web.nonsense(self.peer.name, "looking for a study", "with a study that has no UID")
-        availability = web.text_of(item, "00080056")
-        modalities = [part for value in web.values_of(item, "00080061") for part in str(value).split("\\")]
-        return StudyMatch(
-            archive=self.name,
-            study_instance_uid=uid,
-            accession_number=web.text_of(item, "00080050"),
-            patient_id=web.text_of(item, "00100020"),
-            study_id=web.text_of(item, "00200010"),
-            modalities=tuple(modality.strip() for modality in modalities if modality.strip()),
-            series_count=web.number_of(item, "00201206"),
-            instance_count=web.number_of(item, "00201208"),
-            availability=availability.upper() if availability else None,
-            retrieve_ae=web.text_of(item, "00080054"),
-        )
-
-
-def _answers(item: web.Item, asked: Mapping[str, str]) -> bool:
-    """A server that doesn't know a filter passes over it, and reads a * as anything: then others come."""
-    return all(web.text_of(item, tag) in (None, value.strip()) for tag, value in asked.items())
-
 
 def _tags_of(keywords: Collection[str]) -> dict[str, str]:
     """The keyword by its tag, as DICOM JSON writes it."""
@@ -211,6 +196,14 @@ def _tags_of(keywords: Collection[str]) -> dict[str, str]:
 def _texts_of(item: web.Item, tags: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
     told = {keyword: _flat(web.values_of(item, tag)) for tag, keyword in tags.items()}
     return {keyword: texts for keyword, texts in told.items() if texts}
+
+
+def _text_in(item: web.Item, keyword: str, *within: str) -> str:
+    values = web.values_of(item, next(iter(_tags_of([keyword]))))
+    if within:
+        inner = (_text_in(each, *within) for each in values if isinstance(each, dict))
+        return next(filter(None, inner), "")
+    return "\\".join(_flat(values))
 
 
 def _flat(values: list[Any]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,13 +23,14 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from gateway.archives.archive import InstanceRef, Retrieval, StudyMatch, asked_of
+from gateway.archives.archive import STUDY_KEYS, InstanceRef, Retrieval, StudyMatch, asked_of, match_of
 from gateway.archives.awaited import Awaited, Expectation, file_of
 from gateway.archives.files import FileInstance, open_instance
-from gateway.archives.queries import FINDING, LISTING, STUDY_KEYS, find, identifier, list_study, match_of
+from gateway.archives.queries import FINDING, LISTING, find, identifier, list_study
 from gateway.contract import Failure, Health, NeedsHuman, Retryable
 from gateway.dicom.arrival import MISMATCH, Arrival, Reply, Staging, Watch
 from gateway.dicom.association import PENDING, DimsePeer, associated, context, echo, exchange, failure_of
+from gateway.dicom.identity import ISSUER, text_in
 from gateway.dicom.web import require_uid
 
 T = TypeVar("T")
@@ -108,13 +110,13 @@ class DimseArchive:
         patient_id: str | None = None,
     ) -> list[StudyMatch]:
         asked = asked_of(study_instance_uid, accession_number, patient_id)
-        keys = identifier("STUDY", **(dict.fromkeys(STUDY_KEYS, "") | asked))
+        keys = identifier("STUDY", **(dict.fromkeys(STUDY_KEYS, "") | {ISSUER: []} | asked))
 
         def work(watch: Watch) -> list[StudyMatch]:
             contexts = [context(StudyRootQueryRetrieveInformationModelFind)]
             with associated(self.peer, contexts, FINDING, watch) as association:
                 found = find(association, self.peer, keys, FINDING, asked)
-            return [match_of(self.name, self.peer, answer) for answer in found]
+            return [match_of(self.name, partial(text_in, item)) for item in found]
 
         return await self._query(work)
 

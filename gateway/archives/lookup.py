@@ -13,6 +13,7 @@ from gateway.archives.choice import attributes_for, choose_instances, made_by
 from gateway.archives.sectra import Slide, SlideArchive
 from gateway.archives.terms import Pulls, Terms
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unreachable, Unsuitable
+from gateway.dicom.identity import Identity, differences
 from gateway.settings.sections import Choose
 
 # Which of these SOP instance UIDs are results that went through us before.
@@ -24,11 +25,9 @@ _AWAY = timedelta(seconds=5)  # at the least, before one that can't be reached i
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`urgent`: it doesn't wait for an archive's hours."""
+    """`asked`: all that is known of the study. `urgent`: it doesn't wait for an archive's hours."""
 
-    study_instance_uid: str | None
-    accession_number: str | None
-    patient_id: str | None
+    asked: Identity
     modalities: Sequence[str] = ()
     choose: Choose = field(default_factory=Choose)
     urgent: bool = False
@@ -193,7 +192,7 @@ class Lookup:
         return walk.end(names)
 
     async def _try(
-        self, name: str, question: Mapping[str, str | None], wanted: Wanted, known: Known | None, walk: _Walk
+        self, name: str, question: Mapping[str, str], wanted: Wanted, known: Known | None, walk: _Walk
     ) -> Found | None:
         archive = self.archive(name, wanted.slide)
         by = "" if "study_instance_uid" in question else " under the accession number"
@@ -208,13 +207,13 @@ class Lookup:
         if not studies:
             walk.say(name, f"the study isn't there{by}")
             return None
-        study = _the_one(name, studies)
+        study = _the_one(name, studies, wanted.asked)
         if self._has_to_wait(name, study, wanted, walk):
             walk.passed.append((name, study))
             return None
         if study.availability is None:
             walk.say(name, "doesn't tell availability; taken as ONLINE")
-        if wanted.study_instance_uid is not None and by:
+        if wanted.asked.study_instance_uid and by:
             walk.say(name, "found by its accession number, not by the study UID that was given")
         found = await self._describe(archive, study, wanted, known, walk)
         if not found.instances:
@@ -307,16 +306,20 @@ class Lookup:
         return listed
 
 
-def _questions(wanted: Wanted) -> Iterator[Mapping[str, str | None]]:
+def _questions(wanted: Wanted) -> Iterator[Mapping[str, str]]:
     """By study UID first; what no archive knows by it, then by accession number and patient id."""
-    if wanted.study_instance_uid is not None:
-        yield {"study_instance_uid": wanted.study_instance_uid}
-    if wanted.accession_number is not None or wanted.study_instance_uid is None:
-        yield {"accession_number": wanted.accession_number, "patient_id": wanted.patient_id}
+    asked = wanted.asked
+    if asked.study_instance_uid:
+        yield {"study_instance_uid": asked.study_instance_uid}
+    if asked.accession_number or not asked.study_instance_uid:
+        yield {"accession_number": asked.accession_number, "patient_id": asked.patient_id}
 
 
-def _the_one(name: str, studies: Sequence[StudyMatch]) -> StudyMatch:
-    by_uid = {study.study_instance_uid: study for study in studies}
+def _the_one(name: str, studies: Sequence[StudyMatch], asked: Identity) -> StudyMatch:
+    """Of several, those that agree in all that is known: a number may be another hospital's as well."""
+    known = replace(asked, study_instance_uid="")  # none has it, or it wouldn't be looked for by its number
+    agreeing = [study for study in studies if not differences(known, study.identity)]
+    by_uid = {study.study_instance_uid: study for study in agreeing or studies}
     if len(by_uid) > 1:
         raise NeedsHuman(
             f"{len(by_uid)} studies in {name} match the accession number",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
@@ -11,23 +12,13 @@ from pydicom.multival import MultiValue
 from pydicom.valuerep import PersonName
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
-from gateway.archives.archive import InstanceRef, StudyMatch
+from gateway.archives.archive import InstanceRef, answers
 from gateway.contract import Permanent, Retryable
 from gateway.dicom.association import PENDING, DimsePeer, failure_of
+from gateway.dicom.identity import text_in
 
 FINDING: Final = "looking for a study"
 LISTING: Final = "listing the instances of a study"
-STUDY_KEYS = (
-    "StudyInstanceUID",
-    "AccessionNumber",
-    "PatientID",
-    "StudyID",
-    "ModalitiesInStudy",
-    "NumberOfStudyRelatedSeries",
-    "NumberOfStudyRelatedInstances",
-    "InstanceAvailability",
-    "RetrieveAETitle",
-)
 
 
 def identifier(level: str, **keys: Any) -> Dataset:
@@ -48,7 +39,6 @@ def identifier(level: str, **keys: Any) -> Dataset:
 def find(
     association: Any, peer: DimsePeer, keys: Dataset, doing: str, asked: dict[str, str] | None = None
 ) -> list[Dataset]:
-    """An archive that doesn't know a key passes over it, and reads a * as anything: then others come."""
     found = []
     for status, item in association.send_c_find(keys, StudyRootQueryRetrieveInformationModelFind):
         code = status.get("Status")
@@ -57,7 +47,7 @@ def find(
                 raise Retryable(
                     f"the {peer.name} answered what can't be decoded while {doing}", "Look into its log."
                 )
-            if all(text_of(item, key) in (None, value.strip()) for key, value in (asked or {}).items()):
+            if answers(asked or {}, partial(text_in, item)):
                 found.append(item)
         elif code != 0:
             raise failure_of(peer, doing, status)
@@ -100,28 +90,6 @@ def _told(item: Dataset, keywords: Collection[str]) -> dict[str, tuple[str, ...]
     return {keyword: texts for keyword, texts in told.items() if texts}
 
 
-def match_of(archive: str, peer: DimsePeer, item: Dataset) -> StudyMatch:
-    uid = text_of(item, "StudyInstanceUID")
-    if uid is None:
-        raise Retryable(
-            f"the {peer.name} answered with a study that has no UID while {FINDING}",
-            "Look into its log.",
-        )
-    availability = text_of(item, "InstanceAvailability")
-    return StudyMatch(
-        archive=archive,
-        study_instance_uid=uid,
-        accession_number=text_of(item, "AccessionNumber"),
-        patient_id=text_of(item, "PatientID"),
-        study_id=text_of(item, "StudyID"),
-        modalities=texts_of(item, "ModalitiesInStudy"),
-        series_count=number_of(item, "NumberOfStudyRelatedSeries"),
-        instance_count=number_of(item, "NumberOfStudyRelatedInstances"),
-        availability=availability.upper() if availability else None,
-        retrieve_ae=text_of(item, "RetrieveAETitle"),
-    )
-
-
 def texts_of(item: Dataset, keyword: str) -> tuple[str, ...]:
     value = item.get(keyword)
     if value in (None, ""):
@@ -137,8 +105,3 @@ def texts_of(item: Dataset, keyword: str) -> tuple[str, ...]:
 def text_of(item: Dataset, keyword: str) -> str | None:
     texts = texts_of(item, keyword)
     return texts[0] if texts else None
-
-
-def number_of(item: Dataset, keyword: str) -> int | None:
-    text = text_of(item, keyword)
-    return int(text) if text is not None and text.isdigit() else None

@@ -16,6 +16,7 @@ from gateway.archives.archive import InstanceRef, Retrieval, StudyMatch
 from gateway.archives.files import FileInstance, describe_file, open_instance
 from gateway.archives.spool import Spool
 from gateway.contract import Failure, Header, Health, NeedsHuman, Retryable, Unsuitable
+from gateway.dicom.identity import Identity
 from gateway.dicom.part10 import NotDicom
 from gateway.dicom.whole import CutOff, check_whole
 from gateway.jobs.records import Job
@@ -83,15 +84,13 @@ class SlideArchive:
             study = next(iter((await self._files(self._slide)).values()))[1].study_instance_uid
         if study_instance_uid not in (None, study):
             return []
-        return [
-            StudyMatch(
-                self.name,
-                study,
-                accession_number=info.accession_number,
-                study_id=info.exam_id,
-                availability="ONLINE",
-            )
-        ]
+        identity = Identity(
+            study_instance_uid=study,
+            accession_number=info.accession_number or "",
+            issuer_of_accession_number=info.accession_number_issuer or "",
+            study_id=info.exam_id or "",
+        )
+        return [StudyMatch(self.name, identity, availability="ONLINE")]
 
     async def list_instances(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 from gateway.archives.lookup import Found, NotYet, Wanted
 from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway.dicom.identity import Identity
 from gateway.embedded.running import running_url
 from gateway.jobs.store import DatabaseError
 from gateway.run import build
@@ -56,9 +57,7 @@ async def _explain(
                     "Ask for it on the slide, in Sectra.",
                 )
             wanted = Wanted(
-                study,
-                None,
-                None,
+                Identity(study),
                 application.accept.modalities,
                 application.choose,
                 urgent=application.priority >= URGENT,

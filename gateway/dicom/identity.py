@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from gateway.contract import NeedsHuman
 
+ISSUER: Final = "IssuerOfAccessionNumberSequence"
+
 IDENTIFYING = (
     *("StudyInstanceUID", "PatientID", "IssuerOfPatientID", "StudyID", "PatientName", "PatientBirthDate"),
-    *("PatientSex", "AccessionNumber", "IssuerOfAccessionNumberSequence", "SpecificCharacterSet"),
+    *("PatientSex", "AccessionNumber", ISSUER, "SpecificCharacterSet"),
 )
 _SEXES = {"m": "M", "f": "F", "o": "O"}
 
@@ -41,34 +46,35 @@ class Identity:
 
 
 def identity_of(header: Dataset) -> Identity:
+    return read_identity(partial(text_in, header))
+
+
+def read_identity(text: Callable[..., str]) -> Identity:
+    """`text`: what stands under a keyword, or under a second one within that sequence; of several values,
+    all, with a backslash between."""
+    issuer = partial(text, ISSUER)
     return Identity(
-        study_instance_uid=_text(header, "StudyInstanceUID"),
-        patient_id=_text(header, "PatientID"),
-        issuer_of_patient_id=_text(header, "IssuerOfPatientID"),
-        accession_number=_text(header, "AccessionNumber"),
-        issuer_of_accession_number=_issuer(header),
-        study_id=_text(header, "StudyID"),
-        patient_name=_text(header, "PatientName"),
-        birth_date=_text(header, "PatientBirthDate"),
-        sex=_text(header, "PatientSex"),
+        study_instance_uid=text("StudyInstanceUID"),
+        patient_id=text("PatientID"),
+        issuer_of_patient_id=text("IssuerOfPatientID"),
+        accession_number=text("AccessionNumber"),
+        issuer_of_accession_number=issuer("LocalNamespaceEntityID") or issuer("UniversalEntityID"),
+        study_id=text("StudyID"),
+        patient_name=text("PatientName"),
+        birth_date=text("PatientBirthDate"),
+        sex=text("PatientSex"),
     )
 
 
 def differences(known: Identity, other: Identity) -> list[str]:
     """What both know and doesn't agree, in words for a person."""
-    found = [
-        words
-        for words, first, second in (
-            ("study UID", known.study_instance_uid, other.study_instance_uid),
-            ("patient id", known.patient_id, other.patient_id),
-            ("accession number", known.accession_number, other.accession_number),
-            ("exam id", known.study_id, other.study_id),
-        )
-        if first.strip() and second.strip() and first.strip() != second.strip()
-    ]
-    if known.patient_id.strip() and other.patient_id.strip():
-        found += _unlike("issuer of the patient id", known.issuer_of_patient_id, other.issuer_of_patient_id)
-    if known.accession_number.strip() and other.accession_number.strip():
+    found = _unlike("study UID", one.study_instance_uid, other.study_instance_uid)
+    found += _unlike("patient id", one.patient_id, other.patient_id)
+    found += _unlike("accession number", one.accession_number, other.accession_number)
+    found += _unlike("exam id", one.study_id, other.study_id)
+    if one.patient_id.strip() and other.patient_id.strip():
+        found += _unlike("issuer of the patient id", one.issuer_of_patient_id, other.issuer_of_patient_id)
+    if one.accession_number.strip() and other.accession_number.strip():
         found += _unlike(
             "issuer of the accession number",
             known.issuer_of_accession_number,
@@ -102,9 +108,14 @@ def _listed(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _unlike(words: str, here: str, other: str) -> list[str]:
-    here, other = here.strip(), other.strip()
-    return [words] if here and other and here != other else []
+def _unlike(words: str, one: str, other: str) -> list[str]:
+    """A number may have come with others of the same patient: then one of them is enough."""
+    ours, theirs = _values(one), _values(other)
+    return [words] if ours and theirs and ours.isdisjoint(theirs) else []
+
+
+def _values(text: str) -> set[str]:
+    return {value.strip() for value in text.split("\\")} - {""}
 
 
 def _names_agree(here: str, other: str) -> bool:
@@ -140,15 +151,10 @@ def _sex(written: str) -> str:
     return _SEXES.get(written.strip()[:1].casefold(), "")
 
 
-def _text(header: Dataset, keyword: str) -> str:
+def text_in(header: Dataset, keyword: str, *within: str) -> str:
+    """As `read_identity` asks for it."""
     value = header.get(keyword)
-    return "" if value is None else str(value).strip(" \0")
-
-
-def _issuer(header: Dataset) -> str:
-    """Of the accession number: it stands in a sequence of its own (0008,0051)."""
-    for item in header.get("IssuerOfAccessionNumberSequence") or ():
-        for keyword in ("LocalNamespaceEntityID", "UniversalEntityID"):
-            if text := _text(item, keyword):
-                return text
-    return ""
+    if within:
+        return next((text for item in value or () if (text := text_in(item, *within))), "")
+    values = value if isinstance(value, MultiValue) else [value]
+    return "\\".join(str(each).strip(" \0") for each in values if each is not None)

@@ -3,6 +3,8 @@ since an archive may not tell whose accession number or patient id it is."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pydicom.dataset import Dataset
 
 from gateway.archives.archive import StudyMatch
@@ -19,15 +21,9 @@ _ADVICE = (
 def check_match(job: Job, study: StudyMatch) -> None:
     """Raises NeedsHuman unless all that both sides know agrees. What was found by an accession number has to
     have one."""
-    if study.study_instance_uid != job.study_instance_uid and not study.accession_number:
+    if study.study_instance_uid != job.study_instance_uid and not study.identity.accession_number:
         raise NeedsHuman(f"{study.archive} found a study by its accession number, but it has none", _ADVICE)
-    told = Identity(
-        patient_id=study.patient_id or "",
-        issuer_of_patient_id=study.issuer_of_patient_id or "",
-        accession_number=study.accession_number or "",
-        issuer_of_accession_number=study.issuer_of_accession_number or "",
-        study_id=study.study_id or "",
-    )
+    told = replace(study.identity, study_instance_uid="")
     what = f"the study that {study.archive} found isn't the one asked for"
     require_agreement(asked_of(job), told, what, _ADVICE)
 

@@ -18,7 +18,7 @@ from gateway.jobs.records import InstanceRecord, Job, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application
-from gateway.work.agreement import check_image, check_match
+from gateway.work.agreement import asked_of, check_image, check_match
 from gateway.work.conversation import Conversation
 from gateway.work.latecomers import Latecomers
 from gateway.work.orders import order_of, ticket_to_json
@@ -53,9 +53,7 @@ class StudyWay:
                 "Complete the slide's request in Sectra, then ask again.",
             )
         wanted = Wanted(
-            job.study_instance_uid,
-            job.accession_number,
-            job.patient_id,
+            asked_of(job),
             application.accept.modalities,
             application.choose,
             urgent=job.priority >= URGENT,
@@ -104,8 +102,8 @@ class StudyWay:
                 "archive": found.archive,
                 "unasked": unasked or None,
                 "study_instance_uid": found.study.study_instance_uid,
-                "accession_number": job.accession_number or found.study.accession_number,
-                "patient_id": job.patient_id or found.study.patient_id,
+                "accession_number": job.accession_number or (found.study.identity.accession_number or None),
+                "patient_id": job.patient_id or (found.study.identity.patient_id or None),
                 "promised": len(found.instances),
             },
         )

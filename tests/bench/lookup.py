@@ -20,6 +20,7 @@ import structlog
 
 from gateway.archives.dicomweb import DicomwebArchive
 from gateway.archives.lookup import Lookup, Wanted
+from gateway.dicom.identity import Identity
 from gateway.dicom.web import Limits
 from gateway.simulate import archive as simulated
 from gateway.simulate.serve import serve
@@ -47,7 +48,7 @@ async def measure(count: int, connect: float, rounds: int) -> dict[tuple[str, st
         }
 
         async def time_all(how: str, first: str) -> None:
-            wanted, lookup = Wanted(STUDY, None, None), Lookup(archives, {})
+            wanted, lookup = Wanted(Identity(STUDY)), Lookup(archives, {})
 
             async def look_up() -> None:
                 assert (await lookup.find([first, "pacs"], wanted)).archive == "pacs"

@@ -80,7 +80,7 @@ async def test_a_study_is_found_by_what_a_slide_says(here, pacs, tmp_path):
     archive = here.archive(pacs.dicom_port, "ORTHANC")
     (match,) = await archive.find_studies(accession_number=first.AccessionNumber, patient_id=first.PatientID)
     assert match.study_instance_uid == first.StudyInstanceUID
-    assert (match.series_count, match.instance_count, match.modalities) == (2, 5, ("DX",))
+    assert match.instance_count == 5
     listed = await archive.list_instances(match.study_instance_uid)
     assert {one.sop_instance_uid for one in listed} == set(by_uid(paths))
     assert {(one.sop_class_uid, one.modality) for one in listed} == {(first.SOPClassUID, "DX")}

@@ -20,6 +20,7 @@ from pynetdicom.dsutils import encode as encode_command
 from gateway.archives.arrived import ArrivedStudies
 from gateway.archives.lookup import Lookup, Wanted
 from gateway.dicom.association import Limits
+from gateway.dicom.identity import Identity
 from gateway.dicom.part10 import dataset_start
 from gateway.intake.incoming import Incoming
 from gateway.jobs.records import Job
@@ -232,9 +233,9 @@ async def test_a_study_that_was_sent_becomes_a_job_once_it_is_quiet(store, tmp_p
             (job,) = await eventually(lambda: store.find(study_instance_uid=study, limit=5))
             assert (job.origin, job.application, job.adapter) == ("sent", "trauma", "vendor")
             archive = ArrivedStudies("trauma", here.settings.data_dir)
-            found = await Lookup({archive.name: archive}, {}).find([archive.name], Wanted(study, None, None))
+            found = await Lookup({archive.name: archive}, {}).find([archive.name], Wanted(Identity(study)))
             assert found.study.instance_count == len(found.instances) == 6
-            assert found.study.accession_number == head(paths[0]).AccessionNumber
+            assert found.study.identity.accession_number == head(paths[0]).AccessionNumber
             uids = [one.sop_instance_uid for one in found.instances]
             got = {
                 one.header.sop_instance_uid: content(await bytes_of(one))

@@ -8,15 +8,18 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from pydicom.dataset import Dataset
 
 from gateway.archives.dicomweb import DicomwebArchive
 from gateway.archives.lookup import Found, Lookup, NotYet, Wanted
 from gateway.archives.terms import Terms
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unsuitable
+from gateway.dicom.identity import Identity
 from gateway.dicom.web import Limits
 from gateway.settings.quantities import Hours, Rate
 from gateway.settings.sections import Choose
@@ -95,7 +98,7 @@ def copy(state: ArchiveState, other: ArchiveState) -> None:
 
 
 def by_uid(**more: object) -> Wanted:
-    return Wanted(UID, None, None, **more)  # type: ignore[arg-type]
+    return Wanted(Identity(UID), **more)  # type: ignore[arg-type]
 
 
 def or_next(**more: object) -> Wanted:
@@ -246,18 +249,38 @@ async def test_what_no_archive_knows_by_its_uid_is_looked_for_by_accession_numbe
     fill(pacs, "1.2.3.2", AccessionNumber="A1", PatientID="P2")
     lookup = archives.lookup()
 
-    async def find(uid: str | None, patient: str | None) -> Found:
-        return await lookup.find(["vna", "pacs"], Wanted(uid, "A1", patient))
+    async def find(uid: str, patient: str) -> Found:
+        asked = Identity(uid, accession_number="A1", patient_id=patient)
+        return await lookup.find(["vna", "pacs"], Wanted(asked))
 
     assert (await find("1.2.3.2", "P1")).archive == "pacs"  # not the first that knows the accession number
     found = await find("1.2.3.9", "P2")
     assert (found.archive, found.study.study_instance_uid) == ("pacs", "1.2.3.2")
     assert found.remarks[-1] == "pacs: found by its accession number, not by the study UID that was given"
-    assert (await find(None, None)).archive == "vna"
+    assert (await find("", "")).archive == "vna"
     fill(vna, "1.2.3.3", AccessionNumber="A1", PatientID="P1")
     with pytest.raises(NeedsHuman) as caught:
-        await find(None, "P1")
+        await find("", "P1")
     assert caught.value.detail["choices"] == ["1.2.3.1", "1.2.3.3"]
+
+
+@pytest.mark.parametrize("known", ["patient_id", "issuer_of_accession_number", "study_id"])
+async def test_of_several_under_one_number_the_one_that_agrees_is_meant(
+    archives: Archives, known: str
+) -> None:
+    """In a regional archive another hospital may give out the same accession number."""
+    vna = await archives.add("vna")
+    for lab in ("LAB", "XRAY"):
+        issuer = Dataset()
+        issuer.LocalNamespaceEntityID = lab
+        numbers: dict[str, Any] = {"AccessionNumber": "A1", "IssuerOfAccessionNumberSequence": [issuer]}
+        fill(vna, f"1.2.3.{len(lab)}", PatientID=f"P-{lab}", StudyID=f"E-{lab}", **numbers)
+    values = {"patient_id": "P-XRAY", "issuer_of_accession_number": "XRAY", "study_id": "E-XRAY"}
+    lookup = archives.lookup()
+    asked = Identity(accession_number="A1", **{known: values[known]})
+    assert (await lookup.find(["vna"], Wanted(asked))).study.study_instance_uid == "1.2.3.4"
+    failure = await failing(NeedsHuman, lookup, Wanted(Identity(accession_number="A1")), "vna")
+    assert failure.detail["choices"] == ["1.2.3.3", "1.2.3.4"]
 
 
 async def test_instances_are_chosen_by_what_the_archive_tells_of_study_series_and_instance(
@@ -309,7 +332,7 @@ async def test_an_archive_that_holds_nothing_to_choose_from_doesnt_have_the_stud
         "vna: the study has nothing for this application: it holds DX, SR;"
         f" left out: {len(results)} a result, 1 a result of ours"
     )
-    alone = await lookup.find(["vna"], Wanted(UID, "SOMEBODY-ELSE", None), ours)
+    alone = await lookup.find(["vna"], Wanted(Identity(UID, accession_number="SOMEBODY-ELSE")), ours)
     assert (alone.listed, alone.remarks) == (3, found.remarks)
     with pytest.raises(Unsuitable, match="left out: 2 a result, 1 a result of ours"):
         alone.check()

@@ -53,6 +53,7 @@ def test_only_what_both_sides_know_is_compared(ours: set[str], theirs: set[str])
         (Identity(sex="U"), Identity(sex="F")),
         (Identity(sex="female"), Identity(sex="F")),
         (Identity(patient_id=" P1 "), Identity(patient_id="P1")),
+        (Identity(patient_id="P2"), Identity(patient_id="P1\\P2 ")),
     ],
 )
 def test_spellings_and_fillers_agree(one: Identity, other: Identity) -> None:
@@ -72,9 +73,9 @@ def test_a_header_tells_its_identity() -> None:
     issuer = Dataset()
     issuer.LocalNamespaceEntityID = "LAB"
     header = Dataset()
-    header.PatientID, header.AccessionNumber, header.StudyID = "P1", "A1", "E1"
+    header.PatientID, header.AccessionNumber, header.StudyID = ["P1", "P2"], "A1", "E1"
     header.IssuerOfAccessionNumberSequence = [issuer]
     told = identity_of(header)
-    assert (told.patient_id, told.accession_number, told.study_id) == ("P1", "A1", "E1")
+    assert (told.patient_id, told.accession_number, told.study_id) == ("P1\\P2", "A1", "E1")
     assert told.issuer_of_accession_number == "LAB"
     assert "P1" not in repr(told)
