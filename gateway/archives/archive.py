@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +66,8 @@ class Retrieval:
 
 
 class Archive(Protocol):
-    """`spool`: a folder of the job, for archives whose instances come as files."""
+    """`spool`: a folder of the job, for archives whose instances come as files. `listed`: the study as the
+    archive has just listed it, if it has."""
 
     @property
     def name(self) -> str: ...
@@ -84,7 +85,11 @@ class Archive(Protocol):
     ) -> list[InstanceRef]: ...
 
     def retrieve(
-        self, study_instance_uid: str, expected: Collection[str] | None = None, spool: Path | None = None
+        self,
+        study_instance_uid: str,
+        expected: Collection[str] | None = None,
+        spool: Path | None = None,
+        listed: Sequence[InstanceRef] | None = None,
     ) -> Retrieval: ...
 
     def retrieve_instance(
@@ -114,6 +119,13 @@ def match_of(archive: str, text: Callable[..., str]) -> StudyMatch:
         identity,
         int(count) if count.isdecimal() else None,
         next(iter(told.difference(_WORSE_AND_WORSE)), worst[-1] if worst else None),
+    )
+
+
+def unlisted(archive: str) -> Retryable:
+    return Retryable(
+        f"the archive {archive} sent instances of the study that it hadn't listed",
+        "The study may still be arriving; if this goes on, have the archive check it.",
     )
 
 

@@ -4,7 +4,7 @@ and given on like what lies in a VNA."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Sequence
 from pathlib import Path
 
 import pydicom
@@ -62,6 +62,7 @@ class ArrivedStudies:
         study_instance_uid: str,
         expected: Collection[str] | None = None,
         spool: Path | None = None,  # noqa: ARG002 it lies on the disk already
+        listed: Sequence[InstanceRef] | None = None,  # noqa: ARG002
     ) -> Retrieval:
         return Retrieval(self._walk(study_instance_uid, expected))
 

@@ -18,18 +18,31 @@ class Expectation:
     """One retrieval of one study."""
 
     def __init__(
-        self, study_instance_uid: str, folder: Path, wanted: frozenset[str], watch: Watch, message_id: int = 0
+        self,
+        study_instance_uid: str,
+        folder: Path,
+        wanted: frozenset[str],
+        listed: frozenset[str],
+        watch: Watch,
+        message_id: int = 0,
     ) -> None:
         self.study_instance_uid = study_instance_uid
         self.message_id = message_id
         self._folder = folder
         self._wanted = wanted
+        self._listed = listed
         self._missing = set(wanted)
+        self._unlisted: set[str] = set()
         self._watch = watch
 
     @property
     def complete(self) -> bool:
         return not self._missing
+
+    @property
+    def unlisted(self) -> int:
+        """How many came of the study that the archive had said nothing of."""
+        return len(self._unlisted)
 
     def take(self, header: Header, path: Path) -> bool:
         """Whether it is wanted; what isn't is let go."""
@@ -39,6 +52,8 @@ class Expectation:
             with suppress(FileExistsError):  # sent twice: the first is as good
                 os.link(path, file_of(self._folder, uid))
             self._missing.discard(uid)
+        if uid not in self._listed:
+            self._unlisted.add(uid)
         return uid in self._wanted
 
 
@@ -54,11 +69,16 @@ class Awaited:
 
     @contextmanager
     def expect(
-        self, study_instance_uid: str, folder: Path, wanted: frozenset[str], watch: Watch
+        self,
+        study_instance_uid: str,
+        folder: Path,
+        wanted: frozenset[str],
+        listed: frozenset[str],
+        watch: Watch,
     ) -> Iterator[Expectation]:
         with self._lock:
             number = next(number for number in self._numbers if number not in self._expected)
-            expectation = Expectation(study_instance_uid, folder, wanted, watch, number)
+            expectation = Expectation(study_instance_uid, folder, wanted, listed, watch, number)
             self._expected[number] = expectation
         try:
             yield expectation

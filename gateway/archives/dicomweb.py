@@ -120,6 +120,7 @@ class DicomwebArchive:
         study_instance_uid: str,
         expected: Collection[str] | None = None,  # noqa: ARG002 who asked passes over the rest
         spool: Path | None = None,  # noqa: ARG002 it streams straight through
+        listed: Sequence[InstanceRef] | None = None,  # noqa: ARG002
     ) -> Retrieval:
         """The whole study; an archive that doesn't have it gives no instances."""
         return Retrieval(self._retrieve(self.peer.address(study_instance_uid), study_instance_uid))

@@ -7,6 +7,7 @@ What lies whole in the spool is not fetched again: only the missing instances ar
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
@@ -23,7 +24,15 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,
 )
 
-from gateway.archives.archive import STUDY_KEYS, InstanceRef, Retrieval, StudyMatch, asked_of, match_of
+from gateway.archives.archive import (
+    STUDY_KEYS,
+    InstanceRef,
+    Retrieval,
+    StudyMatch,
+    asked_of,
+    match_of,
+    unlisted,
+)
 from gateway.archives.awaited import Awaited, Expectation, file_of
 from gateway.archives.files import FileInstance, open_instance
 from gateway.archives.queries import FINDING, LISTING, find, identifier, list_study
@@ -79,6 +88,7 @@ class Tally:
     completed: int = 0
     failed: int = 0
     warned: int = 0
+    unlisted: int = 0  # instances that came though it hadn't listed them
     refusal: Failure | None = None
 
 
@@ -137,13 +147,17 @@ class DimseArchive:
         return await self._query(work)
 
     def retrieve(
-        self, study_instance_uid: str, expected: Collection[str] | None = None, spool: Path | None = None
+        self,
+        study_instance_uid: str,
+        expected: Collection[str] | None = None,
+        spool: Path | None = None,
+        listed: Sequence[InstanceRef] | None = None,
     ) -> Retrieval:
         """Through files below `spool`; what lies there whole from an earlier try stays."""
         if spool is None:
             raise ValueError("instances that come by DIMSE need a folder")
         require_uid(study_instance_uid)
-        return Retrieval(self._retrieve(study_instance_uid, expected, spool))
+        return Retrieval(self._retrieve(study_instance_uid, expected, spool, listed))
 
     def retrieve_instance(
         self,
@@ -167,15 +181,17 @@ class DimseArchive:
             return await exchange(work, self.peer.limits.query)
 
     async def _retrieve(
-        self, study: str, expected: Collection[str] | None, spool: Path
+        self,
+        study: str,
+        expected: Collection[str] | None,
+        spool: Path,
+        listed: Sequence[InstanceRef] | None,
     ) -> AsyncGenerator[FileInstance, None]:
         folder = await asyncio.to_thread(_prepare, spool)
         here = await asyncio.to_thread(_whole, folder)
         if expected is None or not here.issuperset(expected):
-            listed = await self.list_instances(study)
-            wanted = [
-                instance for instance in listed if expected is None or instance.sop_instance_uid in expected
-            ]
+            listed = listed or await self.list_instances(study)
+            wanted = [each for each in listed if expected is None or each.sop_instance_uid in expected]
             if not wanted:
                 return
             await self._complete(study, listed, wanted, folder)
@@ -202,8 +218,12 @@ class DimseArchive:
         requests = _requests(study, listed, missing)
         async with self._transfers:
             tally = await exchange(
-                lambda watch: self._fetch(study, requests, missing, folder, watch), self.peer.limits.transfer
+                lambda watch: self._fetch(study, requests, listed, missing, folder, watch),
+                self.peer.limits.transfer,
             )
+        if tally.unlisted:
+            await asyncio.to_thread(shutil.rmtree, folder)  # or the next try would find no fault with it
+            raise unlisted(self.name)
         here = await asyncio.to_thread(_whole, folder)
         lacking = sum(1 for instance in missing if instance.sop_instance_uid not in here)
         if not lacking:
@@ -221,17 +241,20 @@ class DimseArchive:
         self,
         study: str,
         requests: Sequence[Dataset],
+        listed: Sequence[InstanceRef],
         missing: Sequence[InstanceRef],
         folder: Path,
         watch: Watch,
     ) -> Tally:
+        known = frozenset(each.sop_instance_uid for each in listed)
+        wanted = frozenset(each.sop_instance_uid for each in missing)
         if self._awaited is None:
-            return self._get(study, requests, missing, folder, watch)
-        wanted = frozenset(instance.sop_instance_uid for instance in missing)
-        with self._awaited.expect(study, folder, wanted, watch) as expectation:
+            return self._get(requests, missing, Expectation(study, folder, wanted, known, watch), watch)
+        with self._awaited.expect(study, folder, wanted, known, watch) as expectation:
             tally = self._move(requests, expectation, watch)
             if tally.refusal is None and not tally.failed:
                 _await_stragglers(expectation, watch)
+            tally.unlisted = expectation.unlisted
         return tally
 
     def _move(self, requests: Sequence[Dataset], expectation: Expectation, watch: Watch) -> Tally:
@@ -249,22 +272,18 @@ class DimseArchive:
 
     def _get(
         self,
-        study: str,
         requests: Sequence[Dataset],
         missing: Sequence[InstanceRef],
-        folder: Path,
+        expectation: Expectation,
         watch: Watch,
     ) -> Tally:
         self._staging.prepare()
-        taking = Expectation(
-            study, folder, frozenset(instance.sop_instance_uid for instance in missing), watch
-        )
 
         def take(arrival: Arrival) -> Reply:
             header = arrival.finish()
-            if header.study_instance_uid != study:
+            if header.study_instance_uid != expectation.study_instance_uid:
                 return Reply(MISMATCH, "the instance is of another study")
-            taking.take(header, arrival.path)
+            expectation.take(header, arrival.path)
             return Reply()
 
         tally = Tally()
@@ -274,6 +293,7 @@ class DimseArchive:
             for request in requests:
                 if not _count(association.send_c_get(request, model), self.peer, tally):
                     break
+        tally.unlisted = expectation.unlisted
         return tally
 
 

@@ -40,21 +40,20 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """`listed`: how many instances the archive has of the study; those to send are `instances`."""
+    """`listed`: all that the archive has of the study; those to send are `instances`."""
 
     archive: str
     study: StudyMatch
     instances: tuple[InstanceRef, ...]
-    listed: int
+    listed: tuple[InstanceRef, ...]
     left_out: Mapping[str, int]  # how many, by why
     remarks: tuple[str, ...]
-    kinds: tuple[str, ...] = ()
     unasked: tuple[str, ...] = ()  # archives before this one that couldn't be asked
 
     @property
     def emptiness(self) -> str:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.left_out.items()))
-        held = ", ".join(self.kinds) or "nothing"
+        held = ", ".join(sorted({each.modality or "unknown" for each in self.listed})) or "nothing"
         said = f"the study has nothing for this application: it holds {held}"
         return f"{said}; left out: {reasons}" if reasons else said
 
@@ -191,13 +190,27 @@ class Lookup:
                 break  # one of them may still have it under the UID that it was asked for by
         return walk.end(names)
 
+    async def find_again(self, name: str, wanted: Wanted, known: Known | None = None) -> Found:
+        """What the archive that has the study has of it by now."""
+        question = {"study_instance_uid": wanted.asked.study_instance_uid}
+        found = await self._ask(name, question, wanted)
+        if not found:
+            raise Retryable(
+                f"{name} doesn't have the study any more",
+                "Have the archive checked; retry the job from the beginning if it lies elsewhere now.",
+            )
+        return await self._describe(name, found[0], wanted, known, _Walk())
+
+    async def _ask(self, name: str, question: Mapping[str, str], wanted: Wanted) -> list[StudyMatch]:
+        archive = self.archive(name, wanted.slide)
+        return await self._breaker(name, wanted.slide).call(lambda: archive.find_studies(**question))
+
     async def _try(
         self, name: str, question: Mapping[str, str], wanted: Wanted, known: Known | None, walk: _Walk
     ) -> Found | None:
-        archive = self.archive(name, wanted.slide)
         by = "" if "study_instance_uid" in question else " under the accession number"
         try:
-            studies = await self._breaker(name, wanted.slide).call(lambda: archive.find_studies(**question))
+            studies = await self._ask(name, question, wanted)
         except Retryable as failure:
             if wanted.when_unreachable == "wait":
                 raise
@@ -215,7 +228,7 @@ class Lookup:
             walk.say(name, "doesn't tell availability; taken as ONLINE")
         if wanted.asked.study_instance_uid and by:
             walk.say(name, "found by its accession number, not by the study UID that was given")
-        found = await self._describe(archive, study, wanted, known, walk)
+        found = await self._describe(name, study, wanted, known, walk)
         if not found.instances:
             walk.say(name, found.emptiness)
             walk.unfit = walk.unfit or found
@@ -250,8 +263,7 @@ class Lookup:
         """Of what an archive has that was passed over because it can't give it now."""
         here = {listed.sop_instance_uid for listed in found.instances}
         for name, study in walk.passed:
-            archive = self.archive(name, wanted.slide)
-            there = await self._describe(archive, study, wanted, known, walk)
+            there = await self._describe(name, study, wanted, known, walk)
             lacking = sum(listed.sop_instance_uid not in here for listed in there.instances)
             if lacking:
                 walk.say(found.archive, f"lacks {lacking} of the {len(there.instances)} instances in {name}")
@@ -266,41 +278,38 @@ class Lookup:
 
     async def _describe(
         self,
-        archive: Archive,
+        name: str,
         study: StudyMatch,
         wanted: Wanted,
         known: Known | None,
         walk: _Walk,
     ) -> Found:
         keywords = attributes_for(wanted.choose, self._makers)
-        listed = await self._list(archive, study, keywords, wanted.slide)
+        listed = await self._list(name, study, keywords, wanted.slide)
         made = made_by(listed, self._makers)
         if made:
-            listed = await self._list(archive, study, (*keywords, "ImageType"), wanted.slide)
+            listed = await self._list(name, study, (*keywords, "ImageType"), wanted.slide)
             made = made_by(listed, self._makers)
         delivered = await known([each.sop_instance_uid for each in listed]) if known is not None else ()
         choice = choose_instances(listed, wanted.choose, wanted.modalities, delivered=delivered, made=made)
         return Found(
-            archive.name,
+            name,
             study,
             choice.instances,
-            len(listed),
+            tuple(listed),
             choice.left_out,
-            (*walk.remarks, *(f"{archive.name}: {remark}" for remark in choice.remarks)),
-            tuple(sorted({each.modality or "unknown" for each in listed})),
+            (*walk.remarks, *(f"{name}: {remark}" for remark in choice.remarks)),
             tuple(walk.unasked),
         )
 
     async def _list(
-        self, archive: Archive, study: StudyMatch, keywords: Collection[str], slide: Slide | None
+        self, name: str, study: StudyMatch, keywords: Collection[str], slide: Slide | None
     ) -> list[InstanceRef]:
-        uid, count = study.study_instance_uid, study.instance_count
-        listed = await self._breaker(archive.name, slide).call(
-            lambda: archive.list_instances(uid, count, keywords)
-        )
+        archive, uid, count = self.archive(name, slide), study.study_instance_uid, study.instance_count
+        listed = await self._breaker(name, slide).call(lambda: archive.list_instances(uid, count, keywords))
         if count is not None and len(listed) != count:
             raise Retryable(
-                f"{archive.name} promises {count} instances and lists {len(listed)}",
+                f"{name} promises {count} instances and lists {len(listed)}",
                 "The study may still be arriving; if this goes on, have the archive check it.",
             )
         return listed

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -108,6 +108,7 @@ class SlideArchive:
         study_instance_uid: str,
         expected: Collection[str] | None = None,
         spool: Path | None = None,  # noqa: ARG002 the slide has a folder of its own
+        listed: Sequence[InstanceRef] | None = None,  # noqa: ARG002
     ) -> Retrieval:
         return Retrieval(self._walk(study_instance_uid, expected))
 

@@ -11,6 +11,7 @@ import hmac
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ class Manners(BaseModel):
     odd_json: bool = False  # null and empty values, as some archives answer
     nothing: Literal[200, 204] = 204  # what QIDO answers when nothing matches
     promise_more: int = 0  # added to NumberOfStudyRelatedInstances
+    known: int | None = None  # so many instances of a study QIDO lists and counts; WADO sends all
     cut_after: int | None = None  # instances sent before the answer breaks, halfway through the next
     cut: Literal["silent", "reset"] = "silent"  # silent: HTTP ends well, only the closing boundary lacks
     pause: float = 0  # seconds between pieces of 64 KiB
@@ -78,7 +80,8 @@ class ArchiveState:
 STATE = web.AppKey("archive", ArchiveState)
 
 
-def _select(request: web.Request) -> list[Instance]:
+def _select(request: web.Request, most: int | None = None) -> list[Instance]:
+    """`most`: of each study."""
     wanted = request.match_info
     chosen = [
         instance
@@ -87,9 +90,9 @@ def _select(request: web.Request) -> list[Instance]:
         and wanted.get("series", instance.series) == instance.series
         and wanted.get("instance", instance.sop) == instance.sop
     ]
-    return sorted(
-        chosen, key=lambda each: (each.study, each.series, int(each.header.get("InstanceNumber") or 0))
-    )
+    chosen.sort(key=lambda each: (each.study, each.series, int(each.header.get("InstanceNumber") or 0)))
+    studies = groupby(chosen, key=lambda each: each.study)
+    return [each for _, study in studies for each in islice(study, most)]
 
 
 def _answer_json(body: Any, status: int = 200) -> web.Response:
@@ -102,7 +105,7 @@ def _answer_query(request: web.Request, level: queries.Level) -> web.Response:
     state = request.app[STATE]
     try:
         found = queries.answer(
-            _select(request),
+            _select(request, state.manners.known),
             level,
             list(request.query.items()),
             queries.Told(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from blake3 import blake3
 from pydicom.dataset import Dataset
 
-from gateway.archives.archive import Archive
+from gateway.archives.archive import Archive, InstanceRef, unlisted
 from gateway.contract import Header, Instance, Retryable, Unsuitable, blaming
 from gateway.dicom.heading import ENDS_IDENTITY, read_heading
 from gateway.dicom.part10 import WidthReader
@@ -26,6 +26,7 @@ class Shipment:
         archive: Archive,
         study_instance_uid: str,
         chosen: Mapping[str, InstanceRecord],
+        listed: Sequence[InstanceRef],
         max_bytes: int | None,
         check: Callable[[Dataset], None],
         on_end: Callable[[list[InstanceRecord]], Awaitable[None]],
@@ -35,6 +36,7 @@ class Shipment:
         self.promised = len(chosen)
         self._archive = archive
         self._chosen = chosen
+        self._listed = listed
         self._max_bytes = max_bytes
         self._check = check
         self._on_end = on_end
@@ -42,11 +44,16 @@ class Shipment:
 
     async def instances(self) -> AsyncIterator[Instance]:
         archive = self._archive.name
+        listed = {each.sop_instance_uid for each in self._listed}
         seen: dict[str, _Counted] = {}
         size = 0
         with blaming(f"archives.{archive}"):
-            async for instance in self._archive.retrieve(self.study_instance_uid, self._chosen, self._spool):
+            async for instance in self._archive.retrieve(
+                self.study_instance_uid, self._chosen, self._spool, self._listed
+            ):
                 uid = instance.header.sop_instance_uid
+                if uid not in listed:
+                    raise unlisted(archive)
                 if uid not in self._chosen:
                     continue
                 if uid in seen:

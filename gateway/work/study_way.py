@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from gateway.archives.arrived import arrived_name
-from gateway.archives.lookup import Lookup, NotYet, Wanted
+from gateway.archives.lookup import Found, Lookup, NotYet, Wanted
 from gateway.archives.sectra import Slides
 from gateway.archives.spool import Spool
 from gateway.contract import Adapter, NeedsHuman, Order, Pending, Permanent, Ticket
@@ -52,14 +52,7 @@ class StudyWay:
                 "the slide names neither a study nor an accession number",
                 "Complete the slide's request in Sectra, then ask again.",
             )
-        wanted = Wanted(
-            asked_of(job),
-            application.accept.modalities,
-            application.choose,
-            urgent=job.priority >= URGENT,
-            slide=self._slides.of(job),
-            when_unreachable=application.when_unreachable,
-        )
+        wanted = self._wanted(job, application)
         try:
             names = application.archives
             if job.origin is Origin.SENT:
@@ -70,25 +63,19 @@ class StudyWay:
             if job.origin is not Origin.NOTIFICATION:
                 await self._status.show_progress(job, f"waiting: {wait.why}", None)
             return _wait(job, wait)
-        if job.origin is Origin.NOTIFICATION and job.promised != found.listed:
+        if job.origin is Origin.NOTIFICATION and job.promised != len(found.listed):
             self._lookup.give_back(found)
             self._spool.forget_slide(job.id)  # it may be growing
             return Wait(
                 after=application.settle,
                 what=f"waiting {application.settle:g} s for the study to be complete",
-                detail={"instances": found.listed},
-                values={"promised": found.listed},
+                detail={"instances": len(found.listed)},
+                values={"promised": len(found.listed)},
             )
         found.check()
         check_match(job, found.study)
         unasked = ", ".join(found.unasked)
-        await self._store.promise(
-            job,
-            [
-                InstanceRecord(listed.sop_instance_uid, listed.series_instance_uid, listed.sop_class_uid)
-                for listed in found.instances
-            ],
-        )
+        await self._promise(job, found)
         return Advance(
             State.SUBMITTING,
             f"found in {found.archive}" + (f"; {unasked} wasn't asked" if unasked else ""),
@@ -108,6 +95,23 @@ class StudyWay:
             },
         )
 
+    def _wanted(self, job: Job, application: Application) -> Wanted:
+        return Wanted(
+            asked_of(job),
+            application.accept.modalities,
+            application.choose,
+            urgent=job.priority >= URGENT,
+            slide=self._slides.of(job),
+            when_unreachable=application.when_unreachable,
+        )
+
+    async def _promise(self, job: Job, found: Found) -> None:
+        records = [
+            InstanceRecord(each.sop_instance_uid, each.series_instance_uid, each.sop_class_uid)
+            for each in found.instances
+        ]
+        await self._store.promise(job, records)
+
     async def submit(self, job: Job, application: Application, adapter: Adapter) -> Outcome:
         opening = self._lookup.opens_at(job.archive or "", urgent=job.priority >= URGENT)
         if opening is not None and not job.submit_began:  # it has waited for its place at the vendor till now
@@ -117,13 +121,20 @@ class StudyWay:
         order = order_of(job, callback=callback)
         ticket = await self._find(job, adapter, order) if job.submit_began else None
         if ticket is None:
+            found = await self._lookup.find_again(
+                job.archive or "", self._wanted(job, application), self._store.results_among
+            )
+            chosen = {each.sop_instance_uid: each for each in await self._store.instances_of(job.id)}
+            if chosen.keys() != {each.sop_instance_uid for each in found.instances}:
+                job = await self._take_changed(job, found)
+                chosen = {each.sop_instance_uid: each for each in await self._store.instances_of(job.id)}
             await self._status.show_progress(job, "sending", 0.0)
             job = await self._store.keep(job, "sending to the vendor", submit_began=True, sent=0)
-            chosen = {each.sop_instance_uid: each for each in await self._store.instances_of(job.id)}
             shipment = Shipment(
                 self._lookup.archive(job.archive or "", self._slides.of(job)),
                 order.study_instance_uid,
                 chosen,
+                found.listed,
                 application.accept.max_bytes,
                 partial(check_image, job),
                 partial(self._store.record_sent, job),
@@ -148,6 +159,13 @@ class StudyWay:
                 "result_by": datetime.now(UTC) + timedelta(seconds=application.result_within),
             },
         )
+
+    async def _take_changed(self, job: Job, found: Found) -> Job:
+        """While it waited for its place at the vendor, or because the archive had listed only a part."""
+        found.check()
+        await self._promise(job, found)
+        said = f"the study has changed in {found.archive}: {len(found.instances)} instances are sent now"
+        return await self._store.keep(job, said, promised=len(found.instances))
 
     async def _find(self, job: Job, adapter: Adapter, order: Order) -> Ticket | None:
         """After a crash or a broken connection: what the vendor already has isn't sent again."""

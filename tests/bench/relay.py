@@ -55,7 +55,7 @@ async def relay_ours(source: str, study: str, target: str) -> None:
         async def on_end(records: list[InstanceRecord]) -> None:
             sent.extend(records)
 
-        shipment = Shipment(archive, study, chosen, None, lambda _: None, on_end)
+        shipment = Shipment(archive, study, chosen, listed, None, lambda _: None, on_end)
         writer = Writer()
 
         async def body() -> AsyncIterator[bytes]:

@@ -156,6 +156,39 @@ async def wait_for_event(house: Hospital, job_id: str, what: str) -> dict[str, A
     return dict(job)
 
 
+@pytest.mark.timeout(180)
+async def test_what_the_archive_sends_is_never_dropped_in_silence(tmp_path: Path, database_url: str) -> None:
+    """Neither what it sends without having listed it, nor what came while the job waited for its place."""
+    async with hospital(tmp_path, database_url) as house:
+        house.application["deliver"] = ["sectra"]
+        house.configuration["adapters"]["milvue"]["max_concurrent"] = 1
+        await house.start()
+        capped = house.admit(count=3, slide=False)
+        house.archive.manners.known = 1
+        job = await house.settled((await house.ask(study_instance_uid=capped.study))["id"], "held")
+        assert "sent instances of the study that it hadn't listed" in job["error"]["message"]
+        assert job["proof"]["promised"] == 1
+        house.archive.manners.known = None
+        await house.api("POST", f"jobs/{job['id']}/resume")
+        job = await house.settled(job["id"], "done")
+        assert (job["proof"]["promised"], job["proof"]["acknowledged"]) == (3, 3)
+
+        ahead, growing = house.admit(slide=False), house.admit(slide=False)
+        house.milvue.behaviours[ahead.study] = Behaviour(delay=3600)
+        first = await house.ask(study_instance_uid=ahead.study)
+        await house.settled(first["id"], "analysing", *ENDED)
+        waits = await house.ask(study_instance_uid=growing.study)
+        await house.settled(waits["id"], "submitting", *ENDED)
+        late = make_instance(growing.study, "1.2.3.986", number=9)
+        late.PatientID = house.archive.instances[growing.instances[0]].header.PatientID
+        house.archive.add(encode(late))
+        await house.api("POST", f"jobs/{first['id']}/cancel")
+        job = await house.settled(waits["id"], "done")
+        assert (job["proof"]["promised"], job["proof"]["acknowledged"]) == (3, 3)
+        said = "the study has changed in vna: 3 instances are sent now"
+        assert said in [event["what"] for event in job["events"]]
+
+
 @pytest.mark.parametrize("patience", ["wait", "next"])
 @pytest.mark.timeout(180)
 async def test_while_the_vna_is_away_a_part_of_the_study_elsewhere_isnt_taken_for_the_whole(

@@ -102,6 +102,22 @@ async def test_a_study_comes_as_it_is_compressed_or_not(here, pacs, tmp_path, ho
 
 
 @pytest.mark.parametrize("how", ["move", "get"])
+async def test_what_comes_without_having_been_listed_is_told(here, pacs, tmp_path, how):
+    paths = write_study(tmp_path / "study", 3)
+    pacs.upload(paths)
+    study = str(head(paths[0]).StudyInstanceUID)
+    archive = here.archive(pacs.dicom_port, "ORTHANC", retrieve=how)
+    *listed, late = await archive.list_instances(study)
+    expected = [each.sop_instance_uid for each in listed]
+    for _ in range(2):
+        with pytest.raises(Retryable, match="sent instances of the study that it hadn't listed"):
+            async for _ in archive.retrieve(study, expected, tmp_path / "spool", listed):
+                pass
+    again = archive.retrieve(study, expected, tmp_path / "again", [*listed, late])
+    assert [each.header.sop_instance_uid async for each in again] == expected
+
+
+@pytest.mark.parametrize("how", ["move", "get"])
 async def test_dcmtks_archive_gives_a_study_too(here, tmp_path, how):
     paths = write_study(tmp_path / "study", 4, series=2)
     with dcmtk.archive(tmp_path / "archive", "DCMQRSCP", {AET: ("127.0.0.1", here.port)}) as port:

@@ -70,7 +70,7 @@ async def test_a_result_is_not_taken_for_what_an_archive_sends_of_the_same_study
         return sent.stdout + sent.stderr
 
     try:
-        with awaited.expect(study, moved, frozenset({"1.2.5.2"}), Watch(60)):
+        with awaited.expect(study, moved, frozenset({"1.2.5.2"}), frozenset({"1.2.5.2"}), Watch(60)):
             assert "0x0000" in await send(result)
             assert [path.name for path in (spool.empty(job.id) / INBOX).iterdir()] == ["1.2.5.1.dcm"]
             await store.cancel(job.id, "me")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from gateway.archives.archive import Archive
+from gateway.archives.archive import Archive, InstanceRef
 from gateway.contract import Header, Instance
 from gateway.dicom.part10 import read_header
 from gateway.jobs.records import InstanceRecord
@@ -60,7 +60,7 @@ class _Archive:
         self._instance = instance
 
     async def retrieve(
-        self, _study: str, _chosen: Collection[str], _spool: Path | None
+        self, _study: str, _chosen: Collection[str], _spool: Path | None, _listed: Sequence[InstanceRef]
     ) -> AsyncIterator[Instance]:
         yield self._instance
 
@@ -75,8 +75,11 @@ def _width_of(data: bytes, cuts: Sequence[int]) -> int | None:
         instance = _Cut(data, cuts)
         uid = instance.header.sop_instance_uid
         chosen = {uid: InstanceRecord(uid, "1.2.4", "1.2.840.10008.5.1.4.1.1.7")}
+        listed = [InstanceRef("1.2.4", uid, None, None)]
         archive = cast(Archive, _Archive(instance))
-        async for moving in Shipment(archive, "1.2.3", chosen, None, lambda _: None, keep).instances():
+        async for moving in Shipment(
+            archive, "1.2.3", chosen, listed, None, lambda _: None, keep
+        ).instances():
             async for _ in moving.chunks():
                 pass
 
