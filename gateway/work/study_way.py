@@ -195,15 +195,10 @@ class StudyWay:
 
 
 def _wait(job: Job, wait: NotYet) -> Wait:
-    what, detail = f"waiting until {wait.at:%Y-%m-%d %H:%M:%S}: {wait.why}", {"archives": list(wait.remarks)}
+    detail: dict[str, object] = {"archives": list(wait.remarks)}
     if wait.trouble is None:
+        what = f"waiting until {wait.at:%Y-%m-%d %H:%M:%S}: {wait.why}"
         return Wait(at=wait.at, what=what, why=wait.why, detail=detail)
-    error = {
-        "error_kind": wait.trouble.kind,
-        "error_message": wait.why,
-        "error_advice": wait.trouble.advice,
-    }
-    said = job.error_message == wait.why
-    return Wait(
-        at=wait.at, what=None if said else f"waiting: {wait.why}", why=wait.why, detail=detail, values=error
-    )
+    what = f"waiting: {wait.why}"
+    detail["advice"] = wait.trouble.advice
+    return Wait(at=wait.at, what=None if job.waits_why == wait.why else what, why=wait.why, detail=detail)
