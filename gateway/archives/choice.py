@@ -51,13 +51,10 @@ def choose_instances(
     chosen = []
     left_out: Counter[str] = Counter()
     for instance in listed:
+        maker = (made or {}).get(instance.sop_instance_uid)
         reason = (
             ("a result of ours" if instance.sop_instance_uid in delivered else None)
-            or (
-                f"made by {made[instance.sop_instance_uid]}"
-                if made and instance.sop_instance_uid in made
-                else None
-            )
+            or (f"made by {maker}" if maker else None)
             or _unwanted(instance, choose, accepted)
         )
         if reason is None:

@@ -212,7 +212,7 @@ class DimseArchive:
         self, study: str, listed: Sequence[InstanceRef], wanted: Sequence[InstanceRef], folder: Path
     ) -> None:
         here = await asyncio.to_thread(_whole, folder)
-        missing = [instance for instance in wanted if instance.sop_instance_uid not in here]
+        missing = [each for each in wanted if each.sop_instance_uid not in here]
         if not missing:
             return
         requests = _requests(study, listed, missing)
@@ -225,7 +225,7 @@ class DimseArchive:
             await asyncio.to_thread(shutil.rmtree, folder)  # or the next try would find no fault with it
             raise unlisted(self.name)
         here = await asyncio.to_thread(_whole, folder)
-        lacking = sum(1 for instance in missing if instance.sop_instance_uid not in here)
+        lacking = sum(1 for each in missing if each.sop_instance_uid not in here)
         if not lacking:
             return
         if isinstance(tally.refusal, NeedsHuman):
@@ -302,11 +302,11 @@ def _requests(study: str, listed: Sequence[InstanceRef], missing: Sequence[Insta
     if len(missing) == len(listed):
         return [identifier("STUDY", StudyInstanceUID=study)]
     whole: dict[str, int] = defaultdict(int)
-    for instance in listed:
-        whole[instance.series_instance_uid] += 1
+    for each in listed:
+        whole[each.series_instance_uid] += 1
     lacking: dict[str, list[str]] = defaultdict(list)
-    for instance in missing:
-        lacking[instance.series_instance_uid].append(instance.sop_instance_uid)
+    for each in missing:
+        lacking[each.series_instance_uid].append(each.sop_instance_uid)
     requests = []
     for series, uids in lacking.items():
         within = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
@@ -341,8 +341,8 @@ def _await_stragglers(expectation: Expectation, watch: Watch) -> None:
 
 
 def _storage_contexts(missing: Sequence[InstanceRef]) -> list[Any]:
-    known = {instance.sop_class_uid for instance in missing}
-    classes = [uid for uid in known if uid is not None] if None not in known else list(_USUAL_CLASSES)
+    known = {each.sop_class_uid for each in missing}
+    classes = [each for each in known if each is not None] if None not in known else list(_USUAL_CLASSES)
     each = max(1, (_MOST_CONTEXTS - 1) // len(classes))
     return [
         context(UID(sop_class), [syntax], taken=True)

@@ -62,8 +62,8 @@ def list_study(
     wanted = dict.fromkeys(keywords, "")
     keys = identifier("SERIES", **{**wanted, **asked, "SeriesInstanceUID": "", "Modality": ""})
     listed: dict[str, InstanceRef] = {}
-    for answer in find(association, peer, keys, LISTING, asked):
-        series = text_of(answer, "SeriesInstanceUID")
+    for row in find(association, peer, keys, LISTING, asked):
+        series = text_of(row, "SeriesInstanceUID")
         if series is None:
             raise Retryable(f"the {peer.name} listed a series that has no UID", "Look into its log.")
         within = {"StudyInstanceUID": study, "SeriesInstanceUID": series}
@@ -72,17 +72,17 @@ def list_study(
             uid = text_of(instance, "SOPInstanceUID")
             if uid is None:
                 raise Retryable(f"the {peer.name} listed an instance that has no UID", "Look into its log.")
-            told = _told(answer, keywords) | _told(instance, keywords)
+            told = _told(row, keywords) | _told(instance, keywords)
             listed[uid] = InstanceRef(
-                series, uid, text_of(instance, "SOPClassUID"), text_of(answer, "Modality"), told
+                series, uid, text_of(instance, "SOPClassUID"), text_of(row, "Modality"), told
             )
     found = list(listed.values())
-    if all(any(word in instance.attributes for instance in found) for word in keywords):
+    if all(any(word in each.attributes for each in found) for word in keywords):
         return found
     above: dict[str, tuple[str, ...]] = {}
     for item in find(association, peer, identifier("STUDY", **{**wanted, **asked}), LISTING, asked):
         above |= _told(item, keywords)
-    return [replace(instance, attributes={**above, **instance.attributes}) for instance in found]
+    return [replace(each, attributes={**above, **each.attributes}) for each in found]
 
 
 def _told(item: Dataset, keywords: Collection[str]) -> dict[str, tuple[str, ...]]:
@@ -95,10 +95,9 @@ def texts_of(item: Dataset, keyword: str) -> tuple[str, ...]:
     if value in (None, ""):
         return ()
     values: list[Any] = []
-    for part in value if isinstance(value, MultiValue | list) else [value]:
-        # a name stands there in up to three scripts
-        values += str(part).split("=") if isinstance(part, PersonName) else [part]
-    texts = (str(part).strip(" \0") for part in values)
+    for each in value if isinstance(value, MultiValue | list) else [value]:
+        values += str(each).split("=") if isinstance(each, PersonName) else [each]  # in up to three scripts
+    texts = (str(each).strip(" \0") for each in values)
     return tuple(text for text in texts if text)
 
 

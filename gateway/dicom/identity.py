@@ -66,25 +66,25 @@ def read_identity(text: Callable[..., str]) -> Identity:
     )
 
 
-def differences(known: Identity, other: Identity) -> list[str]:
+def differences(ours: Identity, theirs: Identity) -> list[str]:
     """What both know and doesn't agree, in words for a person."""
-    found = _unlike("study UID", one.study_instance_uid, other.study_instance_uid)
-    found += _unlike("patient id", one.patient_id, other.patient_id)
-    found += _unlike("accession number", one.accession_number, other.accession_number)
-    found += _unlike("exam id", one.study_id, other.study_id)
-    if one.patient_id.strip() and other.patient_id.strip():
-        found += _unlike("issuer of the patient id", one.issuer_of_patient_id, other.issuer_of_patient_id)
-    if one.accession_number.strip() and other.accession_number.strip():
+    found = _unlike("study UID", ours.study_instance_uid, theirs.study_instance_uid)
+    found += _unlike("patient id", ours.patient_id, theirs.patient_id)
+    found += _unlike("accession number", ours.accession_number, theirs.accession_number)
+    found += _unlike("exam id", ours.study_id, theirs.study_id)
+    if ours.patient_id.strip() and theirs.patient_id.strip():
+        found += _unlike("issuer of the patient id", ours.issuer_of_patient_id, theirs.issuer_of_patient_id)
+    if ours.accession_number.strip() and theirs.accession_number.strip():
         found += _unlike(
             "issuer of the accession number",
-            known.issuer_of_accession_number,
-            other.issuer_of_accession_number,
+            ours.issuer_of_accession_number,
+            theirs.issuer_of_accession_number,
         )
-    if not _names_agree(known.patient_name, other.patient_name):
+    if not _names_agree(ours.patient_name, theirs.patient_name):
         found.append("patient's name")
-    if not _dates_agree(known.birth_date, other.birth_date):
+    if not _dates_agree(ours.birth_date, theirs.birth_date):
         found.append("birth date")
-    found += _unlike("sex", _sex(known.sex), _sex(other.sex))
+    found += _unlike("sex", _sex(ours.sex), _sex(theirs.sex))
     return found
 
 
@@ -108,20 +108,20 @@ def _listed(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def _unlike(words: str, one: str, other: str) -> list[str]:
+def _unlike(words: str, ours: str, theirs: str) -> list[str]:
     """A number may have come with others of the same patient: then one of them is enough."""
-    ours, theirs = _values(one), _values(other)
-    return [words] if ours and theirs and ours.isdisjoint(theirs) else []
+    values = _values(ours), _values(theirs)
+    return [words] if all(values) and values[0].isdisjoint(values[1]) else []
 
 
 def _values(text: str) -> set[str]:
     return {value.strip() for value in text.split("\\")} - {""}
 
 
-def _names_agree(here: str, other: str) -> bool:
+def _names_agree(ours: str, theirs: str) -> bool:
     """Component by component, in the alphabetic group; case, accents and what one side leaves out don't
     count."""
-    pairs = zip(_components(here), _components(other), strict=False)
+    pairs = zip(_components(ours), _components(theirs), strict=False)
     return all(first == second for first, second in pairs if first and second)
 
 
@@ -131,9 +131,9 @@ def _components(name: str) -> list[str]:
     return [" ".join(part.split()).casefold() for part in plain.split("^")]
 
 
-def _dates_agree(here: str, other: str) -> bool:
+def _dates_agree(ours: str, theirs: str) -> bool:
     """`1970`, `19700000` and `19700101` agree."""
-    first, second = _date(here), _date(other)
+    first, second = _date(ours), _date(theirs)
     return first.startswith(second) or second.startswith(first)
 
 
