@@ -20,7 +20,7 @@ from gateway.archives.archive import (
     asked_of,
     match_of,
 )
-from gateway.contract import Failure, Health, NeedsHuman
+from gateway.contract import Failure, Health, NeedsHuman, Retryable
 from gateway.dicom import web
 from gateway.dicom.certificate import certificate_expiry
 from gateway.dicom.stream import StreamedInstance, instances_of
@@ -137,23 +137,7 @@ class DicomwebArchive:
 
     async def check(self) -> Health:
         try:
-            address, query = self.peer.address(below="/studies"), {"limit": "1"}
-            async with web.get(
-                self._session,
-                self.peer,
-                address,
-                web.ACCEPT_JSON,
-                "checking it",
-                query,
-                welcome=(200, 204, 206, 404),
-            ) as answer:
-                if answer.status == 404:
-                    raise NeedsHuman(
-                        f"the {self.peer.name} answered 404: there is no DICOMweb at its url",
-                        f"Correct archives.{self.name}.url.",
-                    )
-                if answer.status != 204:
-                    await web.read_items(answer, self.peer.name, "checking it")
+            await self._query({"limit": "1"}, "checking it")
         except Failure as failure:
             return Health(False, failure.sentences)
         return Health(
@@ -183,9 +167,18 @@ class DicomwebArchive:
         async with web.get(
             self._session, self.peer, address, web.ACCEPT_JSON, doing, query, welcome=welcome
         ) as answer:
-            if answer.status in (204, 404):
+            if answer.status == 204:
                 return [], False
-            return await web.read_items(answer, self.peer.name, doing), web.tells_part(answer)
+            if answer.status != 404:
+                return await web.read_items(answer, self.peer.name, doing), web.tells_part(answer)
+        if "limit" in query:
+            raise Retryable(
+                f"the {self.peer.name} answered 404 while {doing}: there is no DICOMweb at its url",
+                f"Start its DICOMweb, or correct archives.{self.name}.url.",
+            )
+        # Some say so when nothing matches, and any server when DICOMweb isn't there.
+        await self._query({"limit": "1"}, doing)
+        return [], False
 
 
 def _tags_of(keywords: Collection[str]) -> dict[str, str]:

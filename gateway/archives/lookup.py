@@ -307,9 +307,10 @@ class Lookup:
     ) -> list[InstanceRef]:
         archive, uid, count = self.archive(name, slide), study.study_instance_uid, study.instance_count
         listed = await self._breaker(name, slide).call(lambda: archive.list_instances(uid, count, keywords))
-        if count is not None and len(listed) != count:
+        if len(listed) != count and (count is not None or not listed):
+            promised = "the study" if count is None else f"{count} instances"
             raise Retryable(
-                f"{name} promises {count} instances and lists {len(listed)}",
+                f"{name} promises {promised} and lists {len(listed)}",
                 "The study may still be arriving; if this goes on, have the archive check it.",
             )
         return listed

@@ -198,9 +198,21 @@ async def test_unwelcome_answers_are_classed(
     "answer", [{"status": 204}, {"body": b"[]", "kind": "application/dicom+json"}, {"status": 404}]
 )
 async def test_nothing_found_has_three_shapes(serve: Serve, answer: dict[str, object]) -> None:
-    archive = await serve(always(**answer))  # type: ignore[arg-type]
+    nothing = always(**answer)  # type: ignore[arg-type]
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return await (always(status=204) if "limit" in request.query else nothing)(request)
+
+    archive = await serve(handle)
     assert await archive.find_studies(accession_number="A1") == []
     assert await archive.list_instances("1.2.3") == []
+
+
+async def test_a_server_without_its_dicomweb_hasnt_said_that_it_lacks_the_study(serve: Serve) -> None:
+    archive = await serve(always(status=404, body=b"<h1>Not Found</h1>", kind="text/html"))
+    with pytest.raises(Retryable, match="404 while looking for a study: there is no DICOMweb at its url"):
+        await archive.find_studies(study_instance_uid="1.2.3")
+    assert not (await archive.check()).ok
 
 
 async def test_values_may_lack_and_filters_may_be_ignored(serve: Serve) -> None:
