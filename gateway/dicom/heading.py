@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 from pydicom.dataset import Dataset, FileDataset
@@ -51,9 +52,16 @@ def place_of_frame(header: Dataset, frame: int) -> tuple[float, float] | None:
 async def read_heading(chunks: AsyncIterator[bytes], before: int = PIXELS) -> tuple[FileDataset, bytes]:
     """The attributes before this tag, and the bytes that were taken; what follows can still be asked of
     `chunks`."""
-    taken = bytearray()
-    looked = 0
-    try:
+    taken = await take_heading(chunks, before)
+    return parse_heading(taken, before), taken
+
+
+async def take_heading(chunks: AsyncIterator[bytes], before: int) -> bytes:
+    with _readable():
+        first = await anext(chunks, b"")
+        if reaches(first, before):
+            return first
+        taken, looked = bytearray(first), len(first)
         async for chunk in chunks:
             taken += chunk
             if len(taken) < 2 * looked:
@@ -61,7 +69,18 @@ async def read_heading(chunks: AsyncIterator[bytes], before: int = PIXELS) -> tu
             looked = len(taken)
             if reaches(bytes(taken), before) or looked > _LARGEST:
                 break
-        return read_partial(BytesIO(taken), lambda tag, *_: tag >= before), bytes(taken)
+        return bytes(taken)
+
+
+def parse_heading(taken: bytes, before: int) -> FileDataset:
+    with _readable():
+        return read_partial(BytesIO(taken), lambda tag, *_: tag >= before)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
     except _UNREADABLE:
         raise NeedsHuman(
             "the archive has an instance of the study whose header can't be read",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from typing import Final, Literal, NamedTuple
 
 from gateway.contract import Header
@@ -26,6 +27,7 @@ LONG_VRS: Final = frozenset(
 _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES = 0x0020000D, 0x0020000E
 WANTED: Final = frozenset((_SOP_CLASS, _SOP_INSTANCE, _MODALITY, _STUDY, _SERIES))
+_PATIENT, _ISSUER = 0x00100020, 0x00100021
 _COLUMNS, _SLIDE_COLUMNS = 0x00280011, 0x00480006
 PIXELS: Final = 0x7FE00008  # all that can hold them begins here
 _PIXELS: Final = frozenset((PIXELS, 0x7FE00009, 0x7FE00010))
@@ -154,6 +156,16 @@ def reaches(data: bytes, tag: int) -> bool:
     if meta is None or meta.transfer_syntax == DEFLATED:
         return False
     return any(element.tag >= tag for element in _elements(data, meta.dataset, meta.transfer_syntax))
+
+
+def read_patient(data: bytes) -> tuple[bytes, ...]:
+    """Its id and who issued it, as they are written, if the bytes reach so far."""
+    meta = read_meta(data)
+    if meta is None:
+        return ()
+    dataset, at = _open_dataset(data, meta)
+    found = takewhile(lambda each: each.tag <= _ISSUER, _elements(dataset, at, meta.transfer_syntax))
+    return tuple(dataset[each.value : each.end] for each in found if each.tag in (_PATIENT, _ISSUER))
 
 
 def without_pixels(data: bytes) -> bytes:

@@ -16,6 +16,7 @@ _ADVICE = (
     "Nothing was sent. The job's history has both sides: cancel the job and ask for the right study, or have"
     " the archive mended and resume it."
 )
+_MIXED = "Nothing more is sent. Have the archive sort out whose images they are, then resume the job."
 
 
 def check_match(job: Job, study: StudyMatch) -> None:
@@ -28,9 +29,19 @@ def check_match(job: Job, study: StudyMatch) -> None:
     require_agreement(asked_of(job), told, what, _ADVICE)
 
 
-def check_image(job: Job, heading: Dataset) -> None:
-    what = f"the study's images from {job.archive} aren't of the one asked for"
-    require_agreement(asked_of(job), identity_of(heading), what, _ADVICE)
+class ImageCheck:
+    """Of all images of a study: they may also be of several patients, mixed up in the archive."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._first: Identity | None = None
+
+    def __call__(self, heading: Dataset) -> None:
+        met = identity_of(heading)
+        first = self._first = self._first or met
+        images = f"the study's images from {self._job.archive}"
+        require_agreement(first, met, f"{images} aren't all of one patient", _MIXED)
+        require_agreement(asked_of(self._job), met, f"{images} aren't of the one asked for", _ADVICE)
 
 
 def asked_of(job: Job) -> Identity:

@@ -11,15 +11,16 @@ from pydicom.dataset import Dataset
 
 from gateway.archives.archive import Archive, InstanceRef, unlisted
 from gateway.contract import Header, Instance, Retryable, Unsuitable, blaming
-from gateway.dicom.heading import ENDS_IDENTITY, read_heading
-from gateway.dicom.part10 import WidthReader
+from gateway.dicom.heading import ENDS_IDENTITY, parse_heading, take_heading
+from gateway.dicom.part10 import WidthReader, read_patient
 from gateway.jobs.records import InstanceRecord
 
 
 class Shipment:
-    """The `Study` that an adapter gets. `check` sees the first instance's attributes before the adapter sees
-    anything of it. `on_end` is told what was read whole before the walk ends, so that
-    it stands in the database before the vendor hears that this was the last instance."""
+    """The `Study` that an adapter gets. `check` sees the attributes of the first instance, and of each that
+    is of another patient than the one before, before the adapter sees anything of it. `on_end` is told what
+    was read whole before the walk ends, so that it stands in the database before the vendor hears that this
+    was the last instance."""
 
     def __init__(
         self,
@@ -47,6 +48,7 @@ class Shipment:
         listed = {each.sop_instance_uid for each in self._listed}
         seen: dict[str, _Counted] = {}
         size = 0
+        patient: tuple[bytes, ...] | None = None
         with blaming(f"archives.{archive}"):
             async for instance in self._archive.retrieve(
                 self.study_instance_uid, self._chosen, self._spool, self._listed
@@ -61,7 +63,11 @@ class Shipment:
                         f"the archive {archive} sent an instance twice",
                         "If this goes on, have the archive check the study.",
                     )
-                chunks = instance.chunks() if seen else await self._look_into(instance)
+                chunks = instance.chunks()
+                taken = await take_heading(chunks, ENDS_IDENTITY)
+                if patient != (patient := read_patient(taken)):
+                    self._check(parse_heading(taken, ENDS_IDENTITY))
+                chunks = _after(taken, chunks)
                 seen[uid] = counted = _Counted(instance.header, chunks, f"archives.{archive}")
                 yield counted
                 size += counted.size
@@ -81,12 +87,6 @@ class Shipment:
         ]
         whole = [record for record, passed in zip(read, seen.values(), strict=True) if passed.whole]
         await self._on_end(whole)
-
-    async def _look_into(self, instance: Instance) -> AsyncIterator[bytes]:
-        chunks = instance.chunks()
-        heading, taken = await read_heading(chunks, ENDS_IDENTITY)
-        self._check(heading)
-        return _after(taken, chunks)
 
 
 async def _after(taken: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -18,7 +18,7 @@ from gateway.jobs.records import InstanceRecord, Job, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application
-from gateway.work.agreement import asked_of, check_image, check_match
+from gateway.work.agreement import ImageCheck, asked_of, check_match
 from gateway.work.conversation import Conversation
 from gateway.work.latecomers import Latecomers
 from gateway.work.orders import order_of, ticket_to_json
@@ -136,7 +136,7 @@ class StudyWay:
                 chosen,
                 found.listed,
                 application.accept.max_bytes,
-                partial(check_image, job),
+                ImageCheck(job),
                 partial(self._store.record_sent, job),
                 self._spool.folder(job.id),
             )

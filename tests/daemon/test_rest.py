@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from io import BytesIO
 from typing import Any
 
+import pydicom
 import pytest
 import pytest_asyncio
 
 from gateway.simulate.milvue import Behaviour
+from tests.peers.dicom_samples import encode
 from tests.peers.gateway import TOKENS, TRAUMA, Hospital, hospital, unknown_study
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -120,6 +123,19 @@ async def test_another_patients_study_is_never_sent(house: Hospital) -> None:
     await house.api("POST", f"jobs/{job['id']}/resume")
     await house.settled(job["id"], "held")
     assert house.bytes_arrived(patient) == [0, 0]
+
+
+async def test_images_of_two_patients_under_one_study_are_never_sent_whole(house: Hospital) -> None:
+    """Mixed up in the archive: whose result would it be?"""
+    patient = house.admit(count=3, slide=False)
+    stranger = pydicom.dcmread(BytesIO(house.archive.instances[patient.instances[1]].data))
+    stranger.PatientID = "SOMEBODY-ELSE"
+    house.archive.add(encode(stranger))
+    job = await house.ask(study_instance_uid=patient.study)
+    held = await house.settled(job["id"], "held")
+    assert held["error"]["message"].endswith("aren't all of one patient: another patient id")
+    assert house.bytes_arrived(patient)[1] == 0
+    assert held["proof"]["acknowledged"] is None
 
 
 async def test_a_held_job_that_offers_no_choice_takes_none(house: Hospital) -> None:
