@@ -49,7 +49,7 @@ from gateway.archives.spool import Spool
 from gateway.archives.terms import Terms
 from gateway.database import database, open_store, prepare
 from gateway.delivery.commitment import Commitments
-from gateway.delivery.destinations import IntoArchive, IntoPeer, IntoRis
+from gateway.delivery.destinations import ByCStore, ByStow, IntoArchive, IntoRis
 from gateway.delivery.dispatch import Destination, Dispatch, OnTheSlide
 from gateway.delivery.originals import Originals
 from gateway.delivery.result_objects import ResultObjects
@@ -226,9 +226,10 @@ def _build_destinations(ground: Ground, archives: Archives) -> dict[str, Destina
     }
     for name, place in settings.destinations.items():
         if isinstance(place, StowDestination):
-            named[name] = IntoArchive(name, archives.webs[place.archive], ground.session, objects)
+            named[name] = IntoArchive(name, ByStow(ground.session, archives.webs[place.archive]), objects)
         elif isinstance(place, CStoreDestination):
-            named[name] = IntoPeer(name, archives.dimse[place.archive].peer, ground.commitments, objects)
+            keeper = ByCStore(archives.dimse[place.archive], ground.commitments)
+            named[name] = IntoArchive(name, keeper, objects)
         else:
             named[name] = IntoRis(name, place, settings, ground.store, originals, ground.spool)
     return named

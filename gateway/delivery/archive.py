@@ -55,7 +55,7 @@ async def store(
         )
     remarks = [f"{uid}: {describe(reason)}" for uid, reason in outcome.warned.items()]
     remarks += [
-        f"{uid}: the archive keeps it with changed attributes"
+        f"{uid}: the archive keeps it with changed attributes, or encoded otherwise"
         for uid, standing in standings.items()
         if standing is Standing.COERCED and uid not in outcome.warned
     ]

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 
 from gateway.archives.dicomweb import DicomwebArchive
+from gateway.archives.dimse import DimseArchive
 from gateway.archives.spool import Spool
-from gateway.contract import Finished, Health, NeedsHuman
+from gateway.contract import Failure, Finished, Header, Health, NeedsHuman
 from gateway.delivery import dimse, mllp
-from gateway.delivery.archive import store
+from gateway.delivery.archive import Stored, store
 from gateway.delivery.commitment import Commitments
 from gateway.delivery.dispatch import Delivered
 from gateway.delivery.hl7 import Addressing, Message, Observation, compose, readdress
 from gateway.delivery.originals import Originals
 from gateway.delivery.pdf import set_in_pages
-from gateway.delivery.readback import Standing, read_back
+from gateway.delivery.readback import THERE, Standing, compare_all, read_back
 from gateway.delivery.result_objects import Prepared, ResultObjects, application_of
 from gateway.delivery.wording import BadTemplate, Wording
-from gateway.dicom.association import DimsePeer
 from gateway.dicom.subject import Subject
 from gateway.jobs.records import Job
 from gateway.jobs.store import Store
@@ -33,75 +37,117 @@ _MOST_RENAMINGS = 3
 _LARGEST_DOCUMENT = 32 * 2**20
 
 
-class IntoArchive:
-    """By STOW-RS, and read back. Where the archive holds something else under a result's UID, that stays what
-    it is, and the result goes there under a UID of its own."""
+class Keeper(Protocol):
+    """An archive, by whichever transport. `proof`: how it is known that it has what was stored."""
 
-    def __init__(
-        self,
-        name: str,
-        archive: DicomwebArchive,
-        session: aiohttp.ClientSession,
-        result_objects: ResultObjects,
-    ) -> None:
-        self._name = name
-        self._archive = archive
+    proof: str
+
+    async def look(self, files: Sequence[Path]) -> Mapping[str, Standing]:
+        """What it has already under these UIDs."""
+        ...
+
+    async def store(self, files: Sequence[Path], study_instance_uid: str) -> Stored: ...
+
+
+class ByStow:
+    proof = "read back"
+
+    def __init__(self, session: aiohttp.ClientSession, archive: DicomwebArchive) -> None:
         self._session = session
+        self._peer = archive.peer
+
+    async def look(self, files: Sequence[Path]) -> Mapping[str, Standing]:
+        return await read_back(self._session, self._peer, files)
+
+    async def store(self, files: Sequence[Path], study_instance_uid: str) -> Stored:
+        return await store(self._session, self._peer, files, study_instance_uid)
+
+
+class ByCStore:
+    """The archive commits itself to what it got, or is asked whether it lists it."""
+
+    proof = "confirmed"
+
+    def __init__(self, archive: DimseArchive, commitments: Commitments) -> None:
+        self._archive = archive
+        self._commitments = commitments
+
+    async def look(self, files: Sequence[Path]) -> Mapping[str, Standing]:
+        known: dict[str, set[str]] = {}
+
+        async def fetch(wanted: Header, into: Path) -> bool:
+            study = wanted.study_instance_uid
+            if study not in known:
+                known[study] = await self._list(study)
+            return wanted.sop_instance_uid in known[study] and await self._fetch(wanted, into)
+
+        return await compare_all(fetch, files)
+
+    async def _list(self, study_instance_uid: str) -> set[str]:
+        try:
+            listed = await self._archive.list_instances(study_instance_uid)
+        except Failure:  # it answers us no queries: then its commitment has to do
+            return set()
+        return {instance.sop_instance_uid for instance in listed}
+
+    async def _fetch(self, wanted: Header, into: Path) -> bool:
+        uids = wanted.study_instance_uid, wanted.series_instance_uid, wanted.sop_instance_uid
+        with tempfile.TemporaryDirectory(dir=into.parent) as folder:
+            async with aclosing(self._archive.retrieve_instance(*uids, Path(folder))) as retrieval:
+                async for instance in retrieval:
+                    with await asyncio.to_thread(into.open, "wb") as opened:
+                        async for chunk in instance.chunks():
+                            await asyncio.to_thread(opened.write, chunk)
+                    return True
+        return False
+
+    async def store(self, files: Sequence[Path], study_instance_uid: str) -> Stored:
+        return await dimse.store(self._archive.peer, files, study_instance_uid, self._commitments)
+
+
+class IntoArchive:
+    """Where the archive holds something else under a result's UID, that stays what it is, and the result goes
+    there under a UID of its own. What it has already isn't stored again."""
+
+    def __init__(self, name: str, keeper: Keeper, result_objects: ResultObjects) -> None:
+        self._name = name
+        self._keeper = keeper
         self._result_objects = result_objects
 
     async def deliver(self, job: Job, finished: Finished) -> Delivered:
         if job.study_instance_uid is None and (finished.dicom or finished.findings):
             raise NeedsHuman("the job has lost its study", "Retry the job from the beginning.")
-        prepared = await self._prepare(job, finished)
+        prepared, standings = await self._prepare(job, finished)
         if not prepared.objects:
             return Delivered("there is no object to store", stored=0)
-        stored = await store(self._session, self._archive.peer, prepared.files, job.study_instance_uid or "")
-        return told_of(prepared, stored.count, stored.reference, stored.remarks, "read back")
+        lacking = [leaving.path for leaving in prepared.objects if standings[leaving.leaves_as] not in THERE]
+        stored = Stored(0, None)
+        if lacking:
+            stored = await self._keeper.store(lacking, job.study_instance_uid or "")
+        return told_of(prepared, stored, self._keeper.proof)
 
-    async def _prepare(self, job: Job, finished: Finished) -> Prepared:
+    async def _prepare(self, job: Job, finished: Finished) -> tuple[Prepared, Mapping[str, Standing]]:
         taken: Counter[str] = Counter()
         for _ in range(_MOST_RENAMINGS):
             prepared = await self._result_objects.prepare(job, finished, self._name, taken)
-            standings = await read_back(self._session, self._archive.peer, prepared.files)
+            standings = await self._keeper.look(prepared.files)
             others = [
                 made.came_as for made in prepared.objects if standings[made.leaves_as] is Standing.OTHER
             ]
             if not others:
                 break
             taken.update(others)
-        return prepared
+        return prepared, standings
 
 
-class IntoPeer:
-    """By C-STORE; then the archive commits itself to what it got, or is asked whether it lists it."""
-
-    def __init__(
-        self, name: str, peer: DimsePeer, commitments: Commitments, result_objects: ResultObjects
-    ) -> None:
-        self._name = name
-        self._peer = peer
-        self._commitments = commitments
-        self._result_objects = result_objects
-
-    async def deliver(self, job: Job, finished: Finished) -> Delivered:
-        if job.study_instance_uid is None and (finished.dicom or finished.findings):
-            raise NeedsHuman("the job has lost its study", "Retry the job from the beginning.")
-        prepared = await self._result_objects.prepare(job, finished, self._name, Counter())
-        if not prepared.objects:
-            return Delivered("there is no object to store", stored=0)
-        study = job.study_instance_uid or ""
-        stored = await dimse.store(self._peer, prepared.files, study, self._commitments)
-        return told_of(prepared, stored.count, stored.reference, stored.remarks, "confirmed")
-
-
-def told_of(
-    prepared: Prepared, count: int, reference: str | None, remarks: tuple[str, ...], proof: str
-) -> Delivered:
+def told_of(prepared: Prepared, stored: Stored, proof: str) -> Delivered:
     """Only what came from the vendor is counted against what came from the vendor."""
+    count = len(prepared.objects)
     made = " made of the findings" if prepared.made else ""
-    remarks = (*prepared.remarks, *remarks)
+    remarks = (*prepared.remarks, *stored.remarks)
     said = f"; {'; '.join(remarks)}" if remarks else ""
-    return Delivered(f"{count} objects{made} stored and {proof}{said}", reference, count - prepared.made)
+    what = f"{count} objects{made} stored and {proof}{said}"
+    return Delivered(what, stored.reference, count - prepared.made)
 
 
 class IntoRis:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import aiohttp
+import numpy as np
 import pydicom
 import pytest
+import requests
 from aiohttp import web
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import UID, ImplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless
 
 from gateway.contract import Failure, NeedsHuman, Retryable
 from gateway.delivery.archive import store, stow
+from gateway.delivery.pixels_process import is_same
 from gateway.delivery.readback import Standing, read_back
 from gateway.dicom.storing import StowOutcome
 from gateway.dicom.web import Limits, WebPeer
@@ -88,6 +95,54 @@ async def test_attributes_put_right_by_the_archive_are_no_loss(
     stored = await store(session, peer, [path], study_of(path))
     assert stored.count == 1
     assert "changed attributes" in stored.remarks[0]
+
+
+def in_colours(path: Path, change: int = 0) -> None:
+    """A drawing as we make them, with smooth pixels."""
+    image = pydicom.dcmread(path)
+    image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
+    image.BitsAllocated, image.BitsStored, image.HighBit = 8, 8, 7
+    rows = np.add.outer(np.arange(64), np.arange(64))
+    image.PixelData = np.stack([rows, rows + change, 255 - rows], -1).astype(np.uint8).tobytes()
+    image["PixelData"].VR = "OB"
+    path.write_bytes(encode(image))
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEGLosslessSV1, ImplicitVRLittleEndian])
+async def test_an_archive_that_encodes_anew_on_arrival_has_what_was_sent(
+    session: aiohttp.ClientSession, tmp_path: Path, syntax: UID
+) -> None:
+    grey, colours = write_study(tmp_path / "results", 2)
+    in_colours(colours)
+    study = study_of(grey)
+    with orthanc(tmp_path / "orthanc", password="a-password", IngestTranscoding=str(syntax)) as running:
+        peer = peer_of(running)
+        stored = await store(session, peer, [grey, colours], study)
+        assert stored.count == 2 and all("encoded otherwise" in remark for remark in stored.remarks)
+        [kept, _] = running.get("/instances?expand")
+        said = requests.get(f"{running.url}/instances/{kept['ID']}/file", auth=running.auth, timeout=30)
+        assert pydicom.dcmread(BytesIO(said.content)).file_meta.TransferSyntaxUID == syntax
+        in_colours(colours, change=9)
+        standings = await read_back(session, peer, [grey, colours])
+        assert list(standings.values()) == [Standing.COERCED, Standing.OTHER]
+
+
+def test_what_was_compressed_with_losses_is_the_same_if_it_nearly_is(tmp_path: Path) -> None:
+    sent, returned, other = write_study(tmp_path, 3)
+    for path in (sent, returned, other):
+        in_colours(path)
+    in_colours(other, change=60)
+    image = pydicom.dcmread(returned)
+    packed = BytesIO()
+    Image.fromarray(image.pixel_array).save(packed, "JPEG", quality=85)
+    image.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    image.PhotometricInterpretation = "YBR_FULL_422"
+    image.PixelData = encapsulate([packed.getvalue()])
+    image.save_as(returned)
+    assert not is_same(sent, returned), "it doesn't say that anything was lost"
+    image.LossyImageCompression = "01"
+    image.save_as(returned)
+    assert is_same(sent, returned) and not is_same(other, returned)
 
 
 async def test_another_patients_result_is_never_sent(

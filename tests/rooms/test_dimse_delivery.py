@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
@@ -19,10 +20,12 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from gateway.contract import NeedsHuman, Retryable
+from gateway.delivery.destinations import ByCStore
 from gateway.delivery.dimse import store
+from gateway.delivery.readback import THERE, Standing
 from gateway.dicom.association import Limits
 from tests.peers import dcmtk
-from tests.peers.dicom_samples import write_study
+from tests.peers.dicom_samples import encode, write_study
 from tests.peers.dimse import AET, Service, by_uid, head, service
 from tests.peers.orthanc import Orthanc, orthanc
 
@@ -54,6 +57,30 @@ async def test_orthanc_commits_itself_on_an_association_of_its_own(here, pacs, t
         stored = await store(peer, paths, study, here.commitments, same_association=0.2)
         assert (stored.count, stored.remarks) == (3, ())
     assert pacs.sop_instance_uids() >= set(by_uid(paths))
+
+
+async def test_what_an_archive_has_already_under_a_uid_is_told_from_what_it_lacks(here, tmp_path):
+    """By C-STORE it would say that all is well, and keep its old object."""
+    paths, study = results(tmp_path)
+    known = {"gateway": {"AET": AET, "Host": "127.0.0.1", "Port": here.port}}
+    with orthanc(tmp_path / "orthanc", DicomModalities=known) as running:
+        keeper = ByCStore(here.archive(running.dicom_port, "ORTHANC"), here.commitments)
+        assert list((await keeper.look(paths)).values()) == [Standing.MISSING] * 3
+        assert (await keeper.store(paths[:2], study)).count == 2
+        image = dcmread(paths[1])
+        image.PixelData = bytes(len(image.PixelData))
+        paths[1].write_bytes(encode(image))
+        assert (await keeper.store(paths[1:2], study)).count == 1, "so it says"
+        same, other, lacking = (await keeper.look(paths)).values()
+        assert same in THERE and (other, lacking) == (Standing.OTHER, Standing.MISSING)
+    assert sorted(paths) == sorted((tmp_path / "results").iterdir())
+
+
+async def test_one_that_answers_no_queries_is_taken_for_empty(here, pacs, tmp_path):
+    """Its commitment has to do."""
+    paths, _ = results(tmp_path, 1)
+    keeper = ByCStore(here.archive(pacs.dicom_port, "ORTHANC"), here.commitments)
+    assert list((await keeper.look(paths)).values()) == [Standing.MISSING]
 
 
 async def test_an_archive_without_commitment_is_asked_what_it_has(here, tmp_path):
