@@ -6,6 +6,7 @@ import textwrap
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
+from fractions import Fraction
 from unicodedata import combining
 
 import numpy as np
@@ -70,7 +71,9 @@ def draw_capture(
     capture.SeriesDescription = shorten(f"{maker.display_name}: findings drawn")
     capture.SeriesNumber, capture.InstanceNumber = 9002, number
     capture.DerivationDescription = shorten(f"Findings of {maker.display_name} drawn by the gateway")
-    capture.PatientOrientation = ""
+    capture.PatientOrientation = image.get("PatientOrientation") or ""
+    if (ratio := _aspect_of(image)) is not None:
+        capture.PixelAspectRatio = ratio
     side = str(image.get("Laterality") or image.get("ImageLaterality") or "")
     capture.Laterality = side if side in ("L", "R") else ""
     capture.BurnedInAnnotation = "YES" if image.get("BurnedInAnnotation") == "YES" else "NO"
@@ -145,6 +148,18 @@ def _window(raw: Pixels, image: Dataset) -> Pixels:
         low, high = center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
     shown = ((values - low) / max(high - low, 1e-9)).clip(0, 1)
     return shown
+
+
+def _aspect_of(image: Dataset) -> list[str] | None:
+    """Of its pixels, height to width, where they aren't square."""
+    try:
+        if told := image.get("PixelAspectRatio"):
+            return [str(part) for part in told]
+        spacing = image.get("PixelSpacing") or image.get("ImagerPixelSpacing") or (1, 1)
+        ratio = Fraction(float(spacing[0]) / float(spacing[1])).limit_denominator(1000)
+    except (TypeError, ValueError, LookupError, ZeroDivisionError, OverflowError):
+        return None
+    return None if ratio == 1 or ratio <= 0 else [str(ratio.numerator), str(ratio.denominator)]
 
 
 def _first(value: object) -> float | None:

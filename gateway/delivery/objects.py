@@ -169,7 +169,7 @@ def complete(header: Dataset) -> Dataset:
 
 def shorten(text: str) -> str:
     """For an attribute of 64 letters, which some readers count in bytes."""
-    return text.replace("\\", "/").encode()[:64].decode(errors="ignore").strip()
+    return " ".join(text.split()).replace("\\", "/").encode()[:64].decode(errors="ignore").strip()
 
 
 def _open(path: Path) -> _Object:

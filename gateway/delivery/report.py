@@ -79,7 +79,7 @@ def write_report(
     root = content[0]
     # The language of the labels is the vendor's affair; highdicom would claim English.
     kept = [item for item in root.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue != _LANGUAGE]
-    root.ContentSequence = ContentSequence([*kept, *([_comment(summary)] if summary else [])])
+    root.ContentSequence = ContentSequence([*kept, *([_comment(summary)] if summary.strip() else [])])
     evidence = [_evidence_of(image) for image in images.values()] or [_evidence_of(header)]
     report = ComprehensiveSR(
         evidence,
@@ -124,7 +124,7 @@ def _group(
     tracking = TrackingIdentifier(
         uid=maker.make_uid("finding", str(number)), identifier=words(finding) or "finding"
     )
-    label = _concept(finding.label or "finding")
+    label = _concept(finding.label.strip() or "finding")
     measurements = _measure(finding, label)
     region = None if image is None else _region(finding, image)
     group: Group
@@ -142,7 +142,8 @@ def _group(
             source_images=None if reference is None else [reference],
         )
     # The code's meaning is cut at 64 letters, and a measure may be more than a number.
-    group[0].ContentSequence.append(_comment(words(finding)))
+    if said := words(finding):
+        group[0].ContentSequence.append(_comment(said))
     return group
 
 

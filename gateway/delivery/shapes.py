@@ -55,7 +55,7 @@ def quantity(measure: str | None) -> tuple[float, str, str] | None:
 def words(finding: Finding) -> str:
     """What is written beside it."""
     score = f"{finding.score:.2f}" if finding.score is not None and _real(finding.score) else ""
-    return " ".join(part for part in (finding.label, finding.measure or "", score) if part)
+    return " ".join(f"{finding.label} {finding.measure or ''} {score}".split())
 
 
 def finding_of(stored: Mapping[str, object]) -> Finding:

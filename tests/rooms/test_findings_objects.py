@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from datetime import datetime
 from io import BytesIO
@@ -24,12 +25,14 @@ from gateway.delivery.findings import Made, make_objects
 from gateway.delivery.objects import Maker
 from gateway.dicom.annotations import read_findings
 from gateway.simulate.samples import make_samples
+from tests.peers.dicom_samples import encode
 from tests.rooms.test_result_objects import complaints
 
 AT = datetime(2026, 1, 2, 3, 4, 5)
 MAKER = Maker("job-1", "Milvue trauma", "Milvue", "3.1")
 SAMPLES = make_samples()
 INK = (255, 200, 0)
+LOSSLESS = ("lossless", "lossless, of any prediction")
 
 
 def images_in(folder: Path, files: Sequence[bytes]) -> tuple[Dataset, list[Path], list[str]]:
@@ -162,6 +165,34 @@ async def test_a_finding_in_a_frame_is_drawn_on_that_frame(tmp_path: Path) -> No
     assert [(finding.frame, max(finding.points)[0]) for finding in told] == [(2, source.Columns)] * 2
 
 
+def compressed(image: Dataset, how: str) -> bytes:
+    """As stored radiographs usually are, by dcmtk."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain, packed = Path(folder, "plain.dcm"), Path(folder, "packed.dcm")
+        image.save_as(plain)
+        subprocess.run(["dcmcjpeg", how, plain, packed], check=True)
+        return packed.read_bytes()
+
+
+async def test_any_label_makes_a_valid_report_and_odd_images_keep_how_they_lie(tmp_path: Path) -> None:
+    image = pydicom.dcmread(BytesIO(SAMPLES[0].files[0]))
+    image.PatientOrientation = ["L", "F"]
+    image.PixelSpacing = ["0.2", "0.1"]
+    image.add_new("NumberOfFrames", "IS", 1)
+    data = encode(image)
+    at = data.index(b"\x28\x00\x08\x00IS\x02\x00")
+    data = data[: at + 8] + b"1A" + data[at + 10 :]
+    uid = str(image.SOPInstanceUID)
+    labels = ("", " ", "a\tb\nc", "x" * 70 + "\t", "\\")
+    seen = tuple(Finding(label, "box", ((10, 20), (50, 60)), uid) for label in labels)
+    made = await make(tmp_path, [data], Finished(" ", findings=seen))
+    assert [path.name for path in made.files] == ["report.dcm", "capture-0001.dcm"] and not made.remarks
+    assert [complaints(path) for path in made.files] == [set(), set()]
+    assert [finding.label for finding in read_findings(made.files[0])][:3] == ["finding", "finding", "a b c"]
+    drawn = pydicom.dcmread(made.files[1])
+    assert (list(drawn.PatientOrientation), list(drawn.PixelAspectRatio)) == (["L", "F"], [2, 1])
+
+
 def with_pixels(change: str) -> bytes:
     """The same picture, told otherwise."""
     image = pydicom.dcmread(BytesIO(SAMPLES[0].files[0]))
@@ -187,6 +218,10 @@ def with_pixels(change: str) -> bytes:
             table["LUTData"].VR = "OW"
             image.VOILUTSequence = [table]
             del image.WindowCenter, image.WindowWidth
+        case "lossless":
+            return compressed(image, "+e1")
+        case "lossless, of any prediction":
+            return compressed(image, "+el")
         case "run-length":
             image.compress(RLELossless)
     buffer = BytesIO()
@@ -195,7 +230,7 @@ def with_pixels(change: str) -> bytes:
 
 
 async def test_the_same_picture_comes_out_however_it_is_told(tmp_path: Path) -> None:
-    kinds = ("plain", "inverted", "rgb", "signed and rescaled", "lookup", "run-length")
+    kinds = ("plain", "inverted", "rgb", "signed and rescaled", "lookup", "run-length", *LOSSLESS)
     files = [with_pixels(kind) for kind in kinds]
     paths = []
     for number, data in enumerate(files):
