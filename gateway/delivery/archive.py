@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +17,7 @@ from gateway.delivery.readback import Standing, read_back
 from gateway.dicom import web
 from gateway.dicom.multipart import Writer
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
-from gateway.dicom.storing import StowOutcome, describe, describe_all, may_pass, outcome_of
+from gateway.dicom.storing import StowOutcome, describe, describe_all, kinds_not_taken, may_pass, outcome_of
 
 _CHUNK = 1024 * 1024
 _DOING = "storing results"
@@ -25,11 +25,13 @@ _DOING = "storing results"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What the archive was seen to hold. `remarks`: what it said or changed, instance by instance."""
+    """What the archive was seen to hold. `remarks`: what it said or changed, instance by instance.
+    `not_taken`: with the reason, what is of a kind that it doesn't take; all else is there."""
 
     count: int
     reference: str | None
     remarks: tuple[str, ...] = ()
+    not_taken: Mapping[str, int] = field(default_factory=dict)
 
 
 async def store(
@@ -37,9 +39,11 @@ async def store(
 ) -> Stored:
     """Store the files and read them back; what isn't there afterwards as it was sent is a failure."""
     outcome = await stow(session, peer, files, study_instance_uid)
-    if outcome.refused:
-        raise _failure_of(peer, outcome.refused, len(files))
+    not_taken = kinds_not_taken(outcome.refused)
+    if refused := {uid: reason for uid, reason in outcome.refused.items() if uid not in not_taken}:
+        raise _failure_of(peer, refused, len(files))
     standings = await read_back(session, peer, files)
+    standings = {uid: standing for uid, standing in standings.items() if uid not in not_taken}
     lacking = [uid for uid, standing in standings.items() if standing is Standing.MISSING]
     if lacking:
         raise Retryable(
@@ -59,7 +63,7 @@ async def store(
         for uid, standing in standings.items()
         if standing is Standing.COERCED and uid not in outcome.warned
     ]
-    return Stored(len(standings), outcome.reference, tuple(remarks))
+    return Stored(len(standings), outcome.reference, tuple(remarks), not_taken)
 
 
 async def stow(

@@ -26,6 +26,7 @@ from gateway.delivery.pdf import set_in_pages
 from gateway.delivery.readback import THERE, Standing, compare_all, read_back
 from gateway.delivery.result_objects import Prepared, ResultObjects, application_of
 from gateway.delivery.wording import BadTemplate, Wording
+from gateway.dicom.storing import describe, describe_all
 from gateway.dicom.subject import Subject
 from gateway.jobs.records import Job
 from gateway.jobs.store import Store
@@ -124,6 +125,13 @@ class IntoArchive:
         stored = Stored(0, None)
         if lacking:
             stored = await self._keeper.store(lacking, job.study_instance_uid or "")
+        if stored.not_taken and (not prepared.made or len(stored.not_taken) == len(prepared.objects)):
+            reasons = describe_all(stored.not_taken.values())
+            raise NeedsHuman(
+                f"{len(stored.not_taken)} of {len(prepared.objects)} results are of a kind that the"
+                f" destination doesn't take: {reasons}",
+                "Have it accept them (what it does take is there), then resume the job.",
+            )
         return told_of(prepared, stored, self._keeper.proof)
 
     async def _prepare(self, job: Job, finished: Finished) -> tuple[Prepared, Mapping[str, Standing]]:
@@ -142,12 +150,13 @@ class IntoArchive:
 
 def told_of(prepared: Prepared, stored: Stored, proof: str) -> Delivered:
     """Only what came from the vendor is counted against what came from the vendor."""
-    count = len(prepared.objects)
+    count = len(prepared.objects) - len(stored.not_taken)
     made = " made of the findings" if prepared.made else ""
-    remarks = (*prepared.remarks, *stored.remarks)
+    left_out = [f"{uid}: {describe(reason)}" for uid, reason in stored.not_taken.items()]
+    remarks = (*prepared.remarks, *stored.remarks, *left_out)
     said = f"; {'; '.join(remarks)}" if remarks else ""
     what = f"{count} objects{made} stored and {proof}{said}"
-    return Delivered(what, stored.reference, count - prepared.made)
+    return Delivered(what, stored.reference, 0 if prepared.made else count)
 
 
 class IntoRis:

@@ -27,7 +27,15 @@ from gateway.delivery.commitment import Commitments, Report, Transaction
 from gateway.dicom.arrival import Watch
 from gateway.dicom.association import PENDING, DimsePeer, associated, context, exchange, failure_of
 from gateway.dicom.part10 import IMPLICIT, MAX_HEADER, NotDicom, read_header
-from gateway.dicom.storing import DUPLICATE, describe, describe_all, may_pass
+from gateway.dicom.storing import (
+    DUPLICATE,
+    NO_SUCH_CLASS,
+    NO_SUCH_SYNTAX,
+    describe,
+    describe_all,
+    kinds_not_taken,
+    may_pass,
+)
 
 _STORING, _COMMITTING, _LISTING = "storing results", "committing to results", "listing stored results"
 _EXPLICIT = "1.2.840.10008.1.2.1"
@@ -53,18 +61,22 @@ async def store(
 
     def work(watch: Watch) -> Stored:
         statuses = _send(peer, results, watch)
-        refused = {uid: code for uid, code in statuses.items() if not _taken(code)}
+        not_taken = kinds_not_taken(statuses)
+        refused = {uid: code for uid, code in statuses.items() if not _taken(code) and uid not in not_taken}
         if refused:
             raise _failure_of(peer, refused, len(results))
-        remarks = tuple(f"{uid}: {describe(code)}" for uid, code in statuses.items() if code >= 0xB000)
-        told = _commit(peer, results, commitments, same_association, report, watch)
+        taken = [result for result in results if result[1].sop_instance_uid not in not_taken]
+        if not taken:
+            return Stored(0, None, not_taken=not_taken)
+        remarks = [f"{uid}: {describe(code)}" for uid, code in statuses.items() if code & 0xF000 == 0xB000]
+        told = _commit(peer, taken, commitments, same_association, report, watch)
         if told is None or not told.committed | told.failed.keys() >= {
-            header.sop_instance_uid for _, header in results
+            header.sop_instance_uid for _, header in taken
         }:
-            _require_listed(peer, results, watch)
+            _require_listed(peer, taken, watch)
         elif told.failed:
             raise _failure_of(peer, told.failed, len(results))
-        return Stored(len(results), None, remarks)
+        return Stored(len(taken), None, tuple(remarks), not_taken)
 
     return await exchange(work, peer.limits.transfer)
 
@@ -104,9 +116,11 @@ def _send(peer: DimsePeer, results: Sequence[Result], watch: Watch) -> dict[str,
             for accepted in association.accepted_contexts
         }
         for number, (file, header) in enumerate(results):
-            answer = association.send_c_store(
-                _as_taken(peer, file, header, offered), msg_id=number % 65535 + 1
-            )
+            sent = _as_taken(file, header, offered)
+            if isinstance(sent, int):
+                statuses[header.sop_instance_uid] = sent
+                continue
+            answer = association.send_c_store(sent, msg_id=number % 65535 + 1)
             if answer.get("Status") is None:
                 raise Retryable(
                     f"the {peer.name} broke off, or did not answer in time, while {_STORING}"
@@ -118,17 +132,14 @@ def _send(peer: DimsePeer, results: Sequence[Result], watch: Watch) -> dict[str,
     return statuses
 
 
-def _as_taken(peer: DimsePeer, file: Path, header: Header, offered: set[tuple[str, str]]) -> Path | Dataset:
-    """The file as it is; where the archive knows uncompressed results in implicit VR alone, those anew."""
+def _as_taken(file: Path, header: Header, offered: set[tuple[str, str]]) -> Path | Dataset | int:
+    """The file as it is; where the archive knows uncompressed results in implicit VR alone, those anew; the
+    reason, where it doesn't take such."""
     if (header.sop_class_uid, header.transfer_syntax_uid) in offered:
         return file
     if header.transfer_syntax_uid == _EXPLICIT and (header.sop_class_uid, IMPLICIT) in offered:
         return pydicom.dcmread(file)
-    raise NeedsHuman(
-        f"the {peer.name} doesn't take results of this kind"
-        f" (SOP class {header.sop_class_uid}, transfer syntax {header.transfer_syntax_uid})",
-        "Have it accept them from our AE title, then resume the job.",
-    )
+    return NO_SUCH_SYNTAX if header.sop_class_uid in dict(offered) else NO_SUCH_CLASS
 
 
 def _taken(code: int) -> bool:

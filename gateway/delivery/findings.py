@@ -18,6 +18,7 @@ from gateway.contract import Finished, NeedsHuman, Retryable
 from gateway.delivery.objects import Maker
 
 _LIMIT = 180.0
+REPORT = "report.dcm"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 from weakref import WeakValueDictionary
 
 from gateway.archives.spool import Spool
 from gateway.contract import Finished, NeedsHuman
-from gateway.delivery.findings import Made, make_objects
+from gateway.delivery.findings import REPORT, Made, make_objects
 from gateway.delivery.objects import NOTHING_TAKEN, Leaving, Maker, Source, correct
 from gateway.delivery.originals import Originals
 from gateway.jobs.records import Job
 from gateway.jobs.store import Store
-from gateway.settings.sections import Application, Settings
+from gateway.settings.sections import Application, CStoreDestination, Settings, StowDestination
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,9 @@ class ResultObjects:
         made = Made(finished.dicom)
         if not finished.dicom:
             made = await self._make(job, finished, source, maker, originals)
+            wanted = self._wanted(destination)
+            files = [file for file in made.files if ("sr" if file.name == REPORT else "capture") in wanted]
+            made = replace(made, files=tuple(files))
         objects = await asyncio.to_thread(
             correct, made.files, work / f"leaving-{destination}", source, maker, taken
         )
@@ -66,6 +69,10 @@ class ResultObjects:
             images = await self._originals.fetch(job, finished.findings, folder)
             at = job.created_at.astimezone().replace(tzinfo=None)
             return await make_objects(folder, source.header, images, finished, maker, at)
+
+    def _wanted(self, destination: str) -> Collection[str]:
+        place = self._settings.destinations.get(destination)
+        return place.make if isinstance(place, StowDestination | CStoreDestination) else ()
 
     def _maker(self, job: Job, finished: Finished) -> Maker:
         application = application_of(self._settings, job)

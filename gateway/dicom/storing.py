@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from gateway.dicom.web import Item, number_of, text_of, values_of
 
 DUPLICATE = 0x0111
+NO_SUCH_CLASS, NO_SUCH_SYNTAX = 0x0122, 0xC122
 _PASSING = (0x0110, 0x0213)  # and 0xA7xx: its own trouble, which may be over the next time
 _WORDS = {
     0x0110: "it failed in processing it",
@@ -15,12 +16,12 @@ _WORDS = {
     0x0112: "it doesn't know it",
     0x0117: "the instance is invalid",
     0x0119: "its SOP class and its instance contradict each other",
-    0x0122: "it doesn't take its SOP class",
+    NO_SUCH_CLASS: "it doesn't take its SOP class",
     0x0124: "it doesn't let us store it",
     0xA700: "it is out of resources",
     0xA900: "it doesn't match the study or the SOP class it was sent as",
     0xC000: "it can't understand it",
-    0xC122: "it doesn't take its transfer syntax",
+    NO_SUCH_SYNTAX: "it doesn't take its transfer syntax",
     0xB000: "it changed some of its attributes",
     0xB006: "it left out some of its attributes",
     0xB007: "its attributes don't match its SOP class",
@@ -41,6 +42,11 @@ def describe_all(reasons: Iterable[int]) -> str:
 def may_pass(reasons: Iterable[int]) -> bool:
     """Whether all of them may be over the next time."""
     return all(reason in _PASSING or reason & 0xFF00 == 0xA700 for reason in reasons)
+
+
+def kinds_not_taken(reasons: Mapping[str, int]) -> dict[str, int]:
+    """What the server takes none of: others of the same results may be there all the same."""
+    return {uid: reason for uid, reason in reasons.items() if reason in (NO_SUCH_CLASS, NO_SUCH_SYNTAX)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,14 +124,17 @@ class Dimse(Part):
     peers: list[KnownPeer] = []
 
 
-class StowDestination(Part):
+class _Keeping(Part):
+    archive: Name
+    make: tuple[Literal["sr", "capture"], ...] = ("sr", "capture")  # of a vendor's findings
+
+
+class StowDestination(_Keeping):
     kind: Literal["stow"]
-    archive: Name
 
 
-class CStoreDestination(Part):
+class CStoreDestination(_Keeping):
     kind: Literal["c-store"]
-    archive: Name
 
 
 class Hl7Tls(Part):

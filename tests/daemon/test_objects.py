@@ -97,6 +97,15 @@ async def test_findings_become_objects_that_an_archive_holds_and_no_vendor_gets(
         assert vendor.arrivals == dict.fromkeys(images, 2), "never its own results"
 
 
+async def test_a_destination_may_want_pictures_alone(tmp_path: Path, database_url: str) -> None:
+    async with hospital(tmp_path, database_url) as house, findings_only(house):
+        house.configuration["destinations"]["vna"]["make"] = ["capture"]
+        patient = house.admit()
+        await house.start()
+        await house.settled((await house.ask(study_instance_uid=patient.study))["id"], "done")
+        assert [result.Modality for result in results_of(house, patient.study)] == ["OT"]
+
+
 def results_of(house: Hospital, study: str) -> list[Dataset]:
     return [dcmread(BytesIO(house.archive.instances[uid].data)) for uid in house.stored_of(study)]
 

@@ -18,7 +18,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ImplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless
 
 from gateway.contract import Failure, NeedsHuman, Retryable
-from gateway.delivery.archive import store, stow
+from gateway.delivery.archive import Stored, store, stow
 from gateway.delivery.pixels_process import is_same
 from gateway.delivery.readback import Standing, read_back
 from gateway.dicom.storing import StowOutcome
@@ -145,6 +145,15 @@ def test_what_was_compressed_with_losses_is_the_same_if_it_nearly_is(tmp_path: P
     assert is_same(sent, returned) and not is_same(other, returned)
 
 
+async def test_a_kind_that_an_archive_doesnt_take_is_told_apart(
+    say: Say, session: aiohttp.ClientSession, files: list[Path]
+) -> None:
+    peer = await say(409, told({}, {"1.1": 0x0122, "1.2": 0xC122}))
+    assert (await store(session, peer, files, STUDY)) == Stored(
+        0, "http://vna/studies/1.2.3", (), {"1.1": 0x0122, "1.2": 0xC122}
+    )
+
+
 async def test_another_patients_result_is_never_sent(
     running: Orthanc, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
@@ -258,7 +267,7 @@ async def test_what_an_archive_says_of_each_instance(
     [
         (200, told({"1.1": None, "1.2": None}, {}), Retryable, "doesn't have 2"),
         (202, told({"1.1": None}, {"1.2": 0xA701}), Retryable, "out of resources"),
-        (202, told({"1.1": None}, {"1.2": 0xC122}), NeedsHuman, "1 of 2 results.*transfer syntax"),
+        (202, told({"1.1": None}, {"1.2": 0xC000}), NeedsHuman, "1 of 2 results.*can't understand"),
         (409, b"no", NeedsHuman, "409"),
         (400, b"no", NeedsHuman, "400"),
         (403, b"no", NeedsHuman, "credentials"),

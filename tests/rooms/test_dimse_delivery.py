@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import RLELossless
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModel,
@@ -24,6 +25,7 @@ from gateway.delivery.destinations import ByCStore
 from gateway.delivery.dimse import store
 from gateway.delivery.readback import THERE, Standing
 from gateway.dicom.association import Limits
+from gateway.dicom.storing import NO_SUCH_SYNTAX
 from tests.peers import dcmtk
 from tests.peers.dicom_samples import encode, write_study
 from tests.peers.dimse import AET, Service, by_uid, head, service
@@ -81,6 +83,28 @@ async def test_one_that_answers_no_queries_is_taken_for_empty(here, pacs, tmp_pa
     paths, _ = results(tmp_path, 1)
     keeper = ByCStore(here.archive(pacs.dicom_port, "ORTHANC"), here.commitments)
     assert list((await keeper.look(paths)).values()) == [Standing.MISSING]
+
+
+async def test_what_an_archive_takes_is_stored_and_the_rest_told(here, tmp_path):
+    paths, study = results(tmp_path)
+    packed = dcmread(paths[1])
+    packed.compress(RLELossless)
+    packed.save_as(paths[1])
+    uid = str(packed.SOPInstanceUID)
+    known = {"gateway": {"AET": AET, "Host": "127.0.0.1", "Port": here.port}}
+    plain = ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1"]
+    folder = tmp_path / "orthanc"
+    with orthanc(folder, DicomModalities=known, AcceptedTransferSyntaxes=plain) as running:
+        stored = await store(here.peer(running.dicom_port, "ORTHANC"), paths, study, here.commitments)
+        assert (stored.count, stored.not_taken) == (2, {uid: NO_SUCH_SYNTAX})
+        assert running.sop_instance_uids() == set(by_uid(paths)) - {uid}
+
+
+async def test_a_kind_refused_by_status_is_no_failure_either(here, tmp_path):
+    paths, study = results(tmp_path, 2)
+    with archive(Fake(here, [0x0000, 0x0122], commits=True)) as port:
+        stored = await store(here.peer(port, "FAKE"), paths, study, here.commitments)
+    assert stored.count == 1 and list(stored.not_taken.values()) == [0x0122]
 
 
 async def test_an_archive_without_commitment_is_asked_what_it_has(here, tmp_path):
