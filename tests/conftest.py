@@ -59,8 +59,8 @@ async def open_store(secret_key: str) -> AsyncIterator[Callable[[str], Store]]:
         return opened[-1]
 
     yield make
-    for one in opened:
-        await one.close()
+    for store in opened:
+        await store.close()
 
 
 @pytest.fixture

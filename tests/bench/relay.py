@@ -47,8 +47,8 @@ async def relay_ours(source: str, study: str, target: str) -> None:
         archive = DicomwebArchive("bench", source, session)
         listed = await archive.list_instances(study)
         chosen = {
-            one.sop_instance_uid: InstanceRecord(one.sop_instance_uid, one.series_instance_uid)
-            for one in listed
+            instance.sop_instance_uid: InstanceRecord(instance.sop_instance_uid, instance.series_instance_uid)
+            for instance in listed
         }
         sent: list[InstanceRecord] = []
 

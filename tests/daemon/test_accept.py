@@ -50,7 +50,7 @@ async def test_every_filter_ignores_a_notification_and_refuses_an_invocation(tmp
                     assert (job["state"], job["error"]["kind"]) == ("failed", "permanent")
                     await house.until(
                         lambda slide=patient.slide: any(
-                            reason in one["displayResult"] for one in house.results_on(slide, name)
+                            reason in result["displayResult"] for result in house.results_on(slide, name)
                         ),
                         "the slide says why",
                     )

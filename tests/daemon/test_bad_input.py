@@ -256,13 +256,13 @@ async def test_findings_without_objects_of_the_vendor_are_a_result(house: Hospit
 
 
 async def test_two_studies_of_one_accession_wait_for_a_person(house: Hospital) -> None:
-    one = house.admit(slide=False)
-    house.admit(slide=False, twin_of=one)
-    house.show("slide-twins", accession_number=one.accession)
+    first = house.admit(slide=False)
+    house.admit(slide=False, twin_of=first)
+    house.show("slide-twins", accession_number=first.accession)
     await house.fire("slide-twins")
     await ended(house, "slide-twins", "held", "needs_human", "2 studies")
     [job] = await house.jobs_on("slide-twins")
-    status, _ = await house.api("POST", f"jobs/{job['id']}/resume", {"study_instance_uid": one.study})
+    status, _ = await house.api("POST", f"jobs/{job['id']}/resume", {"study_instance_uid": first.study})
     assert status == 200
     await house.settled(job["id"], "done")
     [result] = house.results_on("slide-twins")

@@ -52,7 +52,7 @@ async def test_a_check_leaves_nothing_behind(tmp_path: Path) -> None:
     code, _, complained = await gateway("check", "--config", str(write(tmp_path, UNREACHABLE)))
     assert code == 1
     assert "archives.vna" in complained
-    assert [one.name for one in tmp_path.iterdir()] == ["gateway.yaml"]
+    assert [path.name for path in tmp_path.iterdir()] == ["gateway.yaml"]
 
 
 async def test_a_database_that_is_away_is_said_in_one_sentence(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ async def test_a_vendor_that_speaks_dicomweb_and_an_archive_that_is_closed(
             # It is in the archive now, and doesn't go to a vendor; nor does a study that a rule leaves out.
             again = await house.settled((await house.ask(**study))["id"], "done")
             assert again["proof"]["promised"] == 3
-            (found,) = (one for one in again["events"] if one["what"] == "found in vna")
+            (found,) = (event for event in again["events"] if event["what"] == "found in vna")
             assert found["detail"]["left_out_because"] == {"a result of ours": 1}
             told = await explain(house, TRAUMA, patient.study)
             assert (told["instances"], told["left_out_because"]) == (3, {"a result of ours": 1})

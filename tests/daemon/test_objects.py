@@ -117,15 +117,17 @@ async def test_a_uid_that_the_archive_holds_for_something_else_is_left_to_it(
         patient = house.admit()
         await house.start()
         first = await house.settled((await house.ask(study_instance_uid=patient.study))["id"], "done")
-        [older] = [one for one in results_of(house, patient.study) if "PixelData" in one]
+        [older] = [result for result in results_of(house, patient.study) if "PixelData" in result]
         older.PixelData = bytes(len(older.PixelData))
         house.archive.add(encode(older))
         for _ in range(2):
             asked = await house.ask(study_instance_uid=patient.study)
             second = await house.settled(asked["id"], "done")
             assert second["proof"]["stored"] == first["proof"]["stored"] == 2
-        captures = [one for one in results_of(house, patient.study) if "PixelData" in one]
-        assert len({str(one.SOPInstanceUID) for one in captures}) == len(captures) == 3, "one for each job"
+        captures = [result for result in results_of(house, patient.study) if "PixelData" in result]
+        assert len({str(picture.SOPInstanceUID) for picture in captures}) == len(captures) == 3, (
+            "one for each job"
+        )
         kept = house.archive.instances[str(older.SOPInstanceUID)]
         assert not np.any(dcmread(BytesIO(kept.data)).pixel_array), "what was there is there"
 
@@ -151,7 +153,7 @@ async def test_results_of_a_vendor_without_manners_are_put_right(
         await house.start()
         job = await house.settled((await house.ask(study_instance_uid=patient.study))["id"], "done")
         assert job["proof"]["stored"] == 2
-        [capture] = [one for one in results_of(house, patient.study) if "PixelData" in one]
+        [capture] = [result for result in results_of(house, patient.study) if "PixelData" in result]
         source: Any = house.archive.instances[patient.instances[0]].header
         assert capture.SOPInstanceUID not in patient.instances
         assert capture.SeriesInstanceUID != source.SeriesInstanceUID

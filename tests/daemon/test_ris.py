@@ -61,7 +61,7 @@ async def test_the_vendors_message_reaches_the_ris_addressed_by_the_hospital(
         assert str(message.segment("PID")[3]) == identity(house, patient)[0]
         assert str(message.segment("OBR")[3]) == patient.accession
         assert "Fracture" in str(message.segment("OBX")[5])
-        [delivery] = [one for one in job["deliveries"] if one["destination"] == "ris"]
+        [delivery] = [told for told in job["deliveries"] if told["destination"] == "ris"]
         assert (delivery["state"], delivery["reference"]) == ("done", str(header[10]))
         assert job["proof"]["stored"] == 2
 
@@ -76,7 +76,7 @@ async def test_a_refused_message_holds_the_job_and_a_lost_answer_sends_the_same_
         await house.fire(patient.slide)
         job = await house.job_on(patient.slide, "held")
         assert "answered AE" in job["error"]["message"]
-        assert {one["destination"]: one["state"] for one in job["deliveries"]} == {
+        assert {told["destination"]: told["state"] for told in job["deliveries"]} == {
             "sectra": "done",
             "vna": "done",
             "ris": "held",
@@ -159,7 +159,7 @@ async def test_a_patient_corrected_meanwhile_stops_all_deliveries(tmp_path: Path
         job = await house.settled(job["id"], "held")
         assert r.received == []
         assert house.stored_of(patient.study) == []
-        assert {one["destination"]: one["state"] for one in job["deliveries"]} == {
+        assert {told["destination"]: told["state"] for told in job["deliveries"]} == {
             "vna": "held",
             "ris": "held",
         }

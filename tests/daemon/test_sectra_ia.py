@@ -112,7 +112,7 @@ async def test_an_answer_at_once_takes_the_place_of_the_sign(tmp_path: Path, dat
             assert first["callbackInfo"]["url"].startswith(house.gateway.url)
             assert first["callbackInfo"]["token"] not in house.sectra.tokens
             assert told(job)["a new result"][0]["outcome"] == "201"
-            assert [one["reference"] for one in job["deliveries"]] == [str(result["id"])]
+            assert [delivery["reference"] for delivery in job["deliveries"]] == [str(result["id"])]
             assert (job["proof"]["promised"], job["proof"]["sent"], job["proof"]["acknowledged"]) == (0, 0, 0)
 
 
@@ -248,10 +248,10 @@ async def test_identifying_data_is_withheld_unless_allowed(tmp_path: Path, datab
             for words in (json.dumps(info), json.dumps(case)):
                 assert not {"accessionNumber", "lisSlideId", "studyInstanceUid"} & set(words.split('"'))
                 assert patient.accession not in words
-            passed = [one for one in house.sectra.front.calls if "scope=extended" in one.query]
-            by_vendor = [one for one in passed if one.headers.get("X-Sectra-SoftwareVersion") == "1.2.3"]
+            passed = [call for call in house.sectra.front.calls if "scope=extended" in call.query]
+            by_vendor = [call for call in passed if call.headers.get("X-Sectra-SoftwareVersion") == "1.2.3"]
             assert by_vendor
-            assert not [one for one in by_vendor if "includePHI" in one.query]
+            assert not [call for call in by_vendor if "includePHI" in call.query]
             await house.api("POST", f"jobs/{job['id']}/cancel")
             await house.gateway.stop()
 
@@ -327,7 +327,7 @@ async def test_nothing_but_its_own_slide_and_case(tmp_path: Path, database_url: 
                 assert response.status in (401, 404)
             job = await house.job_on("slide-wsi", "analysing")
             refused = [event["detail"].get("outcome", "") for event in job["events"]]
-            assert sum("another slide" in one for one in refused) >= 8
+            assert sum("another slide" in refusal for refusal in refused) >= 8
 
 
 async def test_a_cancel_reaches_the_vendor_and_cuts_off_what_streams(

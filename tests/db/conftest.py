@@ -64,8 +64,8 @@ def worker(database_url: str, secret_key: str) -> Iterator[Callable[..., Worker]
         return begun[-1]
 
     yield begin
-    for one in begun:
-        one.kill()
-        for pipe in (one.process.stdin, one.process.stdout):
+    for member in begun:
+        member.kill()
+        for pipe in (member.process.stdin, member.process.stdout):
             assert pipe is not None
             pipe.close()

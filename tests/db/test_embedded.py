@@ -107,12 +107,12 @@ def daemon() -> Iterator[Callable[..., Daemon]]:
         return started[-1]
 
     yield start
-    for one in started:
-        one.kill()
-        for pipe in (one.process.stdin, one.process.stdout):
+    for left in started:
+        left.kill()
+        for pipe in (left.process.stdin, left.process.stdout):
             assert pipe is not None
             pipe.close()
-        until(lambda one=one: not processes_in(one.data_dir))  # type: ignore[misc]
+        until(lambda left=left: not processes_in(left.data_dir))  # type: ignore[misc]
 
 
 async def test_data_outlives_the_server_and_nothing_else_does(tmp_path: Path) -> None:
@@ -217,26 +217,26 @@ def test_programs_that_others_may_not_enter(tmp_path: Path, daemon: Callable[...
     unused = shutil.ignore_patterns("include", "pginstall", "*.a", "psql", "pg_dump*", "pg_[ruv]*")
     shutil.copytree(package, closed / package.name, ignore=unused)
     shutil.copytree(f"{package}.libs", closed / f"{package.name}.libs")
-    one = daemon(tmp_path / "data", python_path=closed)
-    url = one.url()
+    running = daemon(tmp_path / "data", python_path=closed)
+    url = running.url()
     assert ask(url, "SELECT count(*) FROM pg_timezone_names WHERE name = 'Europe/Paris'") == [(1,)]
     runtime = runtime_of(url)
     postmaster = min(processes_in(tmp_path / "data"))
     expected = runtime if os.geteuid() == 0 else closed
     assert Path(f"/proc/{postmaster}/exe").readlink().is_relative_to(expected)
-    assert one.end() == 0
+    assert running.end() == 0
     assert not runtime.exists()
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
 def test_the_server_never_runs_as_root(tmp_path: Path, daemon: Callable[..., Daemon]) -> None:
     data_dir = tmp_path / "data"
-    one = daemon(data_dir)
-    ask(one.url(), "CREATE TABLE kept AS SELECT 42 AS answer")
+    running = daemon(data_dir)
+    ask(running.url(), "CREATE TABLE kept AS SELECT 42 AS answer")
     uids = set(processes_in(data_dir).values())
     assert len(uids) == 1
     assert 0 not in uids
-    assert one.end() == 0
+    assert running.end() == 0
 
 
 def test_an_ordinary_user(tmp_path: Path, daemon: Callable[..., Daemon]) -> None:
@@ -248,11 +248,11 @@ def test_an_ordinary_user(tmp_path: Path, daemon: Callable[..., Daemon]) -> None
         # The capability only lets it into the Python below /root and the folders of pytest.
         prefix = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups")
         prefix += ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
-    one = daemon(tmp_path / "data", prefix)
-    url = one.url()
+    running = daemon(tmp_path / "data", prefix)
+    url = running.url()
     assert ask(url, "SELECT 1") == [(1,)]
     assert set(processes_in(tmp_path / "data").values()) == {user}
     assert (tmp_path / "data" / "postgres").stat().st_uid == user
-    one.kill()
+    running.kill()
     until(lambda: not processes_in(tmp_path / "data"))
     shutil.rmtree(runtime_of(url))

@@ -138,7 +138,7 @@ async def test_an_idempotency_key_gives_one_job_however_many_ask(open_store, dat
     assert len({job.id for job, _ in made}) == 1
     assert sum(fresh for _, fresh in made) == 1
     job = made[0][0]
-    assert all(new.asks_for_the_same(one) for one, _ in made)
+    assert all(new.asks_for_the_same(job) for job, _ in made)
     other = ask_for(caller="ris", idempotency_key="k", study_instance_uid="1.2", patient_id="P2")
     assert not other.asks_for_the_same(job)
     others, fresh = await stores[0].create(ask_for(caller="pacs", idempotency_key="k"))
@@ -158,4 +158,4 @@ async def test_a_job_that_began_again_elsewhere_is_not_reopened(store):
     results = await asyncio.gather(
         store.retry(first.id, "test"), store.retry(second.id, "test"), return_exceptions=True
     )
-    assert [type(one) for one in results].count(Refused) == 1
+    assert [type(answer) for answer in results].count(Refused) == 1

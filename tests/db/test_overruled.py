@@ -40,7 +40,7 @@ async def test_all_writes_of_a_loser_are_void(store, database_url, state, by):
             connection.execute("UPDATE jobs SET leased_until = now() - interval '1 s'")
         [successor] = await store.claim(8, 1, 60, {})
         assert (successor.id, successor.attempt) == (job.id, 2)
-        assert "worker silent; another goes on" in [one.what for one in await store.events_of(job.id)]
+        assert "worker silent; another goes on" in [event.what for event in await store.events_of(job.id)]
     before = all_rows(database_url)
     for name, write in writes_of(store, job).items():
         with pytest.raises(Superseded):
@@ -79,7 +79,7 @@ async def test_a_cancel_wins_at_once(store, open_store, database_url, when):
             cancelled = await reaches(store, job, State.CANCELLED)
             await until(lambda: _is_at_rest(store, job))
     assert not cancelled.at_vendor
-    last = [(one.state, one.what) for one in await store.events_of(job.id)][-1]
+    last = [(event.state, event.what) for event in await store.events_of(job.id)][-1]
     assert last == (State.CANCELLED, "cancelled")
 
 
@@ -108,7 +108,7 @@ async def test_a_result_that_comes_after_a_cancel_is_dropped_and_the_log_says_so
             await reaches(store, job, State.CANCELLED)
             await until(lambda: _is_at_rest(store, job))
             await until(lambda: _said(said, "its job"))
-    assert "sent all the same" not in [one.what for one in await store.events_of(job.id)]
+    assert "sent all the same" not in [event.what for event in await store.events_of(job.id)]
 
 
 async def test_a_killed_process_is_replaced_long_before_its_lease_ends(store, database_url, worker):
@@ -121,7 +121,7 @@ async def test_a_killed_process_is_replaced_long_before_its_lease_ends(store, da
         killed = time.monotonic()
         await reaches(store, job, State.DONE)
         print(f"done {(time.monotonic() - killed) * 1000:.0f} ms after the kill")
-    assert "worker lost; another goes on" in [one.what for one in await store.events_of(job.id)]
+    assert "worker lost; another goes on" in [event.what for event in await store.events_of(job.id)]
 
 
 async def test_a_frozen_process_loses_its_job_with_its_lease_and_all_it_writes_is_void(
@@ -141,7 +141,7 @@ async def test_a_frozen_process_loses_its_job_with_its_lease_and_all_it_writes_i
         void = [await asyncio.to_thread(frozen.hears, "void") for _ in writes_of(store, job)]
         assert void == list(writes_of(store, job))
         assert all_rows(database_url) == before
-    assert [one.state for one in script.taken] == list(WORKING)
+    assert [job.state for job in script.taken] == list(WORKING)
 
 
 async def test_a_job_that_kills_its_workers_is_held_not_tried_for_ever(store, database_url, worker):

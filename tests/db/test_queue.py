@@ -64,7 +64,7 @@ async def test_many_workers_share_many_jobs_and_each_step_is_done_once(
     assert taken == {(job.id, state.value): 1 for job in jobs for state in WORKING}
     assert len(pids) == 2
     for job in jobs:
-        assert [one.state for one in await store.events_of(job.id)] == [*WORKING, State.DONE]
+        assert [event.state for event in await store.events_of(job.id)] == [*WORKING, State.DONE]
 
 
 async def test_a_vendor_never_has_more_than_its_limit_across_replicas(store, open_store, database_url):
@@ -162,7 +162,7 @@ async def test_a_bug_while_sending_counts_as_uncertain(store, database_url):
         held = await reaches(store, job, State.HELD)
     assert began == [False, True, True]
     assert "KeyError" in (held.error_message or "")
-    told = [one for one in await store.events_of(job.id) if "places" in one.detail]
+    told = [event for event in await store.events_of(job.id) if "places" in event.detail]
     assert any("submit" in place for place in told[0].detail["places"])
     assert "SECRET" not in str(told)
 

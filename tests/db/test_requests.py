@@ -133,10 +133,10 @@ async def test_deliveries_that_were_given_up_are_due_again(store, wish):
     await store.record_delivery(at, "done", "done", "ok", stored=1)
     await store.record_delivery(at, "given up", "held", "no", error="refused")
     await store.record_delivery(at, "waits", "pending", "later", after=3600)
-    assert [one.due for one in await store.deliveries_of(job.id)] == [True, True, False]
+    assert [delivery.due for delivery in await store.deliveries_of(job.id)] == [True, True, False]
     await store.move(at, to=State.HELD, held_in=at.state.value)
     await getattr(store, wish)(job.id, "me")
-    found = {one.destination: one for one in await store.deliveries_of(job.id)}
+    found = {delivery.destination: delivery for delivery in await store.deliveries_of(job.id)}
     assert (found["done"].state, found["done"].attempts) == ("done", 1)
     assert (found["given up"].state, found["given up"].attempts) == ("pending", 0)
     assert found["given up"].due

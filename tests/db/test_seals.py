@@ -51,7 +51,7 @@ async def test_what_nobody_touched_is_intact(store, told):
 )
 async def test_every_change_of_the_past_is_found_and_named(store, told, database_url, how, found):
     tamper(database_url, how)
-    assert any(found in one for one in (await verify(store)).breaks)
+    assert any(found in broken for broken in (await verify(store)).breaks)
 
 
 async def test_a_job_removed_without_a_trace_is_missed(store, told, database_url):

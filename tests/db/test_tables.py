@@ -161,7 +161,7 @@ async def test_appends_at_once_keep_the_chain_whole(open_store, database_url):
         *(stores[n % 3].record_delivery(at, place, "done", "delivered") for n, place in enumerate(places))
     )
     events = await stores[0].events_of(job.id)
-    assert sum(one.what == "delivered" for one in events) == 30
+    assert sum(event.what == "delivered" for event in events) == 30
     assert find_break(job.id, events) is None
 
 

@@ -59,9 +59,9 @@ async def site(tmp_path: Path, database_url: str) -> AsyncIterator[Site]:
 def filed(site: Site, files: list[Dataset]) -> str:
     folder = site.house.folder / "files"
     folder.mkdir(exist_ok=True)
-    for number, one in enumerate(files):
-        one.PatientName = "Zyxwvut^Sent"
-        (folder / f"{number}.dcm").write_bytes(encode(one))
+    for number, file in enumerate(files):
+        file.PatientName = "Zyxwvut^Sent"
+        (folder / f"{number}.dcm").write_bytes(encode(file))
     site.pacs.upload(sorted(folder.iterdir()))
     site.house.secrets |= {"Zyxwvut", str(files[0].PatientID), str(files[0].AccessionNumber)}
     return str(files[0].StudyInstanceUID)
@@ -69,7 +69,9 @@ def filed(site: Site, files: list[Dataset]) -> str:
 
 def in_pacs(site: Site, study: str) -> int:
     (found,) = [
-        one for one in site.pacs.get("/studies?expand") if one["MainDicomTags"]["StudyInstanceUID"] == study
+        known
+        for known in site.pacs.get("/studies?expand")
+        if known["MainDicomTags"]["StudyInstanceUID"] == study
     ]
     return len(site.pacs.get(f"/studies/{found['ID']}/instances"))
 

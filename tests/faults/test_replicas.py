@@ -41,13 +41,13 @@ async def test_one_slide_asked_of_two_replicas_is_one_job_and_one_result(
     tmp_path: Path, database_url: str
 ) -> None:
     async with hospital(tmp_path, database_url) as house:
-        one, other = await house.start("--only", "intake"), await house.start("--only", "intake")
+        first, other = await house.start("--only", "intake"), await house.start("--only", "intake")
         patient = house.admit(1)
         answers = await asyncio.gather(
             *(
                 house.invoke(
                     house.invocation(patient.slide, cancellationToken=f"c{number}"),
-                    url=f"{(one, other)[number % 2].url}/ia/milvue-trauma",
+                    url=f"{(first, other)[number % 2].url}/ia/milvue-trauma",
                 )
                 for number in range(20)
             )

@@ -389,7 +389,7 @@ async def test_what_comes_is_given_on_whether_it_was_asked_for_or_not(serve: Ser
     body, kind = multipart(*(encode(make_instance("1.2.3", "1.2.4", f"1.2.5.{n}")) for n in range(3)))
     archive = await serve(always(body=body, kind=kind))
     asked = {"1.2.5.0", "1.2.5.1", "1.2.5.9"}
-    got = [one.header.sop_instance_uid async for one in archive.retrieve("1.2.3", asked)]
+    got = [instance.header.sop_instance_uid async for instance in archive.retrieve("1.2.3", asked)]
     assert got == ["1.2.5.0", "1.2.5.1", "1.2.5.2"]
 
 

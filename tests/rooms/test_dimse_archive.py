@@ -57,8 +57,8 @@ def compressed(study: str, series: str) -> Dataset:
 
 def write(folder: Path, datasets: list[Dataset]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    for number, one in enumerate(datasets):
-        (folder / f"{number}.dcm").write_bytes(encode(one))
+    for number, dataset in enumerate(datasets):
+        (folder / f"{number}.dcm").write_bytes(encode(dataset))
     return sorted(folder.iterdir())
 
 
@@ -66,7 +66,9 @@ async def fetch(
     archive: DimseArchive, study: str, spool: Path, expected: list[str]
 ) -> dict[str, tuple[str, Dataset]]:
     retrieval = archive.retrieve(study, expected, spool)
-    got = {one.header.sop_instance_uid: content(await bytes_of(one)) async for one in retrieval}
+    got = {
+        instance.header.sop_instance_uid: content(await bytes_of(instance)) async for instance in retrieval
+    }
     assert list(got) == expected
     return got
 
@@ -82,8 +84,8 @@ async def test_a_study_is_found_by_what_a_slide_says(here, pacs, tmp_path):
     assert match.study_instance_uid == first.StudyInstanceUID
     assert match.instance_count == 5
     listed = await archive.list_instances(match.study_instance_uid)
-    assert {one.sop_instance_uid for one in listed} == set(by_uid(paths))
-    assert {(one.sop_class_uid, one.modality) for one in listed} == {(first.SOPClassUID, "DX")}
+    assert {instance.sop_instance_uid for instance in listed} == set(by_uid(paths))
+    assert {(instance.sop_class_uid, instance.modality) for instance in listed} == {(first.SOPClassUID, "DX")}
     assert await archive.find_studies(accession_number="*") == []
     assert (await archive.check()).ok
 
@@ -126,7 +128,7 @@ async def test_dcmtks_archive_gives_a_study_too(here, tmp_path, how):
         wanted = by_uid(paths)
         chosen = list(wanted)[:3]
         study = str(head(paths[0]).StudyInstanceUID)
-        assert {one.sop_instance_uid for one in await archive.list_instances(study)} == set(wanted)
+        assert {instance.sop_instance_uid for instance in await archive.list_instances(study)} == set(wanted)
         got = await fetch(archive, study, tmp_path / "spool", chosen)
         assert got == {uid: wanted[uid] for uid in chosen}
 
@@ -153,7 +155,7 @@ async def test_one_instance_is_asked_for_as_of_every_archive(here, pacs, tmp_pat
     second = head(paths[1])
     uids = [str(second.get(word)) for word in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")]
     retrieval = here.archive(pacs.dicom_port, "ORTHANC").retrieve_instance(*uids, tmp_path / "spool")
-    assert [one.header.sop_instance_uid async for one in retrieval] == uids[2:]
+    assert [instance.header.sop_instance_uid async for instance in retrieval] == uids[2:]
 
 
 async def test_an_archive_that_does_not_know_us_is_told_apart(here, pacs, tmp_path):
@@ -191,9 +193,9 @@ class Fake:
         level = event.identifier.QueryRetrieveLevel
         series = event.identifier.get("SeriesInstanceUID")
         told = set()
-        for one in self.study:
-            uid = one.SeriesInstanceUID if level == "SERIES" else one.SOPInstanceUID
-            if uid in told or (level == "IMAGE" and one.SeriesInstanceUID != series):
+        for dataset in self.study:
+            uid = dataset.SeriesInstanceUID if level == "SERIES" else dataset.SOPInstanceUID
+            if uid in told or (level == "IMAGE" and dataset.SeriesInstanceUID != series):
                 continue
             told.add(uid)
             answer = Dataset()
@@ -204,7 +206,7 @@ class Fake:
                 "SOPClassUID",
                 "Modality",
             ):
-                setattr(answer, keyword, one[keyword].value)
+                setattr(answer, keyword, dataset[keyword].value)
             yield 0xFF00, answer
 
     def move(self, event: Any) -> Iterator[Any]:
@@ -212,15 +214,15 @@ class Fake:
         self.asked.append(asked)
         uids = asked.get("SOPInstanceUID", "")
         uids = [uids] if isinstance(uids, str) else list(uids)
-        chosen = [one for one in self.study if not uids[0] or one.SOPInstanceUID in uids]
+        chosen = [dataset for dataset in self.study if not uids[0] or dataset.SOPInstanceUID in uids]
         yield "127.0.0.1", self.destination
         yield len(chosen)
-        for number, one in enumerate(chosen):
+        for number, dataset in enumerate(chosen):
             self.hangs.wait(30)
             if number == self.sends:
                 yield 0xA702, None
                 return
-            yield 0xFF00, one
+            yield 0xFF00, dataset
 
 
 @contextmanager
@@ -243,20 +245,20 @@ def fake_archive(fake: Fake) -> Iterator[int]:
 async def test_a_move_that_fails_in_part_is_completed_by_the_rest(here, tmp_path):
     fake = Fake(here.port)
     fake.sends = 3
-    wanted = [str(one.SOPInstanceUID) for one in fake.study]
+    wanted = [str(dataset.SOPInstanceUID) for dataset in fake.study]
     study = str(fake.study[0].StudyInstanceUID)
     with fake_archive(fake) as port:
         archive = here.archive(port, "FAKE")
         with pytest.raises(Retryable, match=r"of 4 instances asked for, the archive pacs sent 3.*1 failed"):
             await fetch(archive, study, tmp_path / "spool", wanted)
         await fetch(archive, study, tmp_path / "spool", wanted)
-    assert [one.QueryRetrieveLevel for one in fake.asked] == ["STUDY", "IMAGE"]
+    assert [keys.QueryRetrieveLevel for keys in fake.asked] == ["STUDY", "IMAGE"]
     assert fake.asked[1].SOPInstanceUID == wanted[3]
 
 
 async def test_an_association_that_hangs_ends_within_its_limits_and_keeps_what_came(here, tmp_path):
     fake = Fake(here.port)
-    wanted = [str(one.SOPInstanceUID) for one in fake.study]
+    wanted = [str(dataset.SOPInstanceUID) for dataset in fake.study]
     study = str(fake.study[0].StudyInstanceUID)
     with fake_archive(fake) as port:
         archive = here.archive(port, "FAKE", limits=Limits(2, 2, 1.5, 10, 20))
@@ -285,7 +287,7 @@ async def test_who_listens_and_never_answers_holds_nobody_up(here):
 async def test_a_cancelled_retrieval_lets_go(here, tmp_path):
     fake = Fake(here.port)
     fake.hangs.clear()
-    wanted = [str(one.SOPInstanceUID) for one in fake.study]
+    wanted = [str(dataset.SOPInstanceUID) for dataset in fake.study]
     study = str(fake.study[0].StudyInstanceUID)
     with fake_archive(fake) as port:
         archive = here.archive(port, "FAKE", limits=QUICK)

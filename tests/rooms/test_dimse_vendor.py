@@ -52,9 +52,9 @@ class Site:
         patient = self.house.admit(3, slide=False)
         self.patient_id = str(
             next(
-                one.header.PatientID
-                for one in self.house.archive.instances.values()
-                if str(one.header.StudyInstanceUID) == patient.study
+                instance.header.PatientID
+                for instance in self.house.archive.instances.values()
+                if str(instance.header.StudyInstanceUID) == patient.study
             )
         )
         return patient

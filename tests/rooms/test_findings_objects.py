@@ -41,7 +41,7 @@ def images_in(folder: Path, files: Sequence[bytes]) -> tuple[Dataset, list[Path]
         paths.append(folder / f"image-{number}.dcm")
         paths[-1].write_bytes(data)
     headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
-    return headers[0], paths, [str(one.SOPInstanceUID) for one in headers]
+    return headers[0], paths, [str(dataset.SOPInstanceUID) for dataset in headers]
 
 
 def every_kind(first: str, second: str) -> Finished:
@@ -96,10 +96,10 @@ async def test_a_report_says_what_was_seen_and_where(tmp_path: Path) -> None:
     report = ComprehensiveSR.from_dataset(pydicom.dcmread(made.files[0]))
     assert report.content[0].name.meaning == "Imaging Measurement Report"
     groups = next(
-        one for one in report.content[0].ContentSequence if one.name.meaning == "Imaging Measurements"
+        item for item in report.content[0].ContentSequence if item.name.meaning == "Imaging Measurements"
     ).ContentSequence
     assert len(groups) == 6
-    told = [{(one.name.meaning, one.ValueType): one for one in group.ContentSequence} for group in groups]
+    told = [{(item.name.meaning, item.ValueType): item for item in group.ContentSequence} for group in groups]
     uids = [str(pydicom.dcmread(BytesIO(data)).SOPInstanceUID) for data in files]
 
     fracture = told[0]
@@ -126,7 +126,7 @@ async def test_a_report_says_what_was_seen_and_where(tmp_path: Path) -> None:
         assert ("Image Region", "SCOORD") not in group
     assert ("Certainty of Finding", "NUM") not in told[5], "no number is no score"
     observer = [
-        one for one in report.content[0].ContentSequence if one.name.meaning == "Device Observer Name"
+        item for item in report.content[0].ContentSequence if item.name.meaning == "Device Observer Name"
     ]
     assert observer[0].value == "Milvue trauma"
     assert report.PreliminaryFlag == "PRELIMINARY" and report.VerificationFlag == "UNVERIFIED"

@@ -302,7 +302,7 @@ async def test_instances_are_chosen_by_what_the_archive_tells_of_study_series_an
     async def chosen(**choose: object) -> set[str]:
         wanted = by_uid(choose=Choose.model_validate(choose))
         found = await archives.lookup(("Milvue",)).find(["vna"], wanted, ours)
-        return {one.sop_instance_uid for one in found.instances}
+        return {instance.sop_instance_uid for instance in found.instances}
 
     assert await chosen() == {*hand, foot[1], *scanned}
     assert asked == [{*hand, *foot, *made, *scanned}]
@@ -357,16 +357,19 @@ async def test_a_real_archive_tells_of_instances_what_rules_are_about_both_ways(
         told = []
         for archive in (archives.known["vna"], here.archive(running.dicom_port, "ORTHANC")):
             listed = await archive.list_instances(UID, 3, keywords)
-            told.append({one.sop_instance_uid: one.attributes for one in listed})
-            for one in listed:
-                assert one.attributes["PatientName"][0].startswith("Sample")
-                assert one.attributes["SeriesDescription"] == ("AX hand",)
-                assert (one.attributes["Manufacturer"], one.attributes["StudyID"]) == (("Samples",), ("S1",))
-                assert one.attributes["InstanceNumber"][0] in ("1", "2", "3")
+            told.append({instance.sop_instance_uid: instance.attributes for instance in listed})
+            for instance in listed:
+                assert instance.attributes["PatientName"][0].startswith("Sample")
+                assert instance.attributes["SeriesDescription"] == ("AX hand",)
+                assert (instance.attributes["Manufacturer"], instance.attributes["StudyID"]) == (
+                    ("Samples",),
+                    ("S1",),
+                )
+                assert instance.attributes["InstanceNumber"][0] in ("1", "2", "3")
         assert told[0] == told[1]
         derived = str(hand[0].SOPInstanceUID)
         assert told[0][derived]["ImageType"] == ("DERIVED", "SECONDARY")
         wanted = by_uid(choose=Choose.model_validate({"tags": ["ImageType !~ DERIVED"]}))
         found = await archives.lookup().find(["vna"], wanted)
-        assert derived not in {one.sop_instance_uid for one in found.instances}
+        assert derived not in {instance.sop_instance_uid for instance in found.instances}
         assert len(found.instances) == 2

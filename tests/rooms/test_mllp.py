@@ -86,7 +86,7 @@ async def test_a_message_arrives_whole_and_its_acknowledgement_is_read(listen: A
     listener = await listen(saying("AA", received))
     await send(listener, MESSAGE)
     await send(listener, MESSAGE)
-    assert [str(one).rstrip("\r") for one in received] == [MESSAGE.text.rstrip("\r")] * 2
+    assert [str(message).rstrip("\r") for message in received] == [MESSAGE.text.rstrip("\r")] * 2
     assert str(received[0].segment("MSH")[10]) == MESSAGE.control_id
     assert (await check(listener)).ok
 

@@ -42,8 +42,8 @@ def source_of(change: Change = lambda header: None) -> Source:
     change(known[0])
     return Source(
         known[0],
-        {str(one.SOPInstanceUID): str(one.SOPClassUID) for one in known},
-        {str(one.SeriesInstanceUID) for one in known},
+        {str(dataset.SOPInstanceUID): str(dataset.SOPClassUID) for dataset in known},
+        {str(dataset.SeriesInstanceUID) for dataset in known},
     )
 
 
@@ -63,7 +63,7 @@ def vendors(folder: Path, *changes: Change) -> list[Path]:
 
 
 def read(leaving: tuple[Leaving, ...]) -> list[pydicom.FileDataset]:
-    return [pydicom.dcmread(one.path) for one in leaving]
+    return [pydicom.dcmread(made.path) for made in leaving]
 
 
 def complaints(path: Path) -> set[str]:
@@ -138,19 +138,19 @@ def test_a_result_for_somebody_else_never_leaves(tmp_path: Path, change: Change)
 
 def test_a_name_spelled_otherwise_is_the_same_patient(tmp_path: Path) -> None:
     paths = vendors(tmp_path / "in", having(PatientID="", PatientName="SYNTHETIC KARL"))
-    assert [str(one.PatientName) for one in read(correct(paths, tmp_path / "out", source_of(), MAKER))] == [
-        *("Synthetic^Karl", "Synthetic^Karl")
-    ]
+    assert [
+        str(result.PatientName) for result in read(correct(paths, tmp_path / "out", source_of(), MAKER))
+    ] == [*("Synthetic^Karl", "Synthetic^Karl")]
 
 
 def test_names_in_other_letters_take_the_rest_of_the_header_with_them(tmp_path: Path) -> None:
     source = source_of(having(PatientName="Иванов^Иван=伊万^诺夫", SpecificCharacterSet="ISO_IR 192"))
     latin = having(SpecificCharacterSet="ISO_IR 100", SeriesDescription="Détail", PatientName="")
-    for one in correct(vendors(tmp_path / "in", latin), tmp_path / "out", source, MAKER):
-        result = pydicom.dcmread(one.path)
+    for made in correct(vendors(tmp_path / "in", latin), tmp_path / "out", source, MAKER):
+        result = pydicom.dcmread(made.path)
         assert str(result.PatientName) == "Иванов^Иван=伊万^诺夫"
         assert result.SeriesDescription == "Détail"
-        assert complaints(one.path) == set()
+        assert complaints(made.path) == set()
 
 
 def test_uids_of_the_source_are_not_taken_twice_and_references_follow(tmp_path: Path) -> None:
@@ -179,13 +179,17 @@ def test_uids_of_the_source_are_not_taken_twice_and_references_follow(tmp_path: 
     assert capture.SeriesDescription == "Milvue trauma: Milvue trauma"
     first, second = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
     assert first.SeriesInstanceUID == images[0].SeriesInstanceUID
-    assert [one.ReferencedSOPInstanceUID for one in first.ReferencedSOPSequence] == [images[0].SOPInstanceUID]
+    assert [reference.ReferencedSOPInstanceUID for reference in first.ReferencedSOPSequence] == [
+        images[0].SOPInstanceUID
+    ]
     assert second.SeriesInstanceUID == capture.SeriesInstanceUID
-    assert [one.ReferencedSOPInstanceUID for one in second.ReferencedSOPSequence] == [capture.SOPInstanceUID]
+    assert [reference.ReferencedSOPInstanceUID for reference in second.ReferencedSOPSequence] == [
+        capture.SOPInstanceUID
+    ]
     assert complaints(leaving[1].path) == set()
 
     again = correct(paths, tmp_path / "again", source, MAKER)
-    assert [one.path.read_bytes() for one in again] == [one.path.read_bytes() for one in leaving]
+    assert [made.path.read_bytes() for made in again] == [made.path.read_bytes() for made in leaving]
     other = correct(paths, tmp_path / "other", source, Maker("job-2", "Milvue trauma"))
     assert other[0].leaves_as != leaving[0].leaves_as
 
@@ -193,7 +197,7 @@ def test_uids_of_the_source_are_not_taken_twice_and_references_follow(tmp_path: 
 def test_a_uid_that_holds_something_else_already_is_left_to_it(tmp_path: Path) -> None:
     paths = vendors(tmp_path / "in")
     uids = {
-        tuple(one.leaves_as for one in correct(paths, tmp_path / "out", source_of(), MAKER, taken))
+        tuple(made.leaves_as for made in correct(paths, tmp_path / "out", source_of(), MAKER, taken))
         for taken in ({}, *({str(pydicom.dcmread(paths[0]).SOPInstanceUID): times} for times in (1, 2)))
     }
     assert len({first for first, _ in uids}) == 3
@@ -283,4 +287,4 @@ def test_what_cannot_be_read_needs_a_person_and_quotes_nothing(tmp_path: Path) -
 def test_a_uid_is_one(tmp_path: Path) -> None:
     made = {MAKER.make_uid("object", generate_uid()) for _ in range(200)}
     assert len(made) == 200
-    assert all(pydicom.uid.UID(one).is_valid for one in made)
+    assert all(pydicom.uid.UID(uid).is_valid for uid in made)

@@ -119,7 +119,7 @@ async def test_slides_cases_labels_and_quality_on_the_public_mock(
     known = ImageMetadata.model_validate(info.to_wire())
     mock.add_slide(known.model_copy(update={"accessionNumber": "A/1", "id": "slide-1"}))
     mock.add_slide(known.model_copy(update={"accessionNumber": "A/1", "id": "slide-2"}))
-    assert [one.id for one in await described.case_images_of_slide("slide-1")] == ["slide-1", "slide-2"]
+    assert [image.id for image in await described.case_images_of_slide("slide-1")] == ["slide-1", "slide-2"]
     label = await described.label("slide-1")
     assert label is not None
     assert label.startswith(b"\xff\xd8")
@@ -162,7 +162,7 @@ async def test_the_version_is_asked_once_and_older_servers_are_told_apart(
     async with TestServer(app) as server:
         for _ in range(2):
             client = client_of(session, server.make_url("/"))
-            assert [one.id for one in await client.case_images("A1", issuer="X", phi=True)] == ["s"]
+            assert [image.id for image in await client.case_images("A1", issuer="X", phi=True)] == ["s"]
             with pytest.raises(Permanent, match=r"speaks IA-API 1\.9; .* needs 1\.10"):
                 await client.set_quality("s", "Rejected", "v", application_version="1")
     question = "/requests/A1/images/info?accessionNumberIssuerId=X&includePHI=true"

@@ -51,7 +51,9 @@ async def test_a_server_of_any_age_is_spoken_to_in_its_version(server, client):
     stored = await client.create_result("app", NewResult(**RESULT))
     stored.display_result = "found again"
     changed = await client.update_result("app", stored)
-    assert [one.version_id for one in await client.list_results("app", "slide-wsi")] == [changed.version_id]
+    assert [result.version_id for result in await client.list_results("app", "slide-wsi")] == [
+        changed.version_id
+    ]
     assert server.list_results("app", "slide-wsi")[0]["displayResult"] == "found again"
 
 

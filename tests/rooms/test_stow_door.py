@@ -104,15 +104,15 @@ async def door(tmp_path: Path, stack: Any) -> Door:
 
 
 def parts(*files: bytes, head: bytes = b"Content-Type: application/dicom\r\n") -> bytes:
-    return b"".join(b"--EDGE\r\n%s\r\n%s\r\n" % (head, one) for one in files) + b"--EDGE--\r\n"
+    return b"".join(b"--EDGE\r\n%s\r\n%s\r\n" % (head, file) for file in files) + b"--EDGE--\r\n"
 
 
 def uids(told: Any, tag: str) -> list[str]:
-    return [one["00081155"]["Value"][0] for one in told.get(tag, {"Value": []})["Value"]]
+    return [item["00081155"]["Value"][0] for item in told.get(tag, {"Value": []})["Value"]]
 
 
 async def test_what_is_acknowledged_is_kept_bit_by_bit(door):
-    files = {str(one.SOPInstanceUID): encode(one) for one in make_study(3, series=2)}
+    files = {str(dataset.SOPInstanceUID): encode(dataset) for dataset in make_study(3, series=2)}
     status, told = await door.post(parts(*files.values()))
     assert status == 200
     assert uids(told, "00081199") == list(files)
@@ -189,7 +189,7 @@ async def test_who_may_send(door, scheme, word, status):
 @pytest.mark.parametrize("cut", ["within an instance", "between instances", "before the last boundary"])
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_nothing_stays_of_an_upload_that_broke_off(door, cut, chunked):
-    whole = parts(*(encode(one) for one in make_study(3, size=700)))
+    whole = parts(*(encode(dataset) for dataset in make_study(3, size=700)))
     second = whole.index(b"--EDGE\r\n", 10)
     end = {
         "within an instance": second + 90_000,
@@ -327,8 +327,8 @@ async def test_a_study_that_a_client_stores_is_analysed_also_after_a_kill(house)
     house.application["settle"] = "2s"
     house.configuration["dimse"] = {"ae_title": AET, "host": "127.0.0.1", "port": free_port()}
     files = list(make_study(4, series=2))
-    for one in files:
-        one.preamble = bytes(128)  # or the client leaves the file's head away
+    for file in files:
+        file.preamble = bytes(128)  # or the client leaves the file's head away
     study = str(files[0].StudyInstanceUID)
     house.secrets |= {str(files[0].PatientID), str(files[0].AccessionNumber), TOKENS["operator"]}
     gateway = await house.start()

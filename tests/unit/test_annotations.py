@@ -89,7 +89,7 @@ def test_areas_of_a_report_carry_finding_and_measure(write, kind, data, shape, p
 
 def test_each_point_of_a_report_is_a_finding(write):
     found = read_findings(write(report("MULTIPOINT", [1, 2, 3, 4]), COMPREHENSIVE_SR))
-    assert [one.points for one in found] == [((1, 2),), ((3, 4),)]
+    assert [finding.points for finding in found] == [((1, 2),), ((3, 4),)]
 
 
 @pytest.mark.parametrize("origin", [None, "FRAME", "VOLUME"])

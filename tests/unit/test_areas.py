@@ -42,8 +42,8 @@ def meaning(written: dict[str, Any]) -> object:
 
 @PATIENT
 @given(INPUT, INPUT)
-def test_two_inputs_share_a_result_only_if_they_mean_the_same_area(one: Any, other: Any) -> None:
-    assert (area_of(one) == area_of(other)) == (meaning(one) == meaning(other))
+def test_two_inputs_share_a_result_only_if_they_mean_the_same_area(this: Any, other: Any) -> None:
+    assert (area_of(this) == area_of(other)) == (meaning(this) == meaning(other))
 
 
 @PATIENT

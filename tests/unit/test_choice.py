@@ -23,7 +23,7 @@ def ref(uid: str, sop_class: str = DX, modality: str = "DX", **attributes: str) 
 
 def chosen(listed, accepted=(), *, delivered=(), made=None, **choose):
     choice = choose_instances(listed, Choose(**choose), accepted, delivered=delivered, made=made)
-    return [one.sop_instance_uid for one in choice.instances], dict(choice.left_out)
+    return [instance.sop_instance_uid for instance in choice.instances], dict(choice.left_out)
 
 
 @pytest.mark.parametrize(

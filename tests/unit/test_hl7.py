@@ -327,7 +327,7 @@ def test_a_report_is_set_in_pages() -> None:
     assert document.count(b"word") == 60
     start = int(document.split(b"startxref\n")[1].split()[0])
     entries = document[start:].splitlines()[3:]
-    for number, entry in enumerate([one for one in entries if one.endswith(b" n ")], 1):
+    for number, entry in enumerate([candidate for candidate in entries if candidate.endswith(b" n ")], 1):
         assert document[int(entry[:10]) :].startswith(b"%d 0 obj\n" % number)
 
 

@@ -29,20 +29,20 @@ def test_each_single_difference_is_found(name: str) -> None:
 
 @given(st.sets(st.sampled_from(NAMES)), st.sets(st.sampled_from(NAMES)))
 def test_only_what_both_sides_know_is_compared(ours: set[str], theirs: set[str]) -> None:
-    one = Identity(**{name: getattr(WHOLE, name) for name in ours})
+    known = Identity(**{name: getattr(WHOLE, name) for name in ours})
     other = Identity(**{name: getattr(OTHER, name) for name in theirs})
     same = Identity(**{name: getattr(WHOLE, name) for name in theirs})
-    assert differences(one, same) == []
+    assert differences(known, same) == []
     both = ours & theirs
     if "patient_id" not in both:
         both -= {"issuer_of_patient_id"}
     if "accession_number" not in both:
         both -= {"issuer_of_accession_number"}
-    assert len(differences(one, other)) == len(both)
+    assert len(differences(known, other)) == len(both)
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("known", "other"),
     [
         (Identity(patient_name="MÜLLER^ANNA"), Identity(patient_name="Muller^Anna^^Prof")),
         (Identity(patient_name="Müller"), Identity(patient_name="Müller^Anna")),
@@ -56,8 +56,8 @@ def test_only_what_both_sides_know_is_compared(ours: set[str], theirs: set[str])
         (Identity(patient_id="P2"), Identity(patient_id="P1\\P2 ")),
     ],
 )
-def test_spellings_and_fillers_agree(one: Identity, other: Identity) -> None:
-    assert differences(one, other) == []
+def test_spellings_and_fillers_agree(known: Identity, other: Identity) -> None:
+    assert differences(known, other) == []
 
 
 def test_a_difference_holds_with_both_sides_in_the_detail_and_no_value_in_the_words() -> None:

@@ -142,7 +142,7 @@ def test_no_secret_is_shown(write):
 def test_a_mistake_is_told_with_its_line_and_what_is_allowed(write, old, new, sentence):
     assert old in WHOLE
     told = problems(write(WHOLE.replace(old, new, 1)))
-    assert any(one.startswith(sentence) for one in told), told
+    assert any(problem.startswith(sentence) for problem in told), told
 
 
 def test_variables_lie_over_the_file_whatever_their_case(write):
@@ -163,13 +163,15 @@ def test_variables_lie_over_the_file_whatever_their_case(write):
 
 def test_a_bad_variable_is_named(write):
     told = problems(write(WHOLE), ENVIRONMENT | {"GATEWAY_LISTEN__PORT": "many", "GATEWAY_LISTN": "x"})
-    assert any(one.startswith("GATEWAY_LISTEN__PORT: listen.port: ") for one in told)
-    assert any(one.startswith("GATEWAY_LISTN: listn is not a key here; allowed: adapters,") for one in told)
+    assert any(problem.startswith("GATEWAY_LISTEN__PORT: listen.port: ") for problem in told)
+    assert any(
+        problem.startswith("GATEWAY_LISTN: listn is not a key here; allowed: adapters,") for problem in told
+    )
 
 
 def test_a_shared_database_needs_a_key(write):
     told = problems(write(re.sub("secret_keys.*\n", "", WHOLE)))
-    assert any("secret_keys is missing" in one for one in told)
+    assert any("secret_keys is missing" in problem for problem in told)
 
 
 def test_the_embedded_database_makes_its_own_key_once(tmp_path):
@@ -193,8 +195,10 @@ def test_dicom_must_be_spoken_as_it_is_needed(write):
     text = re.sub(r"^dimse:.*\n", "", WHOLE, flags=re.MULTILINE)
     text = text.replace("{kind: stow, archive: vna}", "{kind: c-store, archive: vna}")
     told = problems(write(text.replace("settle: 10s", "settle: 10s\n        ae_title: TRAUMA")))
-    assert any("destinations.vna.archive: c-store needs an archive of kind dimse" in one for one in told)
-    assert any("ae_title: needs our storage service: configure dimse" in one for one in told)
+    assert any(
+        "destinations.vna.archive: c-store needs an archive of kind dimse" in problem for problem in told
+    )
+    assert any("ae_title: needs our storage service: configure dimse" in problem for problem in told)
 
 
 def test_the_sample_names_every_variable():

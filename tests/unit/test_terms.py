@@ -83,7 +83,7 @@ async def test_who_finds_an_archive_away_ends_the_wait_of_all_others() -> None:
         await asyncio.sleep(0)
     await refused(breaker, archive)
     ended = await asyncio.gather(*others, return_exceptions=True)
-    assert {type(one) for one in ended} == {Unreachable}
+    assert {type(failure) for failure in ended} == {Unreachable}
 
 
 async def test_a_cancelled_probe_leaves_the_next_one_its_turn() -> None:
