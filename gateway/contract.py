@@ -153,6 +153,15 @@ class Study(Protocol):
 
     def instances(self) -> AsyncIterator[Instance]: ...
 
+    def headings(self) -> AsyncIterator[Instance]:
+        """The same walk, of which nothing counts as sent: for whoever first says what will come."""
+        ...
+
+    async def acknowledge(self, sop_instance_uid: str) -> None:
+        """The vendor has confirmed this instance apart from the others. After a crash, whoever goes on is
+        given the study without it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Callback:
@@ -305,6 +314,17 @@ class Adapter(Protocol):
 
 
 # -- what an adapter may have besides -------------------------------------------------------------------
+
+
+@runtime_checkable
+class Hesitating(Protocol):
+    """Its vendor may not know at once what has arrived."""
+
+    @property
+    def sure_after(self) -> float:
+        """Seconds for which `find` is asked again, after a sending that broke off, before it is believed that
+        something is missing."""
+        ...
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from adapters.milvue.findings import ROUTES, Reading, read_findings
 from adapters.milvue.results import NotOffered, Unknown, check_study, collect, interpret
-from adapters.milvue.upload import Progress, send_by_signed_urls, send_whole
+from adapters.milvue.upload import send_by_signed_urls, send_whole
 from adapters.milvue.wire import Options as MilvueOptions
 from adapters.milvue.wire import Wire, heard
 from gateway.contract import (
@@ -47,6 +47,10 @@ class Milvue:
         self._wire = Wire(options, session)
         self._work = work
 
+    @property
+    def sure_after(self) -> float:
+        return self._options.sure_after
+
     async def submit(self, order: Order, study: Study) -> Ticket:  # noqa: ARG002 (the contract's)
         uid = _checked(study.study_instance_uid)
         if not self._options.signed_url:
@@ -55,18 +59,9 @@ class Milvue:
         return _ticket(uid, await send_by_signed_urls(self._wire, study, self._work))
 
     async def find(self, order: Order) -> Ticket | None:
-        """Milvue's own word, unless our notes in the work folder know of instances still to be sent.
-
-        Where those notes are lost, a study that Milvue knows is taken for sent: at worst the job is held for
-        its time limit, while sending it again might be paid for twice.
-        """
+        """Milvue's own word. Which instances it has, it doesn't say."""
         uid = _checked(order.study_instance_uid)
-        progress = Progress.load(self._work, uid) if self._options.signed_url else None
-        if progress is not None and not progress.complete:
-            return None
-        if await self._ask_status(uid) is None:
-            return None
-        return _ticket(uid, tuple(progress.acknowledged) if progress else None)
+        return None if await self._ask_status(uid) is None else _ticket(uid)
 
     async def poll(self, ticket: Ticket) -> Pending | Finished:
         uid = _checked(str(ticket.state.get("study", ticket.reference)))

@@ -6,9 +6,9 @@ with the instances that are missing. They are never told to anyone: whoever has 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,55 +24,26 @@ _NOTES = "upload.json"
 Chunks = AsyncGenerator[bytes | memoryview, None]
 
 
-@dataclass
-class Progress:
-    """How far an upload by signed urls got."""
-
-    study: str
-    urls: dict[str, str] = field(default_factory=dict)
-    acknowledged: list[str] = field(default_factory=list)
-    complete: bool = False
-
-    @classmethod
-    def load(cls, work: Path, study: str) -> Progress | None:
-        try:
-            progress = cls(**recall(work / _NOTES))
-        except TypeError:
-            return None
-        return progress if progress.study == study else None
-
-    def save(self, work: Path) -> None:
-        note(work / _NOTES, vars(self))
-
-
 async def send_whole(wire: Wire, study: Study) -> None:
     await _store(wire, study.study_instance_uid, _whole_parts(study), signed=False)
 
 
 async def send_by_signed_urls(wire: Wire, study: Study, work: Path) -> tuple[str, ...]:
-    """The SOP instance UIDs that were acknowledged, over all attempts in this work folder."""
-    progress = Progress.load(work, study.study_instance_uid)
-    if progress is None or progress.complete:
-        progress = Progress(study.study_instance_uid)
-    if not progress.urls:
-        said = await _store(wire, progress.study, _header_parts(study), signed=True)
-        progress.urls = _read_urls(said, wire.options)
-        progress.save(work)
-    done = set(progress.acknowledged)
+    """The SOP instance UIDs that were acknowledged. The urls are noted in the work folder: only who doesn't
+    find them there announces what is missing anew."""
+    urls = _recall_urls(work, study.study_instance_uid)
+    if not urls:
+        said = await _store(wire, study.study_instance_uid, _header_parts(study), signed=True)
+        urls = _read_urls(said, wire.options)
+        note(work / _NOTES, {"study": study.study_instance_uid, "urls": urls})
+    done = []
     async with walking(study) as instances:
         async for instance in instances:
-            uid = instance.header.sop_instance_uid
-            if uid not in done:
-                await _put(wire, instance, progress, work)
-                done.add(uid)
-                progress.acknowledged.append(uid)
-                progress.save(work)
-    if set(progress.urls) - done:
-        raise Retryable("the archive gave fewer instances than Milvue was told to expect")
-    progress.complete = True
-    progress.urls = {}
-    progress.save(work)
-    return tuple(progress.acknowledged)
+            await _put(wire, instance, urls, work)
+            await study.acknowledge(instance.header.sop_instance_uid)
+            done.append(instance.header.sop_instance_uid)
+    _forget_urls(work)
+    return tuple(done)
 
 
 async def _store(wire: Wire, study_uid: str, parts: _Parts, *, signed: bool) -> dict[str, Any]:
@@ -130,7 +101,7 @@ def _header_parts(study: Study) -> _Parts:
     writer = Writer("application/dicom")
 
     async def write() -> Chunks:
-        async with walking(study) as instances:
+        async with walking(study, headings=True) as instances:
             async for instance in instances:
                 head = await _read_head(instance)
                 yield writer.begin()
@@ -140,11 +111,11 @@ def _header_parts(study: Study) -> _Parts:
     return _Parts(writer.content_type, write())
 
 
-async def _put(wire: Wire, instance: Instance, progress: Progress, work: Path) -> None:
+async def _put(wire: Wire, instance: Instance, urls: Mapping[str, str], work: Path) -> None:
     what = "an instance by signed url"
-    url = progress.urls.get(instance.header.sop_instance_uid)
+    url = urls.get(instance.header.sop_instance_uid)
     if url is None:
-        _forget_urls(progress, work)
+        _forget_urls(work)
         raise Retryable("Milvue gave no signed url for one of the study's instances")
     path = work / "instance.part"
     try:
@@ -160,7 +131,7 @@ async def _put(wire: Wire, instance: Instance, progress: Progress, work: Path) -
             what, "PUT", url, total=wire.options.upload_timeout, headers=headers, body=body
         ) as response:
             if response.status in (401, 403, 404, 410):
-                _forget_urls(progress, work)
+                _forget_urls(work)
                 raise Retryable(
                     f"a signed url of Milvue is no longer valid ({response.status}); new ones are asked for"
                 )
@@ -170,9 +141,14 @@ async def _put(wire: Wire, instance: Instance, progress: Progress, work: Path) -
         path.unlink(missing_ok=True)
 
 
-def _forget_urls(progress: Progress, work: Path) -> None:
-    progress.urls = {}
-    progress.save(work)
+def _recall_urls(work: Path, study: str) -> dict[str, str]:
+    noted = recall(work / _NOTES)
+    urls = noted.get("urls") if isinstance(noted, dict) and noted.get("study") == study else None
+    return urls if isinstance(urls, dict) else {}
+
+
+def _forget_urls(work: Path) -> None:
+    (work / _NOTES).unlink(missing_ok=True)
 
 
 def _read_urls(said: dict[str, Any], options: Options) -> dict[str, str]:

@@ -57,6 +57,7 @@ class Options(WebOptions, PolledOptions):
     analysis_id: Annotated[str | None, Field(alias="analysisId")] = None
 
     upload_timeout: PositiveDuration = 3600.0
+    sure_after: PositiveDuration = 20.0  # after a broken sending, its status may not tell at once
     download_timeout: PositiveDuration = 1800.0
     most_result_bytes: PositiveSize = 2 * 2**30
 

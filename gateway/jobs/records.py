@@ -108,6 +108,7 @@ class Job:
     archive: str | None
     unasked: str | None  # archives before this one, which couldn't be reached
     submit_began: bool
+    doubted_until: datetime | None
     ticket: Mapping[str, Any] | None
     waits_why: str | None
     result_by: datetime | None

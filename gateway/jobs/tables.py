@@ -76,6 +76,7 @@ jobs = Table(
     Column("archive", Text),
     Column("unasked", Text),
     Column("submit_began", Boolean, nullable=False, server_default="false"),
+    Column("doubted_until", _moment),
     Column("ticket", JSONB),
     Column("result_by", _moment),
     Column("result", LargeBinary),  # encrypted

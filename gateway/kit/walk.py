@@ -9,10 +9,10 @@ from gateway.contract import Instance, NeedsHuman, Retryable, Study
 
 
 @asynccontextmanager
-async def walking(study: Study) -> AsyncIterator[AsyncGenerator[Instance, None]]:
+async def walking(study: Study, *, headings: bool = False) -> AsyncIterator[AsyncGenerator[Instance, None]]:
     """Instances of this study alone, and at least one; the archive's connection is let go when the walk is
     given up half-way."""
-    instances = study.instances()
+    instances = study.headings() if headings else study.instances()
 
     async def checked() -> AsyncGenerator[Instance, None]:
         count = 0

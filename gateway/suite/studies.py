@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import io
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydicom import dcmwrite
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -70,6 +70,13 @@ class GivenStudy:
     instances_of: str | None = None
     given: int = 0
     walks_open: int = 0
+    acknowledged: list[str] = field(default_factory=list)
+
+    def headings(self) -> AsyncIterator[GivenInstance]:
+        return self.instances()
+
+    async def acknowledge(self, sop_instance_uid: str) -> None:
+        self.acknowledged.append(sop_instance_uid)
 
     async def instances(self) -> AsyncIterator[GivenInstance]:
         self.walks_open += 1
@@ -78,6 +85,8 @@ class GivenStudy:
                 if self.breaks_with is not None and number == self.breaks_before:
                     raise self.breaks_with
                 study = self.instances_of or self.study_instance_uid
+                if f"{study}.1.{number}" in self.acknowledged:
+                    continue
                 data = make_instance(study, number, self.size)
                 header = Header(
                     study,

@@ -51,6 +51,12 @@ class NoInstances:
     def __init__(self, study_instance_uid: str) -> None:
         self.study_instance_uid = study_instance_uid
 
+    async def acknowledge(self, sop_instance_uid: str) -> None:
+        raise AssertionError(f"nothing was sent, and so not {sop_instance_uid}")
+
+    def headings(self) -> AsyncIterator[Instance]:
+        return self.instances()
+
     async def instances(self) -> AsyncIterator[Instance]:
         none: tuple[Instance, ...] = ()
         for each in none:

@@ -31,6 +31,7 @@ class Shipment:
         max_bytes: int | None,
         check: Callable[[Dataset], None],
         on_end: Callable[[list[InstanceRecord]], Awaitable[None]],
+        on_acknowledged: Callable[[str], Awaitable[None]],
         spool: Path | None = None,
     ) -> None:
         self.study_instance_uid = study_instance_uid
@@ -41,9 +42,21 @@ class Shipment:
         self._max_bytes = max_bytes
         self._check = check
         self._on_end = on_end
+        self._on_acknowledged = on_acknowledged
         self._spool = spool
 
-    async def instances(self) -> AsyncIterator[Instance]:
+    def instances(self) -> AsyncIterator[Instance]:
+        return self._walk(self._on_end)
+
+    def headings(self) -> AsyncIterator[Instance]:
+        return self._walk(None)
+
+    async def acknowledge(self, sop_instance_uid: str) -> None:
+        await self._on_acknowledged(sop_instance_uid)
+
+    async def _walk(
+        self, on_end: Callable[[list[InstanceRecord]], Awaitable[None]] | None
+    ) -> AsyncIterator[Instance]:
         archive = self._archive.name
         listed = {each.sop_instance_uid for each in self._listed}
         seen: dict[str, _Counted] = {}
@@ -81,12 +94,14 @@ class Shipment:
                     f"the archive {archive} sent {len(seen)} of the {self.promised} instances chosen",
                     "If this goes on, have the archive check the study.",
                 )
+        if on_end is None:
+            return
         read = [
             replace(self._chosen[uid], bytes=passed.size, blake3=passed.digest, width=passed.width)
             for uid, passed in seen.items()
         ]
         whole = [record for record, passed in zip(read, seen.values(), strict=True) if passed.whole]
-        await self._on_end(whole)
+        await on_end(whole)
 
 
 async def _after(taken: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

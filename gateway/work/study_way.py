@@ -11,7 +11,7 @@ from gateway.archives.arrived import arrived_name
 from gateway.archives.lookup import Found, Lookup, NotYet, Wanted
 from gateway.archives.sectra import Slides
 from gateway.archives.spool import Spool
-from gateway.contract import Adapter, NeedsHuman, Order, Pending, Permanent, Ticket
+from gateway.contract import Adapter, Hesitating, NeedsHuman, Order, Pending, Permanent, Ticket
 from gateway.delivery.slide_status import SlideStatus
 from gateway.jobs.outcomes import Advance, Outcome, Wait
 from gateway.jobs.records import InstanceRecord, Job, Origin
@@ -121,26 +121,10 @@ class StudyWay:
         order = order_of(job, callback=callback)
         ticket = await self._find(job, adapter, order) if job.submit_began else None
         if ticket is None:
-            found = await self._lookup.find_again(
-                job.archive or "", self._wanted(job, application), self._store.results_among
-            )
-            chosen = {each.sop_instance_uid: each for each in await self._store.instances_of(job.id)}
-            if chosen.keys() != {each.sop_instance_uid for each in found.instances}:
-                job = await self._take_changed(job, found)
-                chosen = {each.sop_instance_uid: each for each in await self._store.instances_of(job.id)}
-            await self._status.show_progress(job, "sending", 0.0)
-            job = await self._store.keep(job, "sending to the vendor", submit_began=True, sent=0)
-            shipment = Shipment(
-                self._lookup.archive(job.archive or "", self._slides.of(job)),
-                order.study_instance_uid,
-                chosen,
-                found.listed,
-                application.accept.max_bytes,
-                ImageCheck(job),
-                partial(self._store.record_sent, job),
-                self._spool.folder(job.id),
-            )
-            ticket = await adapter.submit(order, shipment)
+            doubt = _doubt(job, adapter)
+            if doubt is not None:
+                return doubt
+            job, ticket = await self._send(job, application, adapter, order)
         sent, acknowledged = await self._store.record_acknowledged(job, ticket.acknowledged)
         if not job.promised == sent == acknowledged:
             raise NeedsHuman(
@@ -167,14 +151,53 @@ class StudyWay:
         said = f"the study has changed in {found.archive}: {len(found.instances)} instances are sent now"
         return await self._store.keep(job, said, promised=len(found.instances))
 
+    async def _send(
+        self, job: Job, application: Application, adapter: Adapter, order: Order
+    ) -> tuple[Job, Ticket]:
+        """What the vendor hasn't confirmed yet."""
+        found = await self._lookup.find_again(
+            job.archive or "", self._wanted(job, application), self._store.results_among
+        )
+        promised = await self._store.instances_of(job.id)
+        if {each.sop_instance_uid for each in promised} != {
+            each.sop_instance_uid for each in found.instances
+        }:
+            job = await self._take_changed(job, found)
+            promised = await self._store.instances_of(job.id)
+        await self._status.show_progress(job, "sending", 0.0)
+        missing = {each.sop_instance_uid: each for each in promised if not each.acknowledged}
+        if not missing:  # and yet the vendor doesn't have it
+            await self._store.forget_acknowledged(job)
+            missing = {each.sop_instance_uid: replace(each, acknowledged=False) for each in promised}
+        there = len(promised) - len(missing)
+        job = await self._store.keep(
+            job, "sending to the vendor", submit_began=True, sent=there, doubted_until=None
+        )
+        shipment = Shipment(
+            self._lookup.archive(job.archive or "", self._slides.of(job)),
+            order.study_instance_uid,
+            missing,
+            found.listed,
+            application.accept.max_bytes,
+            ImageCheck(job),
+            partial(self._store.record_sent, job),
+            partial(self._store.acknowledge, job),
+            self._spool.folder(job.id),
+        )
+        ticket = await adapter.submit(order, shipment)
+        if there and ticket.acknowledged is not None:
+            before = {each.sop_instance_uid for each in promised} - missing.keys()
+            ticket = replace(ticket, acknowledged=tuple(sorted(before.union(ticket.acknowledged))))
+        return job, ticket
+
     async def _find(self, job: Job, adapter: Adapter, order: Order) -> Ticket | None:
         """After a crash or a broken connection: what the vendor already has isn't sent again."""
         ticket = await adapter.find(order)
         if ticket is None:
             return None
         if ticket.acknowledged is None and (job.sent or 0) < (job.promised or 0):
-            # The vendor knows the study, but not from us: our bytes had not all left.
-            await self._store.note(job, "the vendor knows the study from before; sending again")
+            # The vendor knows the study, but not all of it from us: our bytes had not all left.
+            await self._store.note(job, "the vendor doesn't have the whole study from us; sending the rest")
             return None
         if ticket.acknowledged is not None:
             ours = {each.sop_instance_uid for each in await self._store.instances_of(job.id)}
@@ -202,3 +225,20 @@ def _wait(job: Job, wait: NotYet) -> Wait:
     what = f"waiting: {wait.why}"
     detail["advice"] = wait.trouble.advice
     return Wait(at=wait.at, what=None if job.waits_why == wait.why else what, why=wait.why, detail=detail)
+
+
+def _doubt(job: Job, adapter: Adapter) -> Wait | None:
+    """A vendor may not know at once what has arrived: it is asked for a while before more is sent."""
+    if not job.submit_began or not isinstance(adapter, Hesitating):
+        return None
+    now = datetime.now(UTC)
+    until = job.doubted_until or now + timedelta(seconds=adapter.sure_after)
+    if now >= until:
+        return None
+    first = job.doubted_until is None
+    return Wait(
+        after=min((until - now).total_seconds(), adapter.sure_after / 4),
+        what="the vendor is asked again before anything is sent again" if first else None,
+        why="the vendor is asked again before anything is sent again",
+        values={"doubted_until": until, "attempt": job.attempt - 1},
+    )

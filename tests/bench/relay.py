@@ -55,7 +55,10 @@ async def relay_ours(source: str, study: str, target: str) -> None:
         async def on_end(records: list[InstanceRecord]) -> None:
             sent.extend(records)
 
-        shipment = Shipment(archive, study, chosen, listed, None, lambda _: None, on_end)
+        async def on_acknowledged(_uid: str) -> None:
+            pass
+
+        shipment = Shipment(archive, study, chosen, listed, None, lambda _: None, on_end, on_acknowledged)
         writer = Writer()
 
         async def body() -> AsyncIterator[bytes]:

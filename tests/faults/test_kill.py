@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from gateway.simulate.front import Fault
 from tests.peers.gateway import TRAUMA, Hospital, Patient, hospital
 
 pytestmark = pytest.mark.slow
@@ -97,6 +99,48 @@ async def test_a_kill_in_the_middle_of_the_bytes(tmp_path: Path, signed: bool) -
         await house.start()
         # an instance that was put, and whose answer died with the gateway, is put once more in its place
         await arrived_once(house, patient, on_its_way=1 if signed else 0)
+
+
+async def test_another_machine_puts_only_what_is_missing(tmp_path: Path, database_url: str) -> None:
+    """The first one's folder is gone with it."""
+    async with hospital(tmp_path, database_url) as house:
+        house.configuration["adapters"]["milvue"]["signed_url"] = True
+        first = await house.start()
+        patient = house.admit(4)
+        gate = house.gates.close("PUT", "/blob/", skip=2)
+        await house.fire(patient.slide)
+        await gate.wait()
+        job = await house.job_on(patient.slide, "submitting")
+        assert sum(house.bytes_arrived(patient)) == 2
+        await first.kill()
+        shutil.rmtree(tmp_path / "data" / "spool" / job["id"])
+        await house.start()
+        await arrived_once(house, patient)
+        asked = [call.path for call in house.milvue.front.calls if call.method == "POST"]
+        assert len(asked) == 2, "new urls for what is missing"
+
+
+async def test_a_vendor_that_is_slow_to_know_is_asked_again_before_it_is_sent_more(
+    tmp_path: Path, database_url: str
+) -> None:
+    """All bytes had left, and for a moment Milvue's status knows nothing of them."""
+    async with hospital(tmp_path, database_url) as house:
+        house.configuration["adapters"]["milvue"]["sure_after"] = "60s"
+        first = await house.start()
+        patient = house.admit()
+        gate = house.gates.close("POST", "/v3/studies$", after=True)
+        await house.fire(patient.slide)
+        await gate.wait()
+        house.milvue.front.faults.append(Fault(method="GET", path="/status$", times=1, status=404))
+        await first.kill()
+        gate.opened.set()
+        await house.start()
+        job = await house.job_on(patient.slide, "submitting")
+        while job["waits"] is None:
+            job = await house.settled(job["id"], "submitting")
+        assert "asked again before anything is sent again" in job["waits"]["why"]
+        assert (await house.api("POST", f"jobs/{job['id']}/retry"))[0] == 200  # at once
+        await arrived_once(house, patient)
 
 
 async def test_a_stop_on_request_hands_the_work_over(tmp_path: Path, database_url: str) -> None:

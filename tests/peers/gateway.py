@@ -399,6 +399,7 @@ def configure(folder: Path, database_url: str | None, peers: Mapping[str, str]) 
                 "token": milvue.TOKEN,
                 "commands": ["smarturgences"],
                 "first_poll": "100ms",
+                "sure_after": "400ms",
                 "slowest_poll": "500ms",
                 "max_concurrent": 8,
             }

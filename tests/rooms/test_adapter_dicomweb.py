@@ -295,6 +295,12 @@ class Files:
         self.study_instance_uid = self.headers[0].study_instance_uid
         self.promised = len(self.headers)
 
+    def headings(self) -> AsyncIterator[File]:
+        return self.instances()
+
+    async def acknowledge(self, sop_instance_uid: str) -> None:
+        raise AssertionError(sop_instance_uid)
+
     async def instances(self) -> AsyncIterator[File]:
         for header in self.headers:
             yield File(header, self.data[header.sop_instance_uid])

@@ -455,15 +455,17 @@ async def test_a_broken_signed_upload_goes_on_where_it_was(
     with pytest.raises(Retryable) as caught:
         await signed.submit(ORDER, study)
     assert SIGNATURE not in f"{caught.value.message}{caught.value.__cause__!r}"
-    assert stat.S_IMODE((tmp_path / "upload.json").stat().st_mode) == 0o600
+    if refused_with == 503:  # the urls still hold
+        assert stat.S_IMODE((tmp_path / "upload.json").stat().st_mode) == 0o600
     vendor.status[STUDY] = "running"  # the headers alone may make it known
-    assert await signed.find(ORDER) is None
+    found = await signed.find(ORDER)
+    assert found is not None and found.acknowledged is None, "which ones it has, Milvue doesn't say"
+    assert len(study.acknowledged) == 2
     ticket = await signed.submit(ORDER, study)
     assert (vendor.posts, vendor.puts) == (posts, 6)
     assert vendor.digests == study.digests
-    assert len(ticket.acknowledged or ()) == 5
-    assert await signed.find(ORDER) == ticket
-    assert SIGNATURE not in (tmp_path / "upload.json").read_text()
+    assert len(ticket.acknowledged or ()) == 3 and len(study.acknowledged) == 5
+    assert not (tmp_path / "upload.json").exists()
     assert not (tmp_path / "instance.part").exists()
 
 

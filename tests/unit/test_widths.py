@@ -71,15 +71,17 @@ def _width_of(data: bytes, cuts: Sequence[int]) -> int | None:
     async def keep(records: list[InstanceRecord]) -> None:
         widths.extend(record.width for record in records)
 
+    async def forget(_uid: str) -> None:
+        pass
+
     async def walk() -> None:
         instance = _Cut(data, cuts)
         uid = instance.header.sop_instance_uid
         chosen = {uid: InstanceRecord(uid, "1.2.4", "1.2.840.10008.5.1.4.1.1.7")}
         listed = [InstanceRef("1.2.4", uid, None, None)]
         archive = cast(Archive, _Archive(instance))
-        async for moving in Shipment(
-            archive, "1.2.3", chosen, listed, None, lambda _: None, keep
-        ).instances():
+        shipment = Shipment(archive, "1.2.3", chosen, listed, None, lambda _: None, keep, forget)
+        async for moving in shipment.instances():
             async for _ in moving.chunks():
                 pass
 

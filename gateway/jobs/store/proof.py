@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, any_, bindparam, case, delete, func, insert, literal, or_, select, update
+from sqlalchemy import Text, any_, bindparam, case, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
@@ -85,7 +85,8 @@ class Proof(Database):
     # -- instances ------------------------------------------------------------------------------------
 
     async def promise(self, job: Job, found: Sequence[InstanceRecord]) -> None:
-        """Replace what was promised by what the archive promises now."""
+        """Replace what was promised by what the archive promises now. What the vendor has confirmed of it
+        stays confirmed."""
         rows = [
             {
                 "job_id": job.id,
@@ -97,9 +98,11 @@ class Proof(Database):
         ]
         async with self._transaction() as connection:
             await self._fenced(connection, job, _TOUCH)
-            await connection.execute(delete(instances).where(instances.c.job_id == job.id))
+            gone = instances.c.sop_instance_uid.not_in([row["sop_instance_uid"] for row in rows])
+            await connection.execute(delete(instances).where(instances.c.job_id == job.id, gone))
             for start in range(0, len(rows), _AT_ONCE):
-                await connection.execute(insert(instances), rows[start : start + _AT_ONCE])
+                known = upsert(instances).on_conflict_do_nothing()
+                await connection.execute(known, rows[start : start + _AT_ONCE])
 
     async def record_sent(self, job: Job, sent: Collection[InstanceRecord]) -> None:
         """All bytes have left: committed before the vendor is told that this was the last one."""
@@ -111,8 +114,10 @@ class Proof(Database):
             )
         )
         async with self._transaction() as connection:
-            await self._fenced(connection, job, {"sent": len(sent)})
-            await connection.execute(update(instances).where(instances.c.job_id == job.id).values(sent=False))
+            await self._fenced(connection, job, _TOUCH)
+            await connection.execute(
+                update(instances).where(instances.c.job_id == job.id).values(sent=instances.c.acknowledged)
+            )
             if sent:
                 rows = [
                     {
@@ -124,11 +129,32 @@ class Proof(Database):
                     for instance in sent
                 ]
                 await connection.execute(statement, rows)
+            await self._fenced(connection, job, {"sent": _sent_of(job)})
+
+    async def acknowledge(self, job: Job, sop_instance_uid: str) -> None:
+        """One that was put apart from the others: whoever goes on with the job doesn't put it again."""
+        async with self._transaction() as connection:
+            await self._fenced(connection, job, _TOUCH)
+            await connection.execute(
+                update(instances)
+                .where(instances.c.job_id == job.id, instances.c.sop_instance_uid == sop_instance_uid)
+                .values(sent=True, acknowledged=True)
+            )
+            await self._fenced(connection, job, {"sent": _sent_of(job)})
+
+    async def forget_acknowledged(self, job: Job) -> None:
+        """The vendor knows nothing of it any more."""
+        async with self._transaction() as connection:
+            await self._fenced(connection, job, {"sent": 0})
+            await connection.execute(
+                update(instances).where(instances.c.job_id == job.id).values(sent=False, acknowledged=False)
+            )
 
     async def record_acknowledged(self, job: Job, uids: Collection[str] | None) -> tuple[int, int]:
         """How many are sent, and how many acknowledged. None: the vendor took the study as a whole, so all
         that was sent is acknowledged. What it names was sent, if not now then in a try that broke off."""
-        known = instances.c.sent if uids is None else instances.c.sop_instance_uid.in_(list(uids))
+        told = instances.c.sent if uids is None else instances.c.sop_instance_uid.in_(list(uids))
+        known = or_(instances.c.acknowledged, told)
         async with self._transaction() as connection:
             await self._fenced(connection, job, _TOUCH)
             done = await connection.execute(
@@ -216,3 +242,8 @@ class Proof(Database):
                 .values(**values)
             )
             await self._append(connection, held, what, {**(detail or {}), "destination": destination})
+
+
+def _sent_of(job: Job) -> Any:
+    counted = select(func.count()).where(instances.c.job_id == job.id, instances.c.sent)
+    return counted.scalar_subquery()

@@ -247,7 +247,7 @@ class Requests(Database):
         await connection.execute(delete(deliveries).where(deliveries.c.job_id == job.id))
         await connection.execute(delete(instances).where(instances.c.job_id == job.id))
         fresh = dict.fromkeys(("promised", "sent", "acknowledged", "received", "stored"))
-        fresh |= {"archive": None, "result": None, "result_by": None}
+        fresh |= {"archive": None, "result": None, "result_by": None, "doubted_until": None}
         return await self._overrule(
             connection,
             job,
