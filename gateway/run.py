@@ -55,8 +55,8 @@ from gateway.delivery.originals import Originals
 from gateway.delivery.result_objects import ResultObjects
 from gateway.delivery.slide import SlideWriter
 from gateway.delivery.slide_status import SlideStatus
-from gateway.dicom.arrival import Staging
 from gateway.dicom.association import DimsePeer
+from gateway.dicom.staging import Staging
 from gateway.intake import health, problems, rest, sectra
 from gateway.intake.access import Access
 from gateway.intake.dimse import DimseDoor, storing

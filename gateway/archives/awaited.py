@@ -11,7 +11,8 @@ from itertools import cycle
 from pathlib import Path
 
 from gateway.contract import Header
-from gateway.dicom.arrival import Arrival, Origin, Staging, Watch
+from gateway.dicom.arrival import Arrival, Origin, Watch
+from gateway.dicom.staging import Staging
 
 
 class Expectation:

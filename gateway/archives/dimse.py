@@ -37,9 +37,10 @@ from gateway.archives.awaited import Awaited, Expectation, file_of
 from gateway.archives.files import FileInstance, open_instance
 from gateway.archives.queries import FINDING, LISTING, find, identifier, list_study
 from gateway.contract import Failure, Health, NeedsHuman, Retryable
-from gateway.dicom.arrival import MISMATCH, Arrival, Reply, Staging, Watch
+from gateway.dicom.arrival import MISMATCH, Arrival, Reply, Watch
 from gateway.dicom.association import PENDING, DimsePeer, associated, context, echo, exchange, failure_of
 from gateway.dicom.identity import ISSUER, text_in
+from gateway.dicom.staging import Staging
 from gateway.dicom.web import require_uid
 
 T = TypeVar("T")

@@ -3,7 +3,7 @@
 spool/<job>/    what a step makes; gone with it
 inbox/<job>/    what the vendor stored with us for it, a folder for each delivery; there until the job ends
 slides/<job>/   the files of its slide, where Sectra is the archive; there until the job ends
-inbox/.<id>/    a delivery that is being filled
+inbox/.filling/ deliveries that are being filled
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from uuid import UUID, uuid4
 
 from gateway.archives.files import sync
 from gateway.contract import INBOX, NeedsHuman
-
-_VOID_AFTER = 3600.0
+from gateway.dicom.staging import Staging
 
 
 class Spool:
@@ -27,15 +26,14 @@ class Spool:
         self._root = data_dir / "spool"
         self._inboxes = data_dir / "inbox"
         self._slides = data_dir / "slides"
+        self._filling = Staging(self._inboxes / ".filling")
         self._least_free = least_free
 
     def open(self) -> None:
         """Fails at the start rather than in the middle of the first job."""
         try:
             self._make()
-            for left in self._inboxes.glob(".*"):  # by a dead process; others may be filling theirs
-                if time.time() - left.stat().st_mtime > _VOID_AFTER:
-                    shutil.rmtree(left, ignore_errors=True)
+            self._filling.prepare()
         except OSError as error:
             raise NeedsHuman(
                 f"the folder for files of jobs, {self._root}, can't be used: {error.strerror}",
@@ -100,8 +98,8 @@ class Spool:
     def fill(self, delivery: Mapping[str, Path]) -> Path:
         """The results of one delivery, by their UIDs, in a folder of their own: `receive` gives them to a job
         at once. They count as arrived now, however long their upload took."""
-        folder = self._inboxes / f".{uuid4()}"
-        folder.mkdir(mode=0o700, parents=True)
+        folder = self._filling.fresh()
+        folder.mkdir(mode=0o700)
         for uid, path in delivery.items():
             place = folder / f"{uid}.dcm"
             os.link(path, place)
@@ -117,7 +115,7 @@ class Spool:
             folder.mkdir(mode=0o700, exist_ok=True)
             for above in (self._inboxes.parent, self._inboxes):
                 sync(above)
-        filled.rename(folder / f"{time.time_ns():020}{filled.name}")
+        filled.rename(folder / f"{time.time_ns():020}-{filled.name}")
         sync(folder)
 
     def forget(self, job_id: UUID) -> None:

@@ -27,8 +27,9 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from gateway.dicom.arrival import Arrival, Reply, SpoolingProvider, Staging
+from gateway.dicom.arrival import Arrival, Reply, SpoolingProvider
 from gateway.dicom.association import LARGEST_PDU, Limits
+from gateway.dicom.staging import Staging
 
 _LARGEST_MESSAGE = 4 * LARGEST_PDU  # an association's request has its own size
 _PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)

@@ -4,18 +4,13 @@ nobody sees a half-written one."""
 
 from __future__ import annotations
 
-import errno
 import os
 import queue
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from itertools import count
-from pathlib import Path
 from struct import pack
 from typing import Any
-from uuid import uuid4
 
 import structlog
 from pynetdicom.dimse import DIMSEServiceProvider
@@ -24,6 +19,7 @@ from pynetdicom.pdu_primitives import P_DATA
 
 from gateway.contract import Header, Permanent
 from gateway.dicom.part10 import NotDicom
+from gateway.dicom.staging import Staging
 from gateway.dicom.web import require_uid
 from gateway.dicom.whole import CutOff, WholeCheck
 
@@ -37,12 +33,9 @@ PROCESSING_FAILURE = 0x0110
 log = structlog.get_logger(__name__)
 
 _IMPLEMENTATION = "1.2.826.0.1.3680043.10.1570.1"
-_PREFIX = uuid4().hex  # other processes may use the same folder
-_NUMBERS = count()
 _NO_DATASET = 0x0101
 _MOST_QUEUED = 16
 _TICK = 0.5
-_VOID_AFTER = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,28 +62,6 @@ class Refused(Exception):
         self.reply = reply
 
 
-@dataclass(frozen=True, slots=True)
-class Staging:
-    """Where instances lie until they have a place. Nothing more is taken once less than `least_free` bytes
-    are left on the disk: others need it too."""
-
-    path: Path
-    least_free: int = 512 * 1024 * 1024
-
-    def prepare(self) -> None:
-        """What a dead process has left is void."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in self.path.glob("*.part"):
-            with suppress(FileNotFoundError):
-                if time.time() - left.stat().st_mtime > _VOID_AFTER:  # others may be writing here too
-                    left.unlink()
-
-    def require_room(self) -> None:
-        disk = os.statvfs(self.path)
-        if disk.f_bavail * disk.f_frsize < self.least_free:
-            raise OSError(errno.ENOSPC, "the disk is as good as full")
-
-
 class Arrival:
     """One instance on its way to the disk."""
 
@@ -104,7 +75,7 @@ class Arrival:
     ) -> None:
         self.sop_instance_uid = sop_instance_uid
         self.origin = origin
-        self.path = staging.path / f"{_PREFIX}-{next(_NUMBERS)}.part"
+        self.path = staging.fresh()
         self._trouble: OSError | NotDicom | None = None
         self._check = WholeCheck()
         self._descriptor: int | None = None

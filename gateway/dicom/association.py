@@ -21,7 +21,8 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from gateway.contract import Failure, NeedsHuman, NotLetIn, Retryable, Unreachable
-from gateway.dicom.arrival import PacedQueue, SpoolingProvider, Staging, Take, Watch
+from gateway.dicom.arrival import PacedQueue, SpoolingProvider, Take, Watch
+from gateway.dicom.staging import Staging
 
 # Process-wide, as pynetdicom has it: nothing of a dataset is logged, none is decoded that is only passed on.
 _config.LOG_HANDLER_LEVEL = "none"

@@ -13,15 +13,11 @@ import json
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import aiohttp
 import structlog
@@ -30,7 +26,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from gateway.archives.awaited import file_of
 from gateway.contract import Header, Permanent
-from gateway.dicom.arrival import MISMATCH, NOT_UNDERSTOOD, Staging
+from gateway.dicom.arrival import MISMATCH, NOT_UNDERSTOOD
 from gateway.dicom.multipart import (
     Data,
     Event,
@@ -42,6 +38,7 @@ from gateway.dicom.multipart import (
     media_type_of,
 )
 from gateway.dicom.part10 import NotDicom
+from gateway.dicom.staging import Staging
 from gateway.dicom.web import require_uid
 from gateway.dicom.whole import WholeCheck
 from gateway.intake.access import Access, shows
@@ -52,13 +49,9 @@ from gateway.settings.sections import Settings
 
 log = structlog.get_logger(__name__)
 
-_PREFIX = uuid4().hex  # other processes may use the same folder
-_NUMBERS = count()
 _PIECE = 2**20
 _MOST_INSTANCES = 100_000
 _SILENCE = 60.0
-_SUFFIX = ".stow"  # the storage service sweeps its own after an hour; an upload may take longer
-_VOID_AFTER = 24 * 3600.0
 _TAKEN = "multipart/related; type=application/dicom, or application/dicom"
 
 
@@ -94,14 +87,7 @@ class StowDoor:
 
     async def prepare(self, _: web.Application) -> None:
         """Once the doors open: what a dead process has left is void."""
-        await asyncio.to_thread(self._sweep)
-
-    def _sweep(self) -> None:
-        self._staging.prepare()
-        for left in self._staging.path.glob(f"*{_SUFFIX}"):
-            with suppress(FileNotFoundError):
-                if time.time() - left.stat().st_mtime > _VOID_AFTER:  # others may be writing here too
-                    shutil.rmtree(left, ignore_errors=True)
+        await asyncio.to_thread(self._staging.prepare)
 
     async def _store(self, request: web.Request) -> web.Response:
         caller = self._access.require(request, "operator", basic=True)
@@ -194,7 +180,7 @@ class Upload:
     def __init__(self, staging: Staging, study: str | None) -> None:
         self.whole: dict[str, tuple[Header, Path]] = {}
         self.failed: list[tuple[Header | None, int]] = []
-        self.folder = staging.path / f"{_PREFIX}-{next(_NUMBERS)}{_SUFFIX}"
+        self.folder = staging.fresh()
         self._staging = staging
         self._study = study
         self._part: _Part | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import structlog
 
@@ -12,7 +13,8 @@ from gateway.settings.sections import Settings
 
 log = structlog.get_logger(__name__)
 
-_PAUSE = 3600.0
+_LOOK = 5.0  # files
+_HOUR = 3600.0  # the rest
 
 
 class Housekeeping:
@@ -22,25 +24,28 @@ class Housekeeping:
         self._keep_days = {name: application.keep_days for name, application in settings.applications.items()}
 
     async def run(self) -> None:
-        """At once, then every hour, until cancelled."""
+        """At once, then again and again, until cancelled."""
+        last = -_HOUR
         while True:
             try:
                 await self.sweep()
-                await self.purge()
-                await self.seal()
+                if time.monotonic() - last >= _HOUR:
+                    await self.purge()
+                    await self.seal()
+                    last = time.monotonic()
             except (DatabaseError, OSError) as trouble:
                 log.warning("housekeeping is put off", error=type(trouble).__name__)
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(_LOOK)
 
     async def sweep(self) -> int:
-        """Remove the files of jobs that ended while another machine had them. Folders of jobs that aren't
-        in this database are another gateway's."""
+        """Remove the files of jobs that have ended, whichever machine they ended on. Folders of jobs that
+        aren't in this database are another gateway's."""
         lying = await asyncio.to_thread(self._spool.jobs)
         ended = await self._store.ended_of(lying) if lying else []
         for job_id in ended:
             await asyncio.to_thread(self._spool.forget, job_id)
         if ended:
-            log.info("files left behind are removed", jobs=len(ended))
+            log.info("files of ended jobs are removed", jobs=len(ended))
         return len(ended)
 
     async def purge(self) -> int:

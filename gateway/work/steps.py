@@ -231,10 +231,7 @@ class JobSteps:
         if isinstance(finished, Pending):
             again = "collecting the results again" if job.result_by is None else None
             return replace(_wait_on(job, application, finished), what=again)
-        outcome = await self._dispatch.run(job, application, finished)
-        if isinstance(outcome, Advance):
-            self._spool.forget(job.id)
-        return outcome
+        return await self._dispatch.run(job, application, finished)
 
     async def _finished(self, job: Job) -> Finished | Pending:
         if job.result is None or job.ticket is None:
@@ -266,8 +263,6 @@ class JobSteps:
                 await self._store.note(
                     job, "the vendor couldn't be told of the cancel", {"message": failure.message}
                 )
-        if job.state != State.HELD:
-            self._spool.forget(job.id)
         ignored = job.error_kind == IGNORED and job.origin is Origin.NOTIFICATION
         if job.slide_id is None or ignored or await self._result_stands(job):
             return Rest()

@@ -28,7 +28,8 @@ def serve(folder: Path, durable: bool) -> None:
     """Until the input ends; then says how much memory it took."""
     from gateway.archives.awaited import file_of
     from gateway.dicom.acceptor import StorageServer
-    from gateway.dicom.arrival import Arrival, Reply, Staging
+    from gateway.dicom.arrival import Arrival, Reply
+    from gateway.dicom.staging import Staging
     from gateway.intake.incoming import Incoming
     from gateway.settings.sections import Settings
 

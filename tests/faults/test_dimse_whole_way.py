@@ -89,7 +89,7 @@ async def test_out_of_the_pacs_and_the_results_into_it(site, retrieve):
     assert (proof["promised"], proof["sent"], proof["acknowledged"]) == (5, 5, 5)
     assert proof["received"] == proof["stored"] > 0
     assert in_pacs(site, study) == 5 + proof["stored"]
-    assert not list((house.folder / "data" / "spool").iterdir())
+    await house.until(lambda: not list((house.folder / "data" / "spool").iterdir()), "its files are gone")
 
 
 async def test_a_study_that_is_sent_to_us_is_analysed(site, tmp_path):

@@ -16,8 +16,8 @@ from gateway.archives.awaited import Awaited
 from gateway.archives.dimse import DimseArchive
 from gateway.contract import Instance
 from gateway.delivery.commitment import Commitments
-from gateway.dicom.arrival import Staging
 from gateway.dicom.association import DimsePeer, Limits
+from gateway.dicom.staging import Staging
 from gateway.intake.dimse import DimseDoor
 from gateway.intake.incoming import Incoming
 from gateway.jobs.store import Store

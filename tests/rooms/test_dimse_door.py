@@ -222,14 +222,11 @@ def _as_element(uid: str) -> bytes:
 async def test_a_study_that_was_sent_becomes_a_job_once_it_is_quiet(store, tmp_path):
     paths = write_study(tmp_path / "study", 6, series=2)
     study = str(head(paths[0]).StudyInstanceUID)
-    patient = {"trauma": {**TRAUMA["trauma"], "settle": "6s"}}
-    with service(tmp_path / "data", store, PEERS, applications=patient) as here:
+    with service(tmp_path / "data", store, PEERS, applications=TRAUMA) as here:
+        for some in (paths[:3], paths[2:]):
+            sent = await asyncio.to_thread(dcmtk.send, here.port, some, calling="MODALITY", called="TRAUMA")
+            assert sent.returncode == 0
         async with settling(here.incoming):
-            for some in (paths[:3], paths[2:]):
-                sent = await asyncio.to_thread(
-                    dcmtk.send, here.port, some, calling="MODALITY", called="TRAUMA"
-                )
-                assert sent.returncode == 0
             (job,) = await eventually(lambda: store.find(study_instance_uid=study, limit=5))
             assert (job.origin, job.application, job.adapter) == ("sent", "trauma", "vendor")
             archive = ArrivedStudies("trauma", here.settings.data_dir)

@@ -102,7 +102,8 @@ async def test_the_whole_way_also_through_a_kill(site):
     proof = job["proof"]
     assert (proof["promised"], proof["sent"], proof["acknowledged"]) == (3, 3, 3)
     assert proof["received"] == proof["stored"] == len(house.stored_of(patient.study)) == 2
-    assert not list((house.folder / "data" / "inbox").iterdir())
+    inbox = house.folder / "data" / "inbox"
+    await house.until(lambda: not list(inbox.glob("[!.]*")), "its files are gone")
     assert "no job here waits" in await site.result(patient.study)
 
 

@@ -14,7 +14,8 @@ from gateway.archives.awaited import Awaited
 from gateway.archives.spool import Spool
 from gateway.contract import INBOX, Header, Sender
 from gateway.delivery.commitment import Commitments
-from gateway.dicom.arrival import Staging, Watch
+from gateway.dicom.arrival import Watch
+from gateway.dicom.staging import Staging
 from gateway.dicom.whole import check_whole
 from gateway.intake.dimse import DimseDoor
 from gateway.intake.incoming import Incoming
@@ -134,4 +135,4 @@ async def test_an_upload_is_filed_as_one_and_counts_from_then(store, tmp_path, s
     inbox = look_into(spool.empty(job.id))
     assert len(inbox.files) == 40
     assert next(path for path in inbox.files if path.stem == "1.2.5.7").read_bytes() == wanted
-    assert not [left for left in (tmp_path / "data" / "inbox").iterdir() if left.name.startswith(".")]
+    assert not list((tmp_path / "data" / "inbox" / ".filling").glob("*/*"))

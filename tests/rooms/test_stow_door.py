@@ -28,8 +28,8 @@ from pydicom import dcmread
 from pydicom.uid import generate_uid
 from requests.auth import HTTPBasicAuth
 
-from gateway.dicom.arrival import Staging
 from gateway.dicom.multipart import Data, PartBegin, PartEnd
+from gateway.dicom.staging import Staging
 from gateway.intake import problems
 from gateway.intake.access import Access
 from gateway.intake.incoming import Incoming
@@ -65,7 +65,7 @@ class Door:
 
     @property
     def aside(self) -> list[Path]:
-        return list((self.root / ".arriving").iterdir())
+        return list((self.root / ".arriving").glob("*/*"))
 
 
 async def serve(folder: Path, stack: Any, *, least_free: int = 0, silence: float = 60) -> Door:
@@ -334,10 +334,11 @@ async def test_a_study_that_a_client_stores_is_analysed_also_after_a_kill(house)
     gateway = await house.start()
     told = await asyncio.to_thread(client(house).store_instances, files, study)
     assert len(told.ReferencedSOPSequence) == 4
-    left = house.folder / "data" / "incoming" / ".arriving" / "left-by-the-dead.part"
-    left.write_bytes(b"half an instance")
+    (staging,) = (house.folder / "data" / "incoming" / ".arriving").iterdir()
+    (staging / "half-an-instance").write_bytes(b"half")
     await gateway.kill()
     await house.start()
+    assert not staging.exists()
     job = await job_of(house, study)
     assert job["state"] == "done", job
     assert job["study"]["archive"] == f"arrived/{TRAUMA}"

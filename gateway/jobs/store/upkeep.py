@@ -104,9 +104,7 @@ class Upkeep(Database):
             return known
 
     async def ended_of(self, job_ids: Collection[UUID]) -> list[UUID]:
-        """Those of them that are known here and have told all they had to tell."""
+        """Those of them that are known here and will do nothing more with their files."""
         async with self._engine.connect() as connection:
-            statement = select(jobs.c.id).where(
-                jobs.c.id.in_(list(job_ids)), _FINAL, jobs.c.next_at.is_(None)
-            )
+            statement = select(jobs.c.id).where(jobs.c.id.in_(list(job_ids)), _FINAL)
             return list((await connection.execute(statement)).scalars())
