@@ -24,6 +24,7 @@ from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from gateway.contract import NeedsHuman, Retryable
+from gateway.dicom.identity import text_in
 
 # Attributes that every object of a study has, known or not, and such that are there when they are known.
 _REQUIRED = (
@@ -134,13 +135,15 @@ def correct(
 
 def check_owner(result: Dataset, truth: Dataset) -> None:
     """Whose result it says it is; a result that says nothing gets its patient from the study."""
-    if _text(result, "StudyInstanceUID") != _text(truth, "StudyInstanceUID"):
+    if text_in(result, "StudyInstanceUID") != text_in(truth, "StudyInstanceUID"):
         raise NeedsHuman(
             "the vendor returned a result for another study",
             "Don't deliver it: find out at the vendor whose it is, then cancel or retry the job.",
         )
-    named, true = _text(result, "PatientID"), _text(truth, "PatientID")
-    differs = named != true if named else _differs(_text(result, "PatientName"), _text(truth, "PatientName"))
+    named, true = text_in(result, "PatientID"), text_in(truth, "PatientID")
+    differs = (
+        named != true if named else _differs(text_in(result, "PatientName"), text_in(truth, "PatientName"))
+    )
     if differs:
         raise NeedsHuman(
             "the vendor returned a result for another patient than the study's",
@@ -150,7 +153,7 @@ def check_owner(result: Dataset, truth: Dataset) -> None:
 
 def stamp(dataset: Dataset, truth: Dataset) -> None:
     """The patient's and the study's attributes, letter for letter as the study itself has them."""
-    values = {keyword: _text(truth, keyword) for keyword in (*_REQUIRED, *_KNOWN)}
+    values = {keyword: text_in(truth, keyword) for keyword in (*_REQUIRED, *_KNOWN)}
     _make_room(dataset, "".join(values.values()))
     for keyword, value in values.items():
         if value or keyword in _REQUIRED:
@@ -184,7 +187,7 @@ def _open(path: Path) -> _Object:
         dataset, tail = pydicom.dcmread(path), None
         dataset.file_meta.TransferSyntaxUID = syntax
         deque(dataset.iterall(), maxlen=0)  # what was only stepped over can't be encoded otherwise
-    sop, series = _text(dataset, "SOPInstanceUID"), _text(dataset, "SeriesInstanceUID")
+    sop, series = text_in(dataset, "SOPInstanceUID"), text_in(dataset, "SeriesInstanceUID")
     return _Object(path, dataset, tail, sop, series, sop, series)
 
 
@@ -252,11 +255,11 @@ def _name(made: _Object, maker: Maker) -> None:
     dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = UID(made.fresh_sop)
     dataset.SeriesInstanceUID = UID(made.fresh_series)
     meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    said = _text(dataset, "SeriesDescription")
+    said = text_in(dataset, "SeriesDescription")
     if made.fresh_series != made.series or not said:
-        kind = said or _KINDS.get(_text(dataset, "Modality"), "result")
+        kind = said or _KINDS.get(text_in(dataset, "Modality"), "result")
         dataset.SeriesDescription = shorten(f"{maker.display_name}: {kind}")
-    if made.fresh_series != made.series or not _text(dataset, "SeriesNumber"):
+    if made.fresh_series != made.series or not text_in(dataset, "SeriesNumber"):
         dataset.SeriesNumber = (
             _FIRST_SERIES + int(hashlib.sha256(made.series.encode()).hexdigest()[:4], 16) % 999
         )
@@ -265,7 +268,7 @@ def _name(made: _Object, maker: Maker) -> None:
         ("ManufacturerModelName", maker.display_name),
         ("SoftwareVersions", maker.version),
     ):
-        if value and not _text(dataset, keyword):
+        if value and not text_in(dataset, keyword):
             setattr(dataset, keyword, shorten(value))
 
 
@@ -280,7 +283,7 @@ def _write(made: _Object, path: Path) -> None:
 
 def _make_room(dataset: Dataset, text: str) -> None:
     """For letters that the object's own character set may not have."""
-    if not text.isascii() and _text(dataset, "SpecificCharacterSet") != "ISO_IR 192":
+    if not text.isascii() and text_in(dataset, "SpecificCharacterSet") != "ISO_IR 192":
         dataset.decode()
         dataset.SpecificCharacterSet = "ISO_IR 192"
         _forget_character_sets(dataset)
@@ -292,11 +295,6 @@ def _forget_character_sets(dataset: Dataset) -> None:
             if "SpecificCharacterSet" in item:
                 del item.SpecificCharacterSet
             _forget_character_sets(item)
-
-
-def _text(dataset: Dataset, keyword: str) -> str:
-    value = dataset.get(keyword)
-    return "" if value is None else str(value).strip(" \0")
 
 
 def _differs(this: str, other: str) -> bool:

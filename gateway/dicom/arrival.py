@@ -172,6 +172,8 @@ class SpoolingProvider(DIMSEServiceProvider):
             self._watch.sign()
         for context_id, value in primitive.presentation_data_value_list:
             control = value[0]
+            if control & 1:
+                self.abandon()  # nobody may begin anew amid an instance: it will never be whole
             if self._arrival is None or control & 1:
                 self._pass_on(context_id, value)
                 if control & 2 and isinstance(self.message, C_STORE_RQ) and self._take is not None:

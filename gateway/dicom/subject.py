@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
+from gateway.dicom.identity import text_in
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
@@ -27,19 +29,15 @@ class Subject:
 
 
 def subject_of(header: Dataset) -> Subject:
-    def text(keyword: str) -> str:
-        value = header.get(keyword)
-        return "" if value is None else str(value).strip(" \0")
-
     return Subject(
-        patient_id=text("PatientID"),
-        study_instance_uid=text("StudyInstanceUID"),
-        patient_name=text("PatientName"),
-        birth_date=text("PatientBirthDate"),
-        sex=text("PatientSex"),
-        accession_number=text("AccessionNumber"),
-        issuer_of_patient_id=text("IssuerOfPatientID"),
-        study_date=text("StudyDate"),
-        study_time=text("StudyTime"),
-        study_description=text("StudyDescription"),
+        patient_id=text_in(header, "PatientID"),
+        study_instance_uid=text_in(header, "StudyInstanceUID"),
+        patient_name=text_in(header, "PatientName"),
+        birth_date=text_in(header, "PatientBirthDate"),
+        sex=text_in(header, "PatientSex"),
+        accession_number=text_in(header, "AccessionNumber"),
+        issuer_of_patient_id=text_in(header, "IssuerOfPatientID"),
+        study_date=text_in(header, "StudyDate"),
+        study_time=text_in(header, "StudyTime"),
+        study_description=text_in(header, "StudyDescription"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -346,6 +347,36 @@ async def test_half_an_instance_is_nothing(here):
 
         await eventually(swept)
     assert kept(here) == []
+
+
+async def test_who_begins_anew_amid_an_instance_leaves_nothing_of_the_first(here):
+    made, other = make_study(2, size=64)
+    data, after = encode(made), encode(other)
+    with associated(here.port, made.SOPClassUID) as association:
+        wire = association.dul.socket.socket
+        for _ in range(5):
+            wire.sendall(store_request(made) + piece(0, data[dataset_start(data) : 2000]))
+        wire.sendall(store_request(other) + piece(2, after[dataset_start(after) :]))
+
+        async def taken() -> bool:
+            return [path.stem for path in kept(here)] == [other.SOPInstanceUID] and not here.unplaced
+
+        await eventually(taken)
+        staged = str(here.staging.path)
+        assert not [
+            fd for fd in Path("/proc/self/fd").iterdir() if os.path.realpath(fd).startswith(f"{staged}/")
+        ]
+
+
+@pytest.mark.parametrize("uid", [".", "..", "1..2"])
+def test_what_is_no_uid_names_no_file(here, tmp_path, uid):
+    (made,) = make_study(1)
+    made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = uid
+    path = tmp_path / "named.dcm"
+    path.write_bytes(encode(made))
+    with associated(here.port, made.SOPClassUID) as association:
+        assert association.send_c_store(path).Status == 0xC000
+    assert kept(here) == [] and here.unplaced == []
 
 
 def test_an_instance_that_was_cut_off_before_is_refused(here, tmp_path):

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from gateway.contract import NeedsHuman
 from gateway.dicom.identity import Identity, differences, identity_of, require_agreement
+from gateway.dicom.subject import subject_of
 
 WHOLE = Identity(
     "1.2.3", "P1", "HOSPITAL", "A1", "LAB", "E1", "Müller^Anna^^Dr", birth_date="19700131", sex="F"
@@ -79,3 +80,9 @@ def test_a_header_tells_its_identity() -> None:
     assert (told.patient_id, told.accession_number, told.study_id) == ("P1\\P2", "A1", "E1")
     assert told.issuer_of_accession_number == "LAB"
     assert "P1" not in repr(told)
+
+
+def test_a_backslash_in_a_patient_id_is_part_of_it() -> None:
+    header = Dataset()
+    header.PatientID = "A\\B"
+    assert identity_of(header).patient_id == subject_of(header).patient_id == "A\\B"
