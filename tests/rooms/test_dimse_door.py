@@ -26,6 +26,8 @@ from gateway.dicom.part10 import dataset_start
 from gateway.intake.incoming import Incoming
 from gateway.jobs.records import Job
 from gateway.jobs.states import State
+from gateway.jobs.store import Store
+from gateway.jobs.store.reading import Filter
 from gateway.settings.tree import Misconfigured
 from tests.peers import dcmtk
 from tests.peers.dicom_samples import encode, make_instance, make_study, write_study
@@ -64,6 +66,10 @@ async def eventually(look: Any) -> Any:
         while not (seen := await look()):
             await asyncio.sleep(0.05)
         return seen
+
+
+async def jobs_of(store: Store, study: str) -> list[Job]:
+    return await store.find(Filter(study_instance_uid=(study,)))
 
 
 def kept(here: Service) -> list[Path]:
@@ -228,22 +234,22 @@ async def test_a_study_that_was_sent_becomes_a_job_once_it_is_quiet(store, tmp_p
             sent = await asyncio.to_thread(dcmtk.send, here.port, some, calling="MODALITY", called="TRAUMA")
             assert sent.returncode == 0
         async with settling(here.incoming):
-            (job,) = await eventually(lambda: store.find(study_instance_uid=study, limit=5))
+            (job,) = await eventually(lambda: jobs_of(store, study))
             assert (job.origin, job.application, job.adapter) == ("sent", "trauma", "vendor")
             archive = ArrivedStudies("trauma", here.settings.data_dir)
             found = await Lookup({archive.name: archive}, {}).find([archive.name], Wanted(Identity(study)))
             assert found.study.instance_count == len(found.instances) == 6
             assert found.study.identity.accession_number == head(paths[0]).AccessionNumber
-            uids = [one.sop_instance_uid for one in found.instances]
+            uids = [instance.sop_instance_uid for instance in found.instances]
             got = {
-                one.header.sop_instance_uid: content(await bytes_of(one))
-                async for one in archive.retrieve(study, uids)
+                instance.header.sop_instance_uid: content(await bytes_of(instance))
+                async for instance in archive.retrieve(study, uids)
             }
             assert got == by_uid(paths)
 
             await asyncio.to_thread(dcmtk.send, here.port, paths, calling="MODALITY", called="TRAUMA")
             await eventually(_is_empty_but(here, job))
-            assert [one.id for one in await store.find(study_instance_uid=study, limit=5)] == [job.id]
+            assert [job.id for job in await jobs_of(store, study)] == [job.id]
 
 
 def _is_empty_but(here: Service, job: Any) -> Any:
@@ -261,11 +267,11 @@ async def test_late_instances_bring_the_earlier_ones_along(store, tmp_path):
     with service(tmp_path / "data", store, PEERS, applications=TRAUMA) as here:
         async with settling(here.incoming):
             await asyncio.to_thread(dcmtk.send, here.port, paths[:3], calling="MODALITY", called="TRAUMA")
-            await eventually(lambda: store.find(study_instance_uid=study, limit=5))
+            await eventually(lambda: jobs_of(store, study))
             await asyncio.to_thread(dcmtk.send, here.port, paths[3:], calling="MODALITY", called="TRAUMA")
 
             async def both() -> Any:
-                jobs = await store.find(study_instance_uid=study, limit=5)
+                jobs = await jobs_of(store, study)
                 return jobs if len(jobs) == 2 else None
 
             jobs = await eventually(both)
@@ -279,12 +285,12 @@ async def test_late_instances_of_a_study_whose_job_has_ended_bring_it_along(stor
     with service(tmp_path / "data", store, PEERS, applications=TRAUMA, clean_every=60) as here:
         async with settling(here.incoming):
             await asyncio.to_thread(dcmtk.send, here.port, paths[:3], calling="MODALITY", called="TRAUMA")
-            (first,) = await eventually(lambda: store.find(study_instance_uid=study, limit=5))
+            (first,) = await eventually(lambda: jobs_of(store, study))
             await store.cancel(first.id, "somebody")
             await asyncio.to_thread(dcmtk.send, here.port, paths[3:], calling="MODALITY", called="TRAUMA")
 
             async def second() -> Any:
-                jobs = await store.find(study_instance_uid=study, limit=5)
+                jobs = await jobs_of(store, study)
                 return [job for job in jobs if job.id != first.id]
 
             (late,) = await eventually(second)
@@ -301,11 +307,11 @@ async def test_what_was_acknowledged_outlives_us(store, tmp_path):
         settings = here.settings
     for _ in range(3):
         async with settling(Incoming(settings, store)):
-            (job,) = await eventually(lambda: store.find(study_instance_uid=study, limit=5))
+            (job,) = await eventually(lambda: jobs_of(store, study))
             await asyncio.sleep(0.6)
     folder = folder_of(here, job)
     assert {path.stem for path in folder.iterdir()} == set(by_uid(paths))
-    assert [one.id for one in await store.find(study_instance_uid=study, limit=5)] == [job.id]
+    assert [job.id for job in await jobs_of(store, study)] == [job.id]
 
 
 async def test_the_study_goes_with_its_job(store, tmp_path):
@@ -314,7 +320,7 @@ async def test_the_study_goes_with_its_job(store, tmp_path):
     with service(tmp_path / "data", store, PEERS, applications=TRAUMA, clean_every=0) as here:
         async with settling(here.incoming):
             await asyncio.to_thread(dcmtk.send, here.port, paths, calling="MODALITY", called="TRAUMA")
-            (job,) = await eventually(lambda: store.find(study_instance_uid=study, limit=5))
+            (job,) = await eventually(lambda: jobs_of(store, study))
             folder = folder_of(here, job)
             assert folder.exists()
             await store.cancel(job.id, "somebody")
