@@ -35,7 +35,9 @@ def send(
 
 
 @contextmanager
-def archive(folder: Path, aet: str, peers: dict[str, tuple[str, int]]) -> Iterator[int]:
+def archive(
+    folder: Path, aet: str, peers: dict[str, tuple[str, int]], options: Sequence[str] = ()
+) -> Iterator[int]:
     """dcmqrscp, which knows no storage commitment. `peers`: AE title → host and port."""
     storage = folder / "storage"
     storage.mkdir(parents=True)
@@ -49,7 +51,7 @@ def archive(folder: Path, aet: str, peers: dict[str, tuple[str, int]]) -> Iterat
         "VendorTable BEGIN\nVendorTable END\n"
         f"AETable BEGIN\n{aet} {storage} RW (200, 1024mb) ANY\nAETable END\n"
     )
-    with _running(["dcmqrscp", "-c", str(folder / "dcmqrscp.cfg")], port):
+    with _running(["dcmqrscp", *options, "-c", str(folder / "dcmqrscp.cfg")], port):
         yield port
 
 

@@ -119,10 +119,15 @@ async def test_what_comes_without_having_been_listed_is_told(here, pacs, tmp_pat
     assert [each.header.sop_instance_uid async for each in again] == expected
 
 
-@pytest.mark.parametrize("how", ["move", "get"])
-async def test_dcmtks_archive_gives_a_study_too(here, tmp_path, how):
+@pytest.mark.parametrize(
+    ("how", "options"),
+    [("move", []), ("get", []), ("move", ["--propose-lossless"])],
+    ids=["move", "get", "mixed"],
+)
+async def test_dcmtks_archive_gives_a_study_too(here, tmp_path, how, options):
+    """Also where it offers a compressed syntax and the plain ones in one context, and can't compress."""
     paths = write_study(tmp_path / "study", 4, series=2)
-    with dcmtk.archive(tmp_path / "archive", "DCMQRSCP", {AET: ("127.0.0.1", here.port)}) as port:
+    with dcmtk.archive(tmp_path / "archive", "DCMQRSCP", {AET: ("127.0.0.1", here.port)}, options) as port:
         assert dcmtk.send(port, paths, calling=AET, called="DCMQRSCP").returncode == 0
         archive = here.archive(port, "DCMQRSCP", retrieve=how)
         wanted = by_uid(paths)
