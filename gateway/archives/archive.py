@@ -98,7 +98,10 @@ class Archive(Protocol):
         series_instance_uid: str,
         sop_instance_uid: str,
         spool: Path | None = None,
-    ) -> Retrieval: ...
+        plain: bool = False,
+    ) -> Retrieval:
+        """`plain`: uncompressed, where the archive can be asked for that."""
+        ...
 
     async def check(self) -> Health: ...
 

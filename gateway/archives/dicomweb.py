@@ -131,9 +131,11 @@ class DicomwebArchive:
         series_instance_uid: str,
         sop_instance_uid: str,
         spool: Path | None = None,  # noqa: ARG002
+        plain: bool = False,
     ) -> Retrieval:
         address = self.peer.address(study_instance_uid, series_instance_uid, sop_instance_uid)
-        return Retrieval(self._retrieve(address, study_instance_uid))
+        accept = web.ACCEPT_PLAIN if plain else web.ACCEPT_DICOM
+        return Retrieval(self._retrieve(address, study_instance_uid, accept))
 
     async def check(self) -> Health:
         try:
@@ -147,10 +149,10 @@ class DicomwebArchive:
         )
 
     async def _retrieve(
-        self, address: str, study_instance_uid: str
+        self, address: str, study_instance_uid: str, accept: str = web.ACCEPT_DICOM
     ) -> AsyncGenerator[StreamedInstance, None]:
         doing = "sending a study"
-        async with web.get(self._session, self.peer, address, web.ACCEPT_DICOM, doing) as answer:
+        async with web.get(self._session, self.peer, address, accept, doing) as answer:
             if answer.status in (204, 404):
                 return
             async for instance in instances_of(answer, self.peer.name, doing):

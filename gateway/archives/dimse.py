@@ -166,6 +166,7 @@ class DimseArchive:
         series_instance_uid: str,  # noqa: ARG002 it is listed with the instance
         sop_instance_uid: str,
         spool: Path | None = None,
+        plain: bool = False,  # noqa: ARG002 it comes as it is
     ) -> Retrieval:
         return self.retrieve(study_instance_uid, {sop_instance_uid}, spool)
 

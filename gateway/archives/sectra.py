@@ -118,6 +118,7 @@ class SlideArchive:
         series_instance_uid: str,  # noqa: ARG002 files are known by their instance
         sop_instance_uid: str,
         spool: Path | None = None,
+        plain: bool = False,  # noqa: ARG002 it comes as it is
     ) -> Retrieval:
         return self.retrieve(study_instance_uid, {sop_instance_uid}, spool)
 

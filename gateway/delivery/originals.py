@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pydicom
 from pydicom.dataset import FileDataset
+from pydicom.uid import JPEGExtended12Bit
 
 from gateway.archives.archive import Retrieval
 from gateway.archives.lookup import Lookup
 from gateway.archives.sectra import Slides
-from gateway.contract import Finding, NeedsHuman
+from gateway.contract import Finding, NeedsHuman, Permanent
 from gateway.delivery.objects import Source
 from gateway.dicom.heading import frames_of, place_of_frame, read_heading
 from gateway.dicom.subject import Subject, subject_of
@@ -90,16 +91,22 @@ class Originals:
                     return (await read_heading(instance.chunks()))[0]
         raise _gone(job)
 
-    async def _fetch(self, job: Job, record: InstanceRecord, path: Path, framed: bool) -> Path:
+    async def _fetch(
+        self, job: Job, record: InstanceRecord, path: Path, framed: bool, plain: bool = False
+    ) -> Path:
         if await asyncio.to_thread(path.exists):
             return path
         part = path.with_suffix(".part")
-        async with aclosing(self._retrieve(job, record, path.parent)) as retrieval:
+        async with aclosing(self._retrieve(job, record, path.parent, plain)) as retrieval:
             async for instance in retrieval:
                 if instance.header.sop_instance_uid != record.sop_instance_uid:
                     continue
                 chunks = instance.chunks()
                 header, taken = await read_heading(chunks)
+                if instance.header.transfer_syntax_uid == JPEGExtended12Bit and not plain:
+                    # no decoder of ours knows it; an archive that can't decode it either gives it as it is
+                    with suppress(NeedsHuman, Permanent):
+                        return await self._fetch(job, record, path, framed, plain=True)
                 if frames_of(header) > 1 and not (framed and (record.bytes or 0) <= _LARGEST):
                     await asyncio.to_thread(pydicom.dcmwrite, part, header, enforce_file_format=True)
                 else:
@@ -111,10 +118,10 @@ class Originals:
                 return path
         raise _gone(job)
 
-    def _retrieve(self, job: Job, record: InstanceRecord, folder: Path) -> Retrieval:
+    def _retrieve(self, job: Job, record: InstanceRecord, folder: Path, plain: bool = False) -> Retrieval:
         archive = self._lookup.archive(job.archive or "", self._slides.of(job))
         return archive.retrieve_instance(
-            job.study_instance_uid or "", record.series_instance_uid, record.sop_instance_uid, folder
+            job.study_instance_uid or "", record.series_instance_uid, record.sop_instance_uid, folder, plain
         )
 
 

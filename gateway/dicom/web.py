@@ -22,6 +22,7 @@ from gateway.dicom.multipart import media_type_of
 ACCEPT_JSON: Final = "application/dicom+json"
 # Without the asterisk an archive may decompress what it holds, and no instance would be bit-identical.
 ACCEPT_DICOM: Final = 'multipart/related; type="application/dicom"; transfer-syntax=*'
+ACCEPT_PLAIN: Final = 'multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.1'
 READ_BUFFER: Final = 1024 * 1024
 
 _LARGEST_JSON = 256 * 1024 * 1024
@@ -113,9 +114,9 @@ async def get(
 ) -> AsyncGenerator[aiohttp.ClientResponse, None]:
     """An answer whose status is welcome. Instances are asked for as they are stored, and of a server that
     knows no such wish, as it gives them."""
-    transfer = accept == ACCEPT_DICOM
+    transfer = accept in (ACCEPT_DICOM, ACCEPT_PLAIN)
     with translated(peer.name, doing):
-        for wish in (ACCEPT_DICOM, _ACCEPT_AS_GIVEN) if transfer else (accept,):
+        for wish in (ACCEPT_DICOM, _ACCEPT_AS_GIVEN) if accept == ACCEPT_DICOM else (accept,):
             async with session.get(
                 address,
                 params=query,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -95,6 +96,26 @@ async def test_findings_become_objects_that_an_archive_holds_and_no_vendor_gets(
         again = await house.ask(study_instance_uid=KNEE.identity.study_instance_uid)
         await house.settled(again["id"], "done")
         assert vendor.arrivals == dict.fromkeys(images, 2), "never its own results"
+
+
+async def test_an_image_that_we_cannot_decode_is_asked_for_uncompressed(
+    tmp_path: Path, database_url: str
+) -> None:
+    """JPEG Extended of twelve bits; Orthanc decodes it for whoever asks."""
+    plain, packed = tmp_path / "plain.dcm", tmp_path / "packed.dcm"
+    plain.write_bytes(KNEE.files[0])
+    subprocess.run(["dcmcjpeg", "+ee", plain, packed], check=True)
+    with orthanc(tmp_path / "orthanc", password=ARCHIVE_PASSWORD) as vna:
+        vna.upload([packed])
+        async with hospital(tmp_path, database_url) as house, findings_only(house):
+            house.configuration["archives"]["vna"]["url"] = vna.dicomweb
+            images = vna.sop_instance_uids()
+            await house.start()
+            job = await house.ask(study_instance_uid=KNEE.identity.study_instance_uid)
+            await house.settled(job["id"], "done")
+        objects = stored_objects(vna, images, tmp_path)
+        assert sorted(str(result.Modality) for _, result in objects) == ["OT", "SR"]
+        assert all(complaints(path) == set() for path, _ in objects)
 
 
 async def test_a_destination_may_want_pictures_alone(tmp_path: Path, database_url: str) -> None:
