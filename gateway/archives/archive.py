@@ -21,6 +21,7 @@ STUDY_KEYS = (
     "NumberOfStudyRelatedInstances",
     "InstanceAvailability",
 )
+Text = Callable[..., str]  # what stands in an answer under a keyword, as `read_identity` asks for it
 _WORSE_AND_WORSE = ("ONLINE", "NEARLINE", "OFFLINE", "UNAVAILABLE")
 
 
@@ -106,8 +107,7 @@ class Archive(Protocol):
     async def check(self) -> Health: ...
 
 
-def match_of(archive: str, text: Callable[..., str]) -> StudyMatch:
-    """`text`: what an archive's answer says under a keyword, as `read_identity` asks for it."""
+def match_of(archive: str, text: Text) -> StudyMatch:
     identity = read_identity(text)
     if not identity.study_instance_uid:
         raise Retryable(
@@ -132,13 +132,24 @@ def unlisted(archive: str) -> Retryable:
     )
 
 
-def answers(asked: Mapping[str, str], text: Callable[..., str]) -> bool:
+def answers(asked: Mapping[str, str], text: Text) -> bool:
     """An archive that doesn't know a key passes over it, and reads a * as anything: then others come. A study
     without a number isn't found by one."""
     told = {keyword: set(map(str.strip, text(keyword).split("\\"))) - {""} for keyword in asked}
     return told.get("AccessionNumber") != set() and all(
         not told[keyword] or value.strip() in told[keyword] for keyword, value in asked.items()
     )
+
+
+def matches_among(archive: str, told: Sequence[Text], asked: Mapping[str, str]) -> list[StudyMatch]:
+    """Those of an archive's answers that answer what was asked."""
+    found = [match_of(archive, text) for text in told if answers(asked, text)]
+    if told and not found and "StudyInstanceUID" in asked:  # what it has of that one, it hasn't said
+        raise Retryable(
+            f"the archive {archive} answered a search for one study with others alone",
+            "It doesn't heed the study UID: have its search corrected.",
+        )
+    return found
 
 
 def asked_of(

@@ -18,7 +18,7 @@ from gateway.archives.archive import (
     StudyMatch,
     answers,
     asked_of,
-    match_of,
+    matches_among,
 )
 from gateway.contract import Failure, Health, NeedsHuman, Retryable
 from gateway.dicom import web
@@ -57,10 +57,9 @@ class DicomwebArchive:
         doing = "looking for a study"
         items, part = await self._query({**query, "includefield": ",".join(_tags_of(STUDY_KEYS))}, doing)
         told = [partial(_text_in, item) for item in items]
-        found = [match_of(self.name, text) for text in told if answers(asked, text)]
-        if part and not (found and study_instance_uid):
+        if part and not (study_instance_uid and any(answers(asked, text) for text in told)):
             raise web.partial(self.peer.name, doing)
-        return found
+        return matches_among(self.name, told, asked)
 
     async def list_instances(
         self, study_instance_uid: str, promised: int | None = None, keywords: Collection[str] = ()

@@ -30,7 +30,7 @@ from gateway.archives.archive import (
     Retrieval,
     StudyMatch,
     asked_of,
-    match_of,
+    matches_among,
     unlisted,
 )
 from gateway.archives.awaited import Awaited, Expectation, file_of
@@ -126,8 +126,8 @@ class DimseArchive:
         def work(watch: Watch) -> list[StudyMatch]:
             contexts = [context(StudyRootQueryRetrieveInformationModelFind)]
             with associated(self.peer, contexts, FINDING, watch) as association:
-                found = find(association, self.peer, keys, FINDING, asked)
-            return [match_of(self.name, partial(text_in, item)) for item in found]
+                found = find(association, self.peer, keys, FINDING)
+            return matches_among(self.name, [partial(text_in, item) for item in found], asked)
 
         return await self._query(work)
 

@@ -107,7 +107,11 @@ class _Walk:
 
     def break_off(self, name: str, failure: Failure) -> NoReturn:
         """Only who says that it doesn't have the study is passed over: the next one may have a part of it."""
+        failure.blame(f"archives.{name}")
         self.say(name, failure.message)
+        self.fail(name, failure)
+
+    def fail(self, name: str, failure: Failure) -> NoReturn:
         if isinstance(failure, Unreachable):
             at = datetime.now().astimezone() + max(_AWAY, timedelta(seconds=failure.after or 0))
             raise NotYet(at, f"{name} can't be reached", self.remarks, failure) from None
@@ -121,8 +125,7 @@ class _Walk:
                 at = min(at, datetime.now().astimezone() + _ASK_AGAIN)
             raise NotYet(at, why, self.remarks)
         if self.trouble is not None:
-            self.trouble.detail.setdefault("archives", list(self.remarks))
-            raise self.trouble
+            self.fail(", ".join(self.unasked), self.trouble)
         if self.unfit is not None:
             return replace(self.unfit, remarks=tuple(self.remarks))
         raise Permanent(

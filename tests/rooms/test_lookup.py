@@ -129,8 +129,9 @@ async def test_each_archive_that_is_passed_over_says_why(archives: Archives, sil
         "tape: the study is NEARLINE in tape, and only ONLINE studies are fetched there",
         "vna: doesn't tell availability; taken as ONLINE",
     )
-    failure = await failing(Retryable, lookup, or_next(), "gone", "empty")
-    first, second = failure.detail["archives"]
+    with pytest.raises(NotYet, match="gone can't be reached") as caught:
+        await lookup.find(["gone", "empty"], or_next())
+    first, second = caught.value.remarks
     assert first.startswith("gone: the archive gone is unreachable since 20")
     assert second == "empty: the study isn't there"
     failure = await failing(Permanent, lookup, by_uid(), "empty")
@@ -156,6 +157,7 @@ async def test_only_who_says_that_it_doesnt_have_the_study_is_passed_over(
     vna.front.faults.append(Fault(path="/dicom-web", status=503))
     failure = await failing(Retryable, lookup, by_uid(), "vna", "pacs")
     assert failure.detail["archives"] == [f"vna: {failure.message}"]
+    assert failure.peer == "archives.vna"  # once that is well again, the job goes on by itself
     assert (await lookup.find(["vna", "pacs"], or_next())).unasked == ("vna",)
     # Who has said that it has the study, and then breaks off, isn't passed over by anybody.
     vna.front.faults[0] = Fault(path="/instances", status=503)

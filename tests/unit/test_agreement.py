@@ -1,4 +1,4 @@
-"""Whatever a request and a study both know must agree before a byte leaves, whether archive or image tells."""
+"""Whatever a request and a study both know must agree before a byte leaves, whether archive or image tell."""
 
 from __future__ import annotations
 
