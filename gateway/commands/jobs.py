@@ -99,7 +99,6 @@ def _act_on_each(
                 refusals += 1
                 complain(str(refused) if len(found) == 1 else f"{job_id}: {refused}")
                 continue
-            await store.record_audit(who, what, job_id)
             if len(found) == 1:
                 await _print(store, job_id, as_json)
             else:

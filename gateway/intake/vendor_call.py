@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -11,7 +10,7 @@ from aiohttp import web
 from gateway.contract import Order
 from gateway.intake import problems
 from gateway.jobs.states import State
-from gateway.jobs.store import Refused, Store
+from gateway.jobs.store import Store
 from gateway.jobs.store.grants import Grant
 from gateway.work.orders import order_of
 
@@ -39,5 +38,4 @@ class VendorCall:
         job = self._given.job
         await self._store.remember_said(job.id, said, results)
         if job.state == State.HELD and job.held_in == State.ANALYSING:
-            with suppress(Refused):  # a person was faster
-                await self._store.resume(job.id, "the vendor's result")
+            await self._store.go_on(job.id, "the vendor's result")

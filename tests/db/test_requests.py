@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
 from gateway.jobs.chain import find_break
 from gateway.jobs.engine import Engine
 from gateway.jobs.records import InstanceRecord
 from gateway.jobs.states import ALIVE, FINAL, WORKING, State
-from gateway.jobs.store import Refused
+from gateway.jobs.store import DatabaseError, Refused
 from gateway.jobs.store.reading import Filter
 from tests.db.crew import BRISK, Script, ask_for, at_work, bring, reaches
 from tests.db.test_tables import rows
@@ -141,6 +142,33 @@ async def test_deliveries_that_were_given_up_are_due_again(store, wish):
     assert (found["given up"].state, found["given up"].attempts) == ("pending", 0)
     assert found["given up"].due
     assert found["waits"].due
+
+
+async def test_what_cannot_be_audited_is_not_done(store, database_url):
+    """Who hears that nothing was accepted asks again: then nothing may have been."""
+    held, failed = await in_state(store, State.HELD), await in_state(store, State.FAILED)
+    asked = ask_for(caller="ris", idempotency_key="k")
+    acts = {
+        "resume": lambda: store.resume(held.id, "me"),
+        "cancel": lambda: store.cancel(held.id, "me"),
+        "retry": lambda: store.retry(failed.id, "me"),
+        "job asked for": lambda: store.create(asked),
+    }
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE audit ADD CONSTRAINT none CHECK (false) NOT VALID")
+        for act in acts.values():
+            with pytest.raises(DatabaseError):
+                await act()
+        states = connection.execute("SELECT state FROM jobs ORDER BY state").fetchall()
+        assert states == [("failed",), ("held",)]
+        connection.execute("ALTER TABLE audit DROP CONSTRAINT none")
+        await store.create(asked)
+        await store.create(asked)
+        await store.create(ask_for(caller="ris", idempotency_key="k", study_instance_uid="another"))
+        for what in ("resume", "cancel", "retry"):
+            await acts[what]()
+        told = connection.execute("SELECT what FROM audit ORDER BY what").fetchall()
+    assert told == [("cancel",), ("job asked for",), ("job asked for",), ("resume",), ("retry",)]
 
 
 def test_every_state_is_met():

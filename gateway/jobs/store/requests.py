@@ -41,11 +41,17 @@ class Requests(Database):
                 if row is not None:
                     job = self._job(row)
                     await self._append(connection, job, "accepted", {"origin": new.origin})
+                    await self._audit_request(connection, job, new)
                     await self._wake(connection)
                     return job, True
                 twin = await self._twin(connection, new)
                 if twin is not None:  # else it ended between the two statements, and its place is free
+                    await self._audit_request(connection, twin, new)
                     return await self._join(connection, twin, new) if new.joinable else twin, False
+
+    async def _audit_request(self, connection: AsyncConnection, job: Job, new: NewJob) -> None:
+        if new.origin == Origin.REST and new.caller and new.asks_for_the_same(job):
+            await self._audit(connection, new.caller, "job asked for", job)
 
     async def _insert(self, connection: AsyncConnection, new: NewJob) -> Any:
         values = self._columns(
@@ -117,7 +123,9 @@ class Requests(Database):
     async def cancel(self, job_id: UUID, who: str) -> Job:
         """A cancel wins over whatever a worker is doing with the job."""
         async with self._transaction() as connection:
-            return await self._cancel(connection, await self._found(connection, job_id), who)
+            job = await self._found(connection, job_id)
+            await self._audit(connection, who, "cancel", job)
+            return await self._cancel(connection, job, who)
 
     async def _cancel(self, connection: AsyncConnection, job: Job, who: str) -> Job:
         if job.state in FINAL:
@@ -167,7 +175,7 @@ class Requests(Database):
                         done.append(await self._retry(connection, job, who))
                     case "cancel":
                         done.append(await self._cancel(connection, job, who))
-                await self._audit(connection, who, act, job.id, {"with": expect - 1})
+                await self._audit(connection, who, act, job, {"with": expect - 1})
             return done
 
     # -- going on -------------------------------------------------------------------------------------
@@ -191,7 +199,15 @@ class Requests(Database):
                         " one; for any other study, ask for a new job"
                     )
                 chosen["study_instance_uid"] = study_instance_uid
+            await self._audit(connection, who, "resume", job)
             return await self._go_on(connection, job, "resumed", who, **chosen)
+
+    async def go_on(self, job_id: UUID, why: str) -> None:
+        """What a held job waited for has come: nobody asked for it. A person may have been faster."""
+        async with self._transaction() as connection:
+            job = await self._found(connection, job_id)
+            if job.state == State.HELD and job.held_in is not None:
+                await self._go_on(connection, job, "resumed", why)
 
     async def _offered(self, connection: AsyncConnection, job: Job) -> list[str]:
         """The choices that the hold named."""
@@ -206,7 +222,9 @@ class Requests(Database):
     async def retry(self, job_id: UUID, who: str) -> Job:
         """At once what waits; from where it was held; from the beginning what failed or was cancelled."""
         async with self._transaction() as connection:
-            return await self._retry(connection, await self._found(connection, job_id), who)
+            job = await self._found(connection, job_id)
+            await self._audit(connection, who, "retry", job)
+            return await self._retry(connection, job, who)
 
     async def _retry(self, connection: AsyncConnection, job: Job, who: str) -> Job:
         if job.state == State.DONE:
@@ -303,21 +321,16 @@ class Requests(Database):
             raise Refused(f"there is no job {job_id}")
         return job
 
-    async def record_audit(
-        self, who: str, what: str, job_id: UUID | None = None, detail: Mapping[str, Any] | None = None
-    ) -> None:
-        async with self._transaction() as connection:
-            await self._audit(connection, who, what, job_id, detail or {})
-
     async def _audit(
         self,
         connection: AsyncConnection,
         who: str,
         what: str,
-        job_id: UUID | None,
-        detail: Mapping[str, Any],
+        job: Job,
+        detail: Mapping[str, Any] | None = None,
     ) -> None:
-        values = {"who": who, "what": what, "job_id": job_id, "detail": storable(dict(detail))}
+        """With the act itself or not at all: else a caller hears that nothing was done when it was."""
+        values = {"who": who, "what": what, "job_id": job.id, "detail": storable(dict(detail or {}))}
         await connection.execute(insert(audit).values(**values))
 
 
