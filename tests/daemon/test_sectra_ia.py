@@ -140,8 +140,8 @@ async def test_results_minutes_later_end_done_with_all_that_was_read(
 
 
 async def test_it_is_done_when_its_last_result_has_been_quiet(tmp_path: Path, database_url: str) -> None:
-    with given_vendor(mode="later", final_text="maybe", pause=0.4) as vendor:
-        async with ward(tmp_path, database_url, vendor, {"quiet": "2s", "final_when": None}) as house:
+    with given_vendor(mode="later", final_text="maybe", steps=1, pause=0.0) as vendor:
+        async with ward(tmp_path, database_url, vendor, {"quiet": "8s", "final_when": None}) as house:
             await invoke(house, "slide-wsi")
             job = await house.job_on("slide-wsi", "done")
             [result] = house.results_on("slide-wsi", KIDNEY)
@@ -172,8 +172,9 @@ async def test_a_worker_that_begins_late_is_waited_for_in_each_area(
     ]
     reads = ("slides/{slide}/files", "images/{slide}_files/8/0_0.jpg")
     drawn = {"input": {"tagged_polygon": {"tags": []}}, "result_within": "40s", "allow_phi": True}
-    with given_vendor(mode="later", late=6.0, final_text="7 mitoses", reads=reads) as vendor:
-        given = {"quiet": "3s", "final_when": None}
+    shape = {"mode": "later", "steps": 1, "pause": 0.0, "reads": reads}
+    with given_vendor(late=12.0, final_text="7 mitoses", **shape) as vendor:
+        given = {"quiet": "8s", "final_when": None}
         async with ward(tmp_path, database_url, vendor, given, **drawn) as house:
             for points in squares:
                 content = {"polygon": {"points": points}, "tags": []}
