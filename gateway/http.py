@@ -28,6 +28,10 @@ _BUSY_FOR = 30.0  # where the peer doesn't say for how long
 _SLOW_TO_PARSE = 1 << 20
 
 
+class Unanswered(Retryable):
+    """The call was made and no answer came: what it asks for may still be on its way there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """Whom we call: how a sentence names it, and the advice that goes with each of its failures.
@@ -58,13 +62,13 @@ def translated(peer: Peer, doing: str, *, writes: bool = False) -> Iterator[None
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
         raise Unreachable(f"{peer.name} can't be reached while {doing}", peer.reach) from None
     except TimeoutError:
-        raise Retryable(
+        raise Unanswered(
             f"{peer.name} did not answer in time while {doing}", peer.late, uncertain=writes
         ) from None
     except aiohttp.InvalidURL:
         raise NeedsHuman(f"the url of {peer.name} is no usable address", peer.address) from None
     except (aiohttp.ClientError, OSError):
-        raise Retryable(
+        raise Unanswered(
             f"the connection to {peer.name} broke while {doing}",
             "Check the network and any proxy between the server and this machine.",
             uncertain=writes,

@@ -14,10 +14,9 @@ from typing import Any, Protocol
 from uuid import UUID
 from weakref import WeakValueDictionary
 
-import aiohttp
-
 from gateway import __version__
 from gateway.contract import Failure, Retryable, SlideResult
+from gateway.http import Unanswered
 from gateway.jobs.records import Place, SlideRecord
 from gateway.sectra.client import SectraClient
 from gateway.sectra.failures import NotThere, VersionConflict
@@ -193,7 +192,7 @@ class SlideWriter:
                     new = NewResult(**_compose(place, result))
                     return await client.create_result(place.application, new), []
             except Failure as failure:
-                if not _may_still_arrive(failure):
+                if not (isinstance(failure, Unanswered) and failure.uncertain):
                     await self._memory.give_up_slide_result(place)
                 raise
         body = _compose(place, result)
@@ -211,12 +210,6 @@ class SlideWriter:
 
     async def _remember(self, place: Place, record: SlideRecord) -> None:
         await self._memory.remember_slide_result(place, record)
-
-
-def _may_still_arrive(failure: Failure) -> bool:
-    """An answer, however bad, ends a call; a broken connection or a time limit doesn't."""
-    unanswered = isinstance(failure.__cause__, aiohttp.ClientError | TimeoutError)
-    return unanswered and isinstance(failure, Retryable) and failure.uncertain
 
 
 async def _last_of(client: SectraClient, place: Place) -> StoredResult | None:

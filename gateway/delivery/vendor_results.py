@@ -23,7 +23,6 @@ _CREATING = 15.0
 _PAUSE = 0.25
 _TRIES = 8
 _ANOTHERS = Answer(404, {"message": "there is no such result on this slide"}, {})
-_STALE = (409, 412)
 
 
 class VendorResults:
@@ -112,7 +111,7 @@ class VendorResults:
             await self._remember(place, _taken(known, author))
             sent = body.get("versionId")
             answer = await self._put(passage, place, result_id, _current(body, known), headers)
-            if answer.status in _STALE and (again := await self._known(place)) is not None:
+            if answer.stale and (again := await self._known(place)) is not None:
                 # a sign that was on its way in another process
                 now = _current(body, again)
                 if now["versionId"] not in (sent, known.version_id):
@@ -141,7 +140,7 @@ class VendorResults:
             if answer.status == 404:
                 await self._forget(place)  # the user deleted it
                 return None
-            if answer.status not in _STALE:
+            if not answer.stale:
                 break
             now = await self._read(passage, place, known.result_id, headers)
             version = _version_of(now) or version

@@ -89,18 +89,21 @@ class Caller:
                     timeout=self._timeout(total),
                     read_bufsize=1 << 20,
                 ) as response:
-                    if response.status in welcome:
+                    status = response.status
+                    if status in (401, 403) and spare:
+                        spare -= 1
+                        renewed = await self._token.renew(token)
+                        if renewed is not None:
+                            token = renewed
+                            continue
+                    if status in welcome:
                         yield response
                         return
                     failure = await refusal(response, self.host, doing, writes=writes)
-                    status = response.status
             if status == 400 and negotiable and self._step_back and await self._step_back():
                 negotiable = False
                 continue
-            renewed = await self._token.renew(token) if status == 401 and spare else None
-            if renewed is None:
-                raise failure
-            token, spare = renewed, spare - 1
+            raise failure
 
     async def read(
         self, path: str, doing: str, query: Mapping[str, str] | None = None, *, negotiable: bool = True

@@ -25,7 +25,6 @@ from gateway.sectra.tokens import FixedToken, TokenSource
 from gateway.sectra.versions import (
     CASE_IMAGES,
     QUALITY_CONTROL,
-    RESULT_PLACES,
     Version,
     parse_version,
     server_at,
@@ -161,8 +160,13 @@ class SectraClient:
         self, accession_number: str, *, issuer: str | None = None, phi: bool = False
     ) -> list[CaseImage]:
         """All slides of a case."""
-        query = {"accessionNumberIssuerId": issuer} if issuer else {}
-        return await self._case(f"/requests/{segment(accession_number)}/images/info", query | _phi(phi))
+        path = f"/requests/{segment(accession_number)}/images/info"
+        if not issuer:
+            return await self._case(path, _phi(phi))
+        try:
+            return await self._case(path, {"accessionNumberIssuer": issuer, **_phi(phi)})
+        except Permanent:  # as older servers call it
+            return await self._case(path, {"accessionNumberIssuerId": issuer, **_phi(phi)})
 
     async def case_images_of_slide(self, slide_id: str, *, phi: bool = False) -> list[CaseImage]:
         """All slides of the case that a slide belongs to."""
@@ -218,17 +222,13 @@ class SectraClient:
     async def _results(
         self, method: str, application_id: str, rest: str, doing: str, body: object = None
     ) -> Any:
-        """Older servers know results below another name: the first that doesn't answer 404 is the right one
-        from then on."""
-        known = self._server.results
-        places = (known,) if known else RESULT_PLACES
-        for place in places:
-            path = f"/{place}/{segment(application_id)}/results{rest}"
-            welcome = (200, 201, 204, 404) if place != places[-1] else (200, 201, 204)
+        paths = self._server.paths_of_results(application_id, rest)
+        for path in paths:
+            welcome = (200, 201, 204, *(() if path == paths[-1] else (404,)))
             async with self._call.open(method, path, doing, body=body, welcome=welcome) as response:
                 if response.status == 404:
                     continue
-                self._server.results = place
+                self._server.found_results(path)
                 if response.status == 204:
                     return None
                 return await self._call.json_of(response, doing)

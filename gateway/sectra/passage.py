@@ -13,8 +13,9 @@ from typing import Any
 import aiohttp
 
 from gateway.contract import Retryable
-from gateway.sectra.calls import Caller, segment
-from gateway.sectra.versions import RESULT_PLACES, Server
+from gateway.sectra.calls import Caller
+from gateway.sectra.failures import tells_staleness
+from gateway.sectra.versions import Server
 
 # A refused token is ours to replace, and a redirect leads away from the configured servers.
 _PASSES = (*range(200, 300), 304, *(status for status in range(400, 600) if status != 401))
@@ -38,11 +39,12 @@ _SLOW_TO_PARSE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`body`: its JSON, if it has any."""
+    """`body`: its JSON, if it has any. `stale`: a change was refused since another came before it."""
 
     status: int
     body: Any
     headers: Mapping[str, str]
+    stale: bool = False
 
     @property
     def good(self) -> bool:
@@ -102,7 +104,8 @@ class Passage:
                         uncertain=method != "GET",
                     ) from None
                 parsed = None
-            return Answer(response.status, parsed, dict(response.headers))
+            stale = method != "GET" and tells_staleness(response.status, raw)
+            return Answer(response.status, parsed, dict(response.headers), stale)
 
     async def results(
         self,
@@ -114,17 +117,11 @@ class Passage:
         body: object = None,
         headers: Mapping[str, str],
     ) -> Answer:
-        """Older servers know results below another name: the first that isn't unknown there is right."""
-        known = self._server.results
-        places = (known,) if known else RESULT_PLACES
-        answer = None
-        for place in places:
-            path = f"/{place}/{segment(application)}/results{rest}"
+        for path in self._server.paths_of_results(application, rest):
             answer = await self.ask(method, path, doing, body=body, headers=headers)
             if answer.status != 404:
-                self._server.results = place
+                self._server.found_results(path)
                 break
-        assert answer is not None
         return answer
 
 

@@ -25,7 +25,7 @@ _ANSWER_LIMIT = 1 << 20
 
 
 class TokenSource(Protocol):
-    """`renewals`: how often a call that was refused with 401 may come back for another token."""
+    """`renewals`: how often a call that was refused with 401 or 403 may come back for another token."""
 
     @property
     def renewals(self) -> int: ...

@@ -5,29 +5,35 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
-from typing import Literal
 from weakref import WeakKeyDictionary
 
 import aiohttp
 
+from gateway.sectra.calls import segment
 from gateway.sectra.messages import AppInfo
 
 REMEMBERED = 3600.0  # a server's version changes only when the hospital upgrades it
 
 Version = tuple[int, ...]
-ResultPlace = Literal["applications", "hooks"]
-RESULT_PLACES: tuple[ResultPlace, ...] = ("applications", "hooks")  # in the order they are tried
+_RESULT_PLACES = ("applications", "hooks")
 CASE_IMAGES: Version = (1, 9)
 QUALITY_CONTROL: Version = (1, 10)
 
 
 @dataclass(slots=True)
 class Server:
-    """`results`: "applications" on newer servers, "hooks" on older ones; None until one of them answered."""
-
-    results: ResultPlace | None = None
+    _results: str = _RESULT_PLACES[0]
     _info: AppInfo | None = None
     _read_at: float = 0.0
+
+    def paths_of_results(self, application: str, rest: str) -> list[str]:
+        """Older servers know results below another name, and are upgraded while we run: the first path that
+        isn't unknown there is right, the last one's answer holds in any case."""
+        places = sorted(_RESULT_PLACES, key=lambda place: place != self._results)
+        return [f"/{place}/{segment(application)}/results{rest}" for place in places]
+
+    def found_results(self, path: str) -> None:
+        self._results = path.split("/")[1]
 
     @property
     def info(self) -> AppInfo | None:

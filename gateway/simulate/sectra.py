@@ -190,7 +190,9 @@ def _describe_case(request: web.Request, accession: str | None, alone: Slide | N
     state, phi = request.app[STATE], _read_flag(request, "includePHI")
     if not state.offers("1.9"):
         raise Refusal(404, "Case images came with API version 1.9.")
-    if request.query.get("accessionNumberIssuerId", "SIMULATED") != "SIMULATED":
+    if unknown := set(request.query) - {"includePHI", state.settings.issuer}:
+        raise Refusal(400, f"There is no parameter {min(unknown)}.")
+    if request.query.get(state.settings.issuer, "SIMULATED") != "SIMULATED":
         raise Refusal(404, "No such case.")
     members = [each for each in state.slides.values() if accession and each.accession_number == accession]
     members = members or ([alone] if alone else [])
@@ -243,13 +245,13 @@ async def _get_results(request: web.Request) -> web.Response:
 
 
 async def _put_result(request: web.Request) -> web.Response:
-    stored = _find_result(request)
+    state, stored = request.app[STATE], _find_result(request)
     result, body = await _parse(request, ChangedResult)
     if result.versionId != stored.body["versionId"]:
-        raise Refusal(409, "The result has changed meanwhile: its versionId is another.")
+        raise Refusal(state.settings.stale, "The result has changed meanwhile: its versionId is another.")
     if result.slideId != stored.body["slideId"] or result.id not in (None, stored.body["id"]):
         raise Refusal(400, "A result can't move to another slide or id.")
-    return web.json_response(request.app[STATE].replace(stored, result, body))
+    return web.json_response(state.replace(stored, result, body))
 
 
 async def _put_quality(request: web.Request) -> web.Response:
@@ -259,7 +261,9 @@ async def _put_quality(request: web.Request) -> web.Response:
     change, _ = await _parse(request, ChangedQuality)
     current = state.read_quality(slide.id)
     if change.qualityControl.versionId != current["versionId"]:
-        raise Refusal(409, "The quality control has changed meanwhile: its versionId is another.")
+        raise Refusal(
+            state.settings.stale, "The quality control has changed meanwhile: its versionId is another."
+        )
     del state.quality[slide.id]
     state.read_quality(slide.id)["status"] = change.qualityControl.status
     return web.Response(status=200)

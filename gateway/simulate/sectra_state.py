@@ -6,7 +6,7 @@ import secrets
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
@@ -31,6 +31,8 @@ class Settings(BaseModel):
     token_seconds: float = 3600
     token_calls: int | None = None  # tokens die after so many calls, whatever their expires_in promised
     camel_case: bool = False  # accessToken instead of access_token
+    stale: Literal[400, 409, 412, 422] = 409  # how a change of an older version is refused
+    issuer: str = "accessionNumberIssuer"  # as this server calls it; older ones: accessionNumberIssuerId
     form_data: bool = False  # files come as multipart/form-data, as from one mock in use
 
 

@@ -165,7 +165,7 @@ async def test_the_version_is_asked_once_and_older_servers_are_told_apart(
             assert [image.id for image in await client.case_images("A1", issuer="X", phi=True)] == ["s"]
             with pytest.raises(Permanent, match=r"speaks IA-API 1\.9; .* needs 1\.10"):
                 await client.set_quality("s", "Rejected", "v", application_version="1")
-    question = "/requests/A1/images/info?accessionNumberIssuerId=X&includePHI=true"
+    question = "/requests/A1/images/info?accessionNumberIssuer=X&includePHI=true"
     assert asked == ["/info", question, question]
 
 
@@ -227,6 +227,8 @@ async def test_a_stale_version_is_a_conflict(
         (401, {}, NeedsHuman, None, False),
         (403, {}, NeedsHuman, None, False),
         (302, {"Location": "https://elsewhere/"}, NeedsHuman, None, False),
+        (408, {}, Retryable, None, True),
+        (425, {}, Retryable, None, True),
         (429, {"Retry-After": "7"}, Retryable, 7.0, False),
         (503, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, Retryable, 0.0, False),
         (500, {"Retry-After": "soon"}, Retryable, None, True),
@@ -252,6 +254,57 @@ async def test_each_refusal_has_its_kind(
     assert not any(word in failure.message + failure.advice for word in ("secret", "DOE", "slide-1"))
     if isinstance(failure, Retryable):
         assert (failure.after, failure.uncertain) == (after, uncertain)
+
+
+@pytest.mark.parametrize("status", [400, 404])
+async def test_an_older_server_knows_the_issuer_by_another_name(
+    session: aiohttp.ClientSession, status: int
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        if request.path == "/info":
+            return web.json_response({"apiVersion": "1.9"})
+        if request.query.get("accessionNumberIssuerId") != "X":
+            return web.Response(status=status)
+        return web.json_response([{"id": "s"}])
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with TestServer(app) as server:
+        client = client_of(session, server.make_url("/"))
+        assert [image.id for image in await client.case_images("A1", issuer="X")] == ["s"]
+        with pytest.raises(Permanent):
+            await client.case_images("A1", issuer="Y")
+
+
+async def test_an_upgraded_server_is_looked_at_again(session: aiohttp.ClientSession) -> None:
+    place = ["hooks"]
+
+    async def answer(request: web.Request) -> web.Response:
+        if not request.path.startswith(f"/{place[0]}/"):
+            raise web.HTTPNotFound
+        return web.json_response({**await request.json(), "id": 5, "versionId": "1"})
+
+    app = web.Application()
+    app.router.add_post("/{path:.*}", answer)
+    async with TestServer(app) as server:
+        client = client_of(session, server.make_url("/"))
+        passage, body = client.passage(), QUEUED.to_wire()
+        for place[0] in ("hooks", "applications", "hooks"):  # an upgrade, and its end
+            assert (await client.create_result("app", QUEUED)).id == 5
+        for place[0] in ("applications", "hooks"):
+            assert (await passage.results("POST", "app", "", "storing", body=body, headers={})).status == 200
+
+
+@pytest.mark.parametrize("status", [400, 409, 412, 422, 403, 500])
+async def test_a_change_that_is_passed_on_is_stale_as_one_of_ours_is(
+    session: aiohttp.ClientSession, status: int
+) -> None:
+    async with TestServer(answering(status, {"message": "The versionId is stale"})) as server:
+        passage = client_of(session, server.make_url("/")).passage()
+        answer = await passage.results("PUT", "app", "/1", "updating", body={}, headers={})
+        assert (answer.status, answer.stale) == (status, status in (400, 409, 412, 422))
+        answer = await passage.results("GET", "app", "/1", "reading", headers={})
+        assert not answer.stale
 
 
 async def test_a_missing_result_is_missing_in_both_places(session: aiohttp.ClientSession) -> None:

@@ -33,6 +33,7 @@ class Issuer:
         self.stored: list[str] = []
         self.fields: dict[str, Any] = {"expires_in": 3600}
         self.refuse_with = 0
+        self.forbids = False  # says 403 to a dead token
         self.app = web.Application()
         self.app.router.add_post("/token", self._give)
         self.app.router.add_get("/slides/{slide}/info", self._describe)
@@ -53,7 +54,7 @@ class Issuer:
 
     def _admit(self, request: web.Request) -> None:
         if request.headers["Authorization"].removeprefix("Bearer ") not in self.alive:
-            raise web.HTTPUnauthorized
+            raise web.HTTPForbidden if self.forbids else web.HTTPUnauthorized
 
     async def _describe(self, request: web.Request) -> web.Response:
         self._admit(request)
@@ -97,9 +98,11 @@ async def test_twenty_calls_share_one_new_token(
     assert issuer.given == 2
 
 
+@pytest.mark.parametrize("forbids", [False, True])
 async def test_the_invocations_token_comes_first_and_ours_take_over(
-    session: aiohttp.ClientSession, url: str, issuer: Issuer, own: ClientCredentials
+    session: aiohttp.ClientSession, url: str, issuer: Issuer, own: ClientCredentials, forbids: bool
 ) -> None:
+    issuer.forbids = forbids
     issuer.alive = {"invocation"}
     client = client_of(session, url, InvocationToken("invocation", own))
     await client.slide_info("s")
@@ -121,15 +124,16 @@ async def test_a_cached_token_that_died_costs_an_invocation_nothing(
     assert issuer.given == 2
 
 
+@pytest.mark.parametrize("status", [401, 403])
 async def test_a_server_that_refuses_every_token_is_not_asked_for_ever(
-    session: aiohttp.ClientSession, url: str, issuer: Issuer, own: ClientCredentials
+    session: aiohttp.ClientSession, url: str, issuer: Issuer, own: ClientCredentials, status: int
 ) -> None:
     refused = 0
 
     async def refuse(_: web.Request) -> web.Response:
         nonlocal refused
         refused += 1
-        raise web.HTTPUnauthorized
+        return web.Response(status=status)
 
     app = web.Application()
     app.router.add_get("/slides/s/info", refuse)
@@ -140,6 +144,10 @@ async def test_a_server_that_refuses_every_token_is_not_asked_for_ever(
         with pytest.raises(NeedsHuman):
             await client_of(session, str(server.make_url("/")), "only one").slide_info("s")
         assert refused == 3
+        if status == 403:  # a vendor hears what Sectra says of its call
+            passage = client_of(session, str(server.make_url("/")), own).passage()
+            answer = await passage.ask("GET", "/slides/s/info", "describing the slide", headers={})
+            assert (answer.status, refused) == (403, 5)
 
 
 async def test_a_token_is_replaced_before_it_dies(

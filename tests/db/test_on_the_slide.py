@@ -1,0 +1,101 @@
+"""What stands on a slide: with the real store, on a Sectra that refuses in each of its ways, or is late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import pytest
+
+from gateway.contract import Retryable
+from gateway.delivery.slide import Author, SlideWriter, sign
+from gateway.delivery.vendor_results import VendorResults
+from gateway.jobs.records import Place
+from gateway.jobs.store import Store
+from gateway.sectra.calls import Limits
+from gateway.sectra.client import SectraClient
+from gateway.simulate import sectra as simulated
+from gateway.simulate.front import Fault
+from gateway.simulate.sectra_state import SectraState
+from gateway.simulate.serve import serve
+
+PLACE = Place("main", "app", "slide-bare")
+QUEUED = sign("analysis queued", (100, 100), {})
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def sectra() -> AsyncIterator[SectraState]:
+    state = SectraState()
+    runner, _ = await serve(simulated.make_app(state))
+    yield state
+    await runner.cleanup()
+
+
+def client_of(session: aiohttp.ClientSession, sectra: SectraState, **limits: float) -> SectraClient:
+    allowed = Limits(**limits)  # type: ignore[arg-type]
+    return SectraClient(session, sectra.url, sectra.mint("app"), software_version="0.1", limits=allowed)
+
+
+def author() -> Author:
+    return Author(uuid4(), datetime.now(UTC), 1)
+
+
+def body(text: str) -> dict[str, Any]:
+    data = {"context": {}, "result": {"type": "primitive", "content": []}}
+    return {"slideId": PLACE.slide_id, "displayResult": text, "applicationVersion": "1", "data": data}
+
+
+def texts(sectra: SectraState) -> list[str]:
+    return [result["displayResult"] for result in sectra.list_results("app", PLACE.slide_id)]
+
+
+@pytest.mark.parametrize("stale", [400, 409, 412, 422])
+async def test_a_vendors_first_result_takes_the_place_of_the_sign_that_a_user_touched(
+    store: Store, session: aiohttp.ClientSession, sectra: SectraState, stale: Any
+) -> None:
+    sectra.settings.stale = stale
+    client, writer, vendor = client_of(session, sectra), SlideWriter(store), author()
+    await writer.show(client, PLACE, vendor, QUEUED)
+    [stored] = await client.list_results("app", PLACE.slide_id)
+    await client.update_result("app", stored)  # the user's: we hold an older version now
+    results = VendorResults(store, writer)
+    answer = await results.create(client.passage(), PLACE, vendor, body("7 mitoses"), {})
+    assert (answer.status, texts(sectra)) == (201, ["7 mitoses"])
+    answer = await results.create(client.passage(), PLACE, author(), body("8 mitoses"), {})
+    assert (answer.status, texts(sectra)) == (201, ["8 mitoses"])
+
+
+@pytest.mark.parametrize("stale", [400, 409, 412, 422])
+async def test_what_a_user_changed_too_late_covers_nothing(
+    store: Store, session: aiohttp.ClientSession, sectra: SectraState, stale: Any
+) -> None:
+    sectra.settings.stale = stale
+    client, writer, ours = client_of(session, sectra), SlideWriter(store), author()
+    queued = await writer.show(client, PLACE, ours, QUEUED)
+    assert queued is not None
+    await writer.show(client, PLACE, ours, sign("abnormal (Fracture)", (100, 100), {}))
+    answered = await writer.change(client, "main", "app", queued)
+    assert (answered.display_result, texts(sectra)) == ("abnormal (Fracture)", ["abnormal (Fracture)"])
+
+
+async def test_a_sign_whose_answer_was_lost_is_not_stored_again(
+    store: Store, session: aiohttp.ClientSession, sectra: SectraState
+) -> None:
+    sectra.front.faults.append(Fault(method="POST", path="/results", delay=1.5, times=1))
+    writer, ours = SlideWriter(store), author()
+    with pytest.raises(Retryable) as caught:
+        await writer.show(client_of(session, sectra, total=0.3), PLACE, ours, QUEUED)
+    assert caught.value.uncertain
+    async with asyncio.timeout(60):
+        await writer.show(client_of(session, sectra), PLACE, ours, QUEUED)
+    assert texts(sectra) == ["analysis queued"]
