@@ -10,6 +10,8 @@ from uuid import uuid4
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from gateway.contract import Retryable
 from gateway.delivery.slide import Author, SlideWriter, sign
@@ -19,8 +21,7 @@ from gateway.jobs.store import Store
 from gateway.sectra.calls import Limits
 from gateway.sectra.client import SectraClient
 from gateway.simulate import sectra as simulated
-from gateway.simulate.front import Fault
-from gateway.simulate.sectra_state import SectraState
+from gateway.simulate.sectra_state import STATE, SectraState
 from gateway.simulate.serve import serve
 
 PLACE = Place("main", "app", "slide-bare")
@@ -33,17 +34,29 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
         yield opened
 
 
+@web.middleware
+async def take_time(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The work is done long after whoever asked has left."""
+    if request.method == "POST" and request.headers.get("X-Sectra-SoftwareVersion") == "slowly":
+        await request.read()
+        await asyncio.sleep(1.5)
+    return await handler(request)
+
+
 @pytest.fixture
 async def sectra() -> AsyncIterator[SectraState]:
-    state = SectraState()
-    runner, _ = await serve(simulated.make_app(state))
-    yield state
+    app = simulated.make_app()
+    app.middlewares.append(take_time)
+    runner, _ = await serve(app)
+    yield app[STATE]
     await runner.cleanup()
 
 
-def client_of(session: aiohttp.ClientSession, sectra: SectraState, **limits: float) -> SectraClient:
-    allowed = Limits(**limits)  # type: ignore[arg-type]
-    return SectraClient(session, sectra.url, sectra.mint("app"), software_version="0.1", limits=allowed)
+def client_of(
+    session: aiohttp.ClientSession, sectra: SectraState, version: str = "0.1", total: float = 60
+) -> SectraClient:
+    token, limits = sectra.mint("app"), Limits(total=total)
+    return SectraClient(session, sectra.url, token, software_version=version, limits=limits)
 
 
 def author() -> Author:
@@ -91,11 +104,12 @@ async def test_what_a_user_changed_too_late_covers_nothing(
 async def test_a_sign_whose_answer_was_lost_is_not_stored_again(
     store: Store, session: aiohttp.ClientSession, sectra: SectraState
 ) -> None:
-    sectra.front.faults.append(Fault(method="POST", path="/results", delay=1.5, times=1))
     writer, ours = SlideWriter(store), author()
     with pytest.raises(Retryable) as caught:
-        await writer.show(client_of(session, sectra, total=0.3), PLACE, ours, QUEUED)
+        await writer.show(client_of(session, sectra, "slowly", total=0.3), PLACE, ours, QUEUED)
     assert caught.value.uncertain
     async with asyncio.timeout(60):
         await writer.show(client_of(session, sectra), PLACE, ours, QUEUED)
+        while any(call.status is None for call in sectra.front.calls):
+            await asyncio.sleep(0.05)
     assert texts(sectra) == ["analysis queued"]
