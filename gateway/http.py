@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import socket
 import ssl
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,10 +28,24 @@ _LONGEST_WAIT = 3600.0
 _EXPIRED, _ANOTHERS = 10, (62, 64)  # as OpenSSL numbers them: a name, an address
 _BUSY_FOR = 30.0  # where the peer doesn't say for how long
 _SLOW_TO_PARSE = 1 << 20
+_UNSENT = 1 << 18
 
 
 class Unanswered(Retryable):
     """The call was made and no answer came: what it asks for may still be on its way there."""
+
+
+def connector() -> aiohttp.TCPConnector:
+    """Connections whose writing tells how fast the line is: without a bound, megabytes would wait in the
+    kernel, and a slow line that still sends them look silent."""
+
+    def open_socket(address: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, *_ = address
+        opened = socket.socket(family, kind, protocol)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
+        return opened
+
+    return aiohttp.TCPConnector(limit=0, limit_per_host=0, socket_factory=open_socket)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +158,51 @@ def retry_after(text: str | None) -> float | None:
             return None
         seconds = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     return min(max(seconds, 0.0), _LONGEST_WAIT) if math.isfinite(seconds) else None
+
+
+@dataclass(frozen=True, slots=True)
+class LeastRate:
+    """What a transfer must carry while we wait for the other side: it may take as long as it needs, but a
+    stalled or dripping one ends. `over`: seconds of waiting after which that is judged, again and again."""
+
+    bytes_a_second: float = 8192.0
+    over: float = 60.0
+
+
+LEAST_RATE = LeastRate()
+
+
+class Pace:
+    """Of one transfer. How long our own side takes doesn't count."""
+
+    def __init__(self, peer: str, doing: str, least: LeastRate, *, writes: bool = False) -> None:
+        self._peer, self._doing, self._least, self._writes = peer, doing, least, writes
+        self._waited = 0.0
+        self._carried = 0
+
+    async def read(self, chunk: Awaitable[bytes]) -> bytes:
+        began = time.monotonic()
+        data = await chunk
+        self.count(len(data), time.monotonic() - began)
+        return data
+
+    def count(self, size: int, seconds: float) -> None:
+        self._carried += size
+        self._waited += seconds
+        if self._waited < self._least.over:
+            return
+        if self._carried < self._least.bytes_a_second * self._waited:
+            raise Unanswered(
+                f"{self._peer} is too slow while {self._doing}: {self._carried} B in {self._waited:.0f} s",
+                "Check the network and any proxy between the server and this machine.",
+                uncertain=self._writes,
+            )
+        self._waited, self._carried = 0.0, 0
+
+
+async def chunks_of(response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterator[bytes]:
+    while chunk := await pace.read(response.content.readany()):
+        yield chunk
 
 
 async def read_body(peer: Peer, response: aiohttp.ClientResponse, doing: str, most: int) -> bytes:

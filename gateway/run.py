@@ -57,6 +57,7 @@ from gateway.delivery.slide import SlideWriter
 from gateway.delivery.slide_status import SlideStatus
 from gateway.dicom.association import DimsePeer
 from gateway.dicom.staging import Staging
+from gateway.http import connector
 from gateway.intake import health, problems, rest, sectra
 from gateway.intake.access import Access
 from gateway.intake.dimse import DimseDoor, storing
@@ -155,7 +156,7 @@ async def _lay_ground(settings: Settings, url: str) -> AsyncIterator[Ground]:
     async with (
         open_store(settings, url) as store,
         aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
+            connector=connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=2**20,
         ) as session,

@@ -44,7 +44,7 @@ async def _fetch(wire: Wire, shelf: Shelf, expected: set[str], *uids: str) -> No
     address = peer.address(shelf.study, *uids)
     async with web.get(wire.session, peer, address, web.ACCEPT_DICOM, _DOING) as answer:
         if answer.status == 200:
-            async for instance in instances_of(answer, peer.name, _DOING):
+            async for instance in instances_of(answer, peer.name, _DOING, peer.limits.least):
                 got.add(instance.header.sop_instance_uid)
                 await shelf.keep(instance.chunks())
     if got != expected:

@@ -5,13 +5,12 @@ A success is subtle: an answer may list failures under 200, name no instance at 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Collection
 
 import aiohttp
 
 from adapters.dicomweb.wire import Wire
-from gateway.contract import Failure, Instance, Permanent, Retryable, Study
+from gateway.contract import Instance, Permanent, Retryable, Study
 from gateway.dicom import web
 from gateway.dicom.multipart import Writer
 from gateway.dicom.outgoing import Outgoing
@@ -75,23 +74,10 @@ async def _post(
             instance = await anext(others, None)
         yield writer.end()
 
-    options, peer = wire.options, wire.front
-    body = Outgoing(write(), options.read_timeout)
-    try:
-        with web.translated(peer.name, _DOING, writes=True):
-            async with asyncio.timeout(None) as body.patience:
-                async with wire.session.post(
-                    peer.address(below="/studies"),
-                    data=body.stream(),
-                    headers=peer.headers(web.ACCEPT_JSON) | {"Content-Type": writer.content_type},
-                    timeout=options.limits(options.upload_timeout),
-                    allow_redirects=False,
-                ) as answer:
-                    return await _read(answer, peer, body, sent)
-    except Failure as failure:
-        raise body.trouble or failure from None
-    finally:
-        await body.close()
+    peer = wire.front
+    address, headers = peer.address(below="/studies"), {"Content-Type": writer.content_type}
+    async with web.post(wire.session, peer, address, write(), _DOING, headers) as (answer, body):
+        return await _read(answer, peer, body, sent)
 
 
 async def _read(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from gateway.contract import NeedsHuman
 from gateway.dicom import web
 from gateway.kit.options import AwaitedOptions, Url, WebOptions
-from gateway.kit.quantities import PositiveDuration, PositiveSize
+from gateway.kit.quantities import PositiveSize
 
 _FIELDS = "00080016,00080018,00080060,0008103E,0020000D,0020000E"
 _LISTING = "listing the instances of the study"
@@ -47,8 +47,6 @@ class Options(WebOptions, AwaitedOptions):
     results: Results = Results()
     push_token: SecretStr | None = None  # the vendor stores its results with us, at /adapters/NAME/studies
 
-    upload_timeout: PositiveDuration = 3600.0
-    download_timeout: PositiveDuration = 1800.0
     most_result_bytes: PositiveSize = 2 * 2**30
 
 
@@ -77,7 +75,7 @@ class Wire:
     def _peer(self, name: str, url: str) -> web.WebPeer:
         options = self.options
         limits = web.Limits(
-            options.connect_timeout, options.read_timeout, options.call_timeout, options.download_timeout
+            options.connect_timeout, options.read_timeout, options.call_timeout, options.least
         )
         password, token = options.password, options.token
         return web.WebPeer(

@@ -78,7 +78,7 @@ async def collect(wire: Wire, study: str, command: str, shelf: Shelf) -> Outcome
         what,
         "GET",
         f"{options.url}/v3/studies/{study}",
-        total=options.download_timeout,
+        transfer=True,
         params=params,
         headers={"Accept": accept},
     ) as response:
@@ -92,7 +92,7 @@ async def collect(wire: Wire, study: str, command: str, shelf: Shelf) -> Outcome
         elif kind == "application/json":
             said = [await wire.read_json(response, what)]
         elif kind.startswith("application/dicom"):
-            await _take_file(response, shelf, gzipped=kind.endswith("gzip"))
+            await _take_file(wire, response, shelf, what, gzipped=kind.endswith("gzip"))
         else:
             raise Retryable(
                 f"Milvue's answer to {what} is neither DICOM nor JSON",
@@ -133,7 +133,7 @@ async def _take_parts(
     text = bytearray()
     try:
         parser = Parser(boundary_of(response.headers["Content-Type"]))
-        async for chunk in response.content.iter_any():
+        async for chunk in wire.chunks_of(response, what):
             for event in parser.feed(chunk):
                 if isinstance(event, PartBegin):
                     kind = media_type_of(event.headers.get("content-type", "application/dicom"))
@@ -162,10 +162,12 @@ async def _take_parts(
     return said
 
 
-async def _take_file(response: aiohttp.ClientResponse, shelf: Shelf, *, gzipped: bool) -> None:
+async def _take_file(
+    wire: Wire, response: aiohttp.ClientResponse, shelf: Shelf, what: str, *, gzipped: bool
+) -> None:
     file: ResultFile | None = None
     try:
-        async for chunk in response.content.iter_any():
+        async for chunk in wire.chunks_of(response, what):
             if file is None:
                 file = shelf.begin(gzipped=gzipped or chunk[:2] == b"\x1f\x8b")
             file.write(chunk)
@@ -186,11 +188,9 @@ async def _fetch_signed(
     if not isinstance(urls, list):
         raise Retryable(f"Milvue says that {what} are done, but gives none")
     for url in urls:
-        async with wire.call(
-            what, "GET", check_signed(url, wire.options), total=wire.options.download_timeout
-        ) as response:
+        async with wire.call(what, "GET", check_signed(url, wire.options), transfer=True) as response:
             if response.status in (403, 404, 410):
                 raise Retryable(f"a signed url for {what} is no longer valid; new ones are asked for")
             if response.status != 200:
                 raise await wire.refuse(response, what)
-            await _take_file(response, shelf, gzipped=False)
+            await _take_file(wire, response, shelf, what, gzipped=False)

@@ -16,7 +16,6 @@ from adapters.milvue.wire import Options, Wire, check_signed
 from gateway.contract import Instance, NeedsHuman, Permanent, Retryable, Study
 from gateway.dicom.multipart import Writer
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, without_pixels
-from gateway.kit.calls import Outgoing
 from gateway.kit.folder import note, put_down, read, recall
 from gateway.kit.walk import walking
 
@@ -49,12 +48,12 @@ async def send_by_signed_urls(wire: Wire, study: Study, work: Path) -> tuple[str
 async def _store(wire: Wire, study_uid: str, parts: _Parts, *, signed: bool) -> dict[str, Any]:
     what = "the study's headers" if signed else "the study"
     options = wire.options
-    body = Outgoing(parts.chunks, options.read_timeout)
+    body = wire.outgoing(parts.chunks, what)
     async with wire.call(
         what,
         "POST",
         f"{options.url}/v3/studies",
-        total=options.upload_timeout,
+        transfer=True,
         params={"signed_url": "true" if signed else "false", **options.origin()},
         headers={"Content-Type": parts.content_type, "Accept": "application/json"},
         body=body,
@@ -126,10 +125,8 @@ async def _put(wire: Wire, instance: Instance, urls: Mapping[str, str], work: Pa
             "Content-Length": str(size),  # a blob store takes no body of unknown length
             "x-ms-blob-type": "BlockBlob",
         }
-        body = Outgoing(read(path, size), wire.options.read_timeout)
-        async with wire.call(
-            what, "PUT", url, total=wire.options.upload_timeout, headers=headers, body=body
-        ) as response:
+        body = wire.outgoing(read(path, size), what)
+        async with wire.call(what, "PUT", url, transfer=True, headers=headers, body=body) as response:
             if response.status in (401, 403, 404, 410):
                 _forget_urls(work)
                 raise Retryable(

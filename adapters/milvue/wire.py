@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, Literal
 
@@ -56,9 +56,7 @@ class Options(WebOptions, PolledOptions):
     site_id: Annotated[str | None, Field(alias="siteId")] = None
     analysis_id: Annotated[str | None, Field(alias="analysisId")] = None
 
-    upload_timeout: PositiveDuration = 3600.0
     sure_after: PositiveDuration = 20.0  # after a broken sending, its status may not tell at once
-    download_timeout: PositiveDuration = 1800.0
     most_result_bytes: PositiveSize = 2 * 2**30
 
     @field_validator("commands")
@@ -89,6 +87,12 @@ class Wire:
         self, what: str, method: str, url: str, **sent: Any
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._caller.call(_dealing_with(what), method, url, **sent)
+
+    def outgoing(self, chunks: AsyncGenerator[bytes | memoryview, None], what: str) -> calls.Outgoing:
+        return self._caller.outgoing(chunks, _dealing_with(what))
+
+    def chunks_of(self, response: aiohttp.ClientResponse, what: str) -> AsyncIterator[bytes]:
+        return self._caller.chunks_of(response, _dealing_with(what))
 
     async def read_json(
         self, response: aiohttp.ClientResponse, what: str, *, uncertain: bool = False
@@ -123,9 +127,7 @@ class Wire:
     async def greet(self, path: str) -> None:
         """Whether it is Milvue that answers, by what it says of a study that isn't there."""
         what = "the status"
-        async with self.call(
-            what, "GET", self.options.url + path, total=self.options.call_timeout
-        ) as response:
+        async with self.call(what, "GET", self.options.url + path) as response:
             if response.status not in (200, 404):
                 raise await self.refuse(response, what)
             if not {"status", "message"} & set(await self.read_json(response, what)):

@@ -154,7 +154,7 @@ class DicomwebArchive:
         async with web.get(self._session, self.peer, address, accept, doing) as answer:
             if answer.status in (204, 404):
                 return
-            async for instance in instances_of(answer, self.peer.name, doing):
+            async for instance in instances_of(answer, self.peer.name, doing, self.peer.limits.least):
                 if instance.header.study_instance_uid != study_instance_uid:
                     raise NeedsHuman(
                         f"the {self.peer.name} sent an instance of another study than the one asked for",

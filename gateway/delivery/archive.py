@@ -6,7 +6,7 @@ An archive may answer 200 and have stored nothing new: a known SOP instance UID 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,28 +77,19 @@ async def stow(
     frame = [writer.begin() for _ in files]
     end = writer.end()
     size = sum(map(len, frame)) + len(end) + sum(file.stat().st_size for file in files)
-    with web.translated(peer.name, _DOING, writes=True):
-        request = session.post(
-            peer.address(study_instance_uid),
-            data=_stream(files, frame, end),
-            headers={
-                **peer.headers(web.ACCEPT_JSON),
-                "Content-Type": writer.content_type,
-                "Content-Length": str(size),  # not every archive takes chunks
-            },
-            timeout=peer.limits.for_transfer(),
-            allow_redirects=False,
-        )
-        async with request as answer:
-            if answer.status not in (200, 202, 204, 409):
-                raise web.refusal_of(answer, peer.name, _DOING, writes=True)
-            outcome = outcome_of(await _read_answer(answer, peer), sent)
-            if answer.status == 409 and not outcome.failed:
-                raise NeedsHuman(
-                    f"the {peer.name} refused all {len(files)} results (409) and doesn't say why",
-                    "Look into its log: does it take results of this study and of this kind?",
-                )
-            return outcome
+    # Not every archive takes a body of untold length.
+    headers = {"Content-Type": writer.content_type, "Content-Length": str(size)}
+    address, body = peer.address(study_instance_uid), _stream(files, frame, end)
+    async with web.post(session, peer, address, body, _DOING, headers) as (answer, _):
+        if answer.status not in (200, 202, 204, 409):
+            raise web.refusal_of(answer, peer.name, _DOING, writes=True)
+        outcome = outcome_of(await _read_answer(answer, peer), sent)
+        if answer.status == 409 and not outcome.failed:
+            raise NeedsHuman(
+                f"the {peer.name} refused all {len(files)} results (409) and doesn't say why",
+                "Look into its log: does it take results of this study and of this kind?",
+            )
+        return outcome
 
 
 async def _read_header(file: Path, study_instance_uid: str) -> Header:
@@ -122,7 +113,9 @@ async def _read_header(file: Path, study_instance_uid: str) -> Header:
     return header
 
 
-async def _stream(files: Sequence[Path], frame: Sequence[bytes], end: bytes) -> AsyncIterator[bytes]:
+async def _stream(
+    files: Sequence[Path], frame: Sequence[bytes], end: bytes
+) -> AsyncGenerator[bytes | memoryview, None]:
     for file, begin in zip(files, frame, strict=True):
         yield begin
         with await asyncio.to_thread(file.open, "rb") as opened:

@@ -82,7 +82,7 @@ async def _fetch(session: aiohttp.ClientSession, peer: web.WebPeer, wanted: Head
         if answer.status in (204, 404):
             return False
         found = False
-        async for instance in instances_of(answer, peer.name, _DOING):
+        async for instance in instances_of(answer, peer.name, _DOING, peer.limits.least):
             if instance.header.sop_instance_uid != wanted.sop_instance_uid:
                 continue
             found = True

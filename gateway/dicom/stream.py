@@ -22,6 +22,7 @@ from gateway.dicom.multipart import (
 from gateway.dicom.part10 import NotDicom, read_header
 from gateway.dicom.web import nonsense, translated
 from gateway.dicom.whole import WholeCheck
+from gateway.http import LEAST_RATE, LeastRate, Pace
 
 _FIRST_LOOK = 4096
 
@@ -53,17 +54,21 @@ class StreamedInstance:
 
 
 async def instances_of(
-    response: aiohttp.ClientResponse, peer: str, doing: str
+    response: aiohttp.ClientResponse,
+    peer: str,
+    doing: str,
+    least: LeastRate = LEAST_RATE,
 ) -> AsyncGenerator[StreamedInstance, None]:
     """Ends only after the closing boundary; anything else is a failure. Unread bytes are skipped."""
-    parts = _Parts(response, peer, doing)
+    parts = _Parts(response, peer, doing, Pace(f"the {peer}", doing, least))
     while (instance := await parts.next_instance()) is not None:
         yield instance
 
 
 class _Parts:
-    def __init__(self, response: aiohttp.ClientResponse, peer: str, doing: str) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, peer: str, doing: str, pace: Pace) -> None:
         self._response = response
+        self._pace = pace
         self._peer = peer
         self._doing = doing
         self._events: deque[Event] = deque()
@@ -138,7 +143,7 @@ class _Parts:
                 return None
             with translated(self._peer, self._doing):
                 content = self._response.content
-                chunk = await content.readany() if self._chunked else (await content.readchunk())[0]
+                chunk = await self._pace.read(content.readany() if self._chunked else _as_it_came(content))
             try:
                 if chunk:
                     self._events.extend(self._parser.feed(chunk))
@@ -152,6 +157,10 @@ class _Parts:
             except Malformed as error:
                 raise nonsense(self._peer, self._doing, f"with a broken multipart body ({error})") from error
         return self._events.popleft()
+
+
+async def _as_it_came(content: aiohttp.StreamReader) -> bytes:
+    return (await content.readchunk())[0]
 
 
 class _Bare:

@@ -6,6 +6,7 @@ The sentences name the server as the configuration does, never an address: it ma
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -18,6 +19,7 @@ from dicomweb_client.uri import URI
 from gateway import http
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
 from gateway.dicom.multipart import media_type_of
+from gateway.dicom.outgoing import Outgoing
 
 ACCEPT_JSON: Final = "application/dicom+json"
 # Without the asterisk an archive may decompress what it holds, and no instance would be bit-identical.
@@ -33,12 +35,12 @@ Item = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds. `transfer` is for a whole study, however slowly the other side takes it."""
+    """Seconds. `read` is the longest silence, `query` the whole of a small call."""
 
     connect: float = 10
     read: float = 60
     query: float = 120
-    transfer: float = 6 * 3600
+    least: http.LeastRate = http.LEAST_RATE
 
     def for_query(self) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(
@@ -47,7 +49,7 @@ class Limits:
 
     def for_transfer(self) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(
-            total=self.transfer, connect=self.connect, sock_connect=self.connect, sock_read=self.read
+            total=None, connect=self.connect, sock_connect=self.connect, sock_read=self.read
         )
 
 
@@ -133,6 +135,37 @@ async def get(
                     raise refusal_of(answer, peer.name, doing)
                 yield answer
                 return
+
+
+@asynccontextmanager
+async def post(
+    session: aiohttp.ClientSession,
+    peer: WebPeer,
+    address: str,
+    chunks: AsyncGenerator[bytes | memoryview, None],
+    doing: str,
+    headers: Mapping[str, str],
+) -> AsyncGenerator[tuple[aiohttp.ClientResponse, Outgoing], None]:
+    """The answer, and what became of the body: it may come before all is sent."""
+    limits = peer.limits
+    body = Outgoing(chunks, limits.read, f"the {peer.name}", doing, limits.least)
+    try:
+        with translated(peer.name, doing, writes=True):
+            async with (
+                asyncio.timeout(None) as body.patience,
+                session.post(
+                    address,
+                    data=body.stream(),
+                    headers={**peer.headers(ACCEPT_JSON), **headers},
+                    timeout=limits.for_transfer(),
+                    allow_redirects=False,
+                ) as answer,
+            ):
+                yield answer, body
+    except Failure as failure:
+        raise body.trouble or failure from None
+    finally:
+        await body.close()
 
 
 async def list_items(

@@ -89,7 +89,7 @@ class SlideAccess(VendorCall):
     async def files(self) -> web.StreamResponse:
         self.what = "files"
         self._check_alive(identifies=True)
-        return await self._pass_on(f"{self._slide}/files", {}, long=True)
+        return await self._pass_on(f"{self._slide}/files", {}, transfer=True)
 
     async def tile(self, place: str, *, optical_path: str | None = None) -> web.StreamResponse:
         self.what = f"tile {place}"
@@ -174,7 +174,7 @@ class SlideAccess(VendorCall):
         return self._say(answer)
 
     async def _pass_on(
-        self, path: str, query: Mapping[str, str], *, long: bool = False
+        self, path: str, query: Mapping[str, str], *, transfer: bool = False
     ) -> web.StreamResponse:
         headers = {name: self._request.headers[name] for name in _ASKED if name in self._request.headers}
         headers |= {**self._versions, "Accept-Encoding": "identity"}
@@ -182,15 +182,15 @@ class SlideAccess(VendorCall):
         with self._streams.open(self._given.job.id, self._request) as stream:
             try:
                 async with self._passage.open(
-                    path, f"reading {self.what}", query=query, headers=headers, long=long
-                ) as answer:
+                    path, f"reading {self.what}", query=query, headers=headers, transfer=transfer
+                ) as (answer, chunks):
                     if answer.status >= 400:
                         return self._refused(answer.status, None, answer.headers)
                     kept = _kept(answer.headers)
                     if not self._allow_phi:
                         kept.pop("Content-Disposition", None)  # a file's name may be a patient's
                     response = web.StreamResponse(status=answer.status, headers=kept)
-                    await self._pump(response, answer.content.iter_any(), stream)
+                    await self._pump(response, chunks, stream)
             except asyncio.CancelledError:
                 if stream.cut is None:
                     raise

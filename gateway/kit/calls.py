@@ -7,7 +7,7 @@ url or a patient's name.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -15,7 +15,17 @@ from yarl import URL
 
 from gateway.contract import Failure, Retryable
 from gateway.dicom.outgoing import Outgoing
-from gateway.http import Peer, nonsense, parse_json, read_body, refusal, retry_after, translated
+from gateway.http import (
+    Pace,
+    Peer,
+    chunks_of,
+    nonsense,
+    parse_json,
+    read_body,
+    refusal,
+    retry_after,
+    translated,
+)
 from gateway.kit.options import WebOptions
 
 __all__ = ["Caller", "Outgoing", "Peer", "nonsense", "parse_json", "read_body", "refusal", "retry_after"]
@@ -32,6 +42,14 @@ class Caller:
         self._session = session
         self._headers = {"Accept-Encoding": "identity", **headers}
 
+    def outgoing(self, chunks: AsyncGenerator[bytes | memoryview, None], doing: str) -> Outgoing:
+        """A body for `call`, which is made while it is sent."""
+        return Outgoing(chunks, self._options.read_timeout, self._peer.name, doing, self._options.least)
+
+    def chunks_of(self, response: aiohttp.ClientResponse, doing: str) -> AsyncIterator[bytes]:
+        """A body that may take its time."""
+        return chunks_of(response, Pace(self._peer.name, doing, self._options.least))
+
     @asynccontextmanager
     async def call(
         self,
@@ -39,13 +57,13 @@ class Caller:
         method: str,
         url: str,
         *,
-        total: float | None = None,
+        transfer: bool = False,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         json: object = None,
         body: Outgoing | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """`total`: seconds for the whole of it, where it isn't a small one. A `url` without `params` is used
+        """`transfer`: of a study or its results, which may take its time. A `url` without `params` is used
         as it stands: a signed one mustn't be written anew."""
         try:
             with translated(self._peer, doing, writes=method != "GET"):
@@ -58,7 +76,7 @@ class Caller:
                         headers={**self._headers, **(headers or {})},
                         json=json,
                         data=None if body is None else body.stream(),
-                        timeout=self._options.limits(total),
+                        timeout=self._options.limits(transfer=transfer),
                         allow_redirects=False,
                         raise_for_status=False,
                     ) as response:

@@ -7,7 +7,8 @@ from typing import Annotated
 import aiohttp
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from gateway.kit.quantities import Duration, PositiveDuration
+from gateway.http import LeastRate
+from gateway.kit.quantities import Duration, PositiveDuration, PositiveSize
 
 
 def _without_slash(url: str) -> str:
@@ -25,14 +26,19 @@ class Options(BaseModel):
     connect_timeout: PositiveDuration = 10.0
     read_timeout: PositiveDuration = 60.0  # the longest silence, in either direction
     call_timeout: PositiveDuration = 120.0  # the whole of a small call
+    least_rate: PositiveSize = 8192  # bytes a second that a transfer must carry, which has no other limit
+
+    @property
+    def least(self) -> LeastRate:
+        return LeastRate(self.least_rate, self.read_timeout)
 
 
 class WebOptions(Options):
     url: Url
 
-    def limits(self, total: float | None = None) -> aiohttp.ClientTimeout:
+    def limits(self, *, transfer: bool = False) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(
-            total=total or self.call_timeout,
+            total=None if transfer else self.call_timeout,
             connect=self.connect_timeout,
             sock_connect=self.connect_timeout,
             sock_read=self.read_timeout,

@@ -20,13 +20,13 @@ from gateway.sectra.tokens import TokenSource
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds and bytes. `read` is the longest silence; `download` the whole time for a slide's files,
-    `total` for any other call."""
+    """Seconds and bytes. `read` is the longest silence; a slide's files may take their time at no less than
+    `least`, any other call has its `total`."""
 
     connect: float = 10.0
     read: float = 60.0
     total: float = 120.0
-    download: float = 12 * 3600.0
+    least: http.LeastRate = http.LEAST_RATE
     json_bytes: int = 64 << 20
     image_bytes: int = 32 << 20
     slide_bytes: int = 1 << 40
@@ -65,7 +65,7 @@ class Caller:
         body: object = None,
         headers: Mapping[str, str] | None = None,
         welcome: tuple[int, ...] = (200,),
-        total: float | None = None,
+        transfer: bool = False,
         negotiable: bool = True,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer, if its status is welcome. A refused token is replaced and the call repeated, and so is
@@ -86,7 +86,7 @@ class Caller:
                     data=data,
                     headers=sent,
                     allow_redirects=False,
-                    timeout=self._timeout(total),
+                    timeout=self._timeout(transfer),
                     read_bufsize=1 << 20,
                 ) as response:
                     status = response.status
@@ -119,10 +119,13 @@ class Caller:
     async def bytes_of(self, response: aiohttp.ClientResponse, limit: int, doing: str) -> bytes:
         return await http.read_body(self.peer, response, doing, limit)
 
-    def _timeout(self, total: float | None) -> aiohttp.ClientTimeout:
+    def chunks_of(self, response: aiohttp.ClientResponse, doing: str) -> AsyncIterator[bytes]:
+        return http.chunks_of(response, http.Pace(self.peer.name, doing, self.limits.least))
+
+    def _timeout(self, transfer: bool) -> aiohttp.ClientTimeout:
         limits = self.limits
         return aiohttp.ClientTimeout(
-            total=total or limits.total,
+            total=None if transfer else limits.total,
             connect=limits.total,
             sock_connect=limits.connect,
             sock_read=limits.read,

@@ -109,7 +109,7 @@ async def read_events(call: Caller, slide_id: str, mark: Mark | None = None) -> 
                 DOING,
                 headers=_wish(mark),
                 welcome=(200, 204, 206, 416) if mark else (200, 204),
-                total=call.limits.download,
+                transfer=True,
             ) as response:
                 if response.status == 204:
                     raise _none(call)
@@ -140,7 +140,7 @@ async def read_events(call: Caller, slide_id: str, mark: Mark | None = None) -> 
 
 async def _body(call: Caller, response: aiohttp.ClientResponse, begin: Begin) -> AsyncIterator[Chunk]:
     end = begin.at
-    async for data in response.content.iter_any():
+    async for data in call.chunks_of(response, DOING):
         end += len(data)
         _check_size(call, end)
         yield Chunk(data, end)
@@ -154,7 +154,7 @@ async def _parts(call: Caller, response: aiohttp.ClientResponse) -> AsyncIterato
     files = end = total = 0
     try:
         parser = Parser(boundary_of(response.headers["Content-Type"]))
-        async for data in response.content.iter_any():
+        async for data in call.chunks_of(response, DOING):
             _check_size(call, total := total + len(data))
             for event in parser.feed(data):
                 if isinstance(event, Data):

@@ -66,9 +66,9 @@ class Passage:
         *,
         query: Mapping[str, str],
         headers: Mapping[str, str],
-        long: bool = False,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """`long`: as long as the download of a slide may take."""
+        transfer: bool = False,
+    ) -> AsyncIterator[tuple[aiohttp.ClientResponse, AsyncIterator[bytes]]]:
+        """`transfer`: it may take its time, as the download of a slide does."""
         async with self._call.open(
             "GET",
             path,
@@ -76,9 +76,9 @@ class Passage:
             query=query,
             headers=headers,
             welcome=_PASSES,
-            total=self._call.limits.download if long else None,
+            transfer=transfer,
         ) as response:
-            yield response
+            yield response, self._call.chunks_of(response, doing)
 
     async def ask(
         self,

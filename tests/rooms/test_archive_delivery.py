@@ -28,7 +28,7 @@ from tests.peers.orthanc import USER, Orthanc, orthanc
 
 STUDY = "1.2.3"
 BOTH = frozenset({"1.1", "1.2"})
-LIMITS = Limits(connect=5, read=5, query=5, transfer=20)
+LIMITS = Limits(connect=5, read=5, query=5)
 
 
 @pytest.fixture(scope="module")

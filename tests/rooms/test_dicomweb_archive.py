@@ -6,6 +6,7 @@ import asyncio
 import json
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
@@ -122,6 +123,7 @@ async def test_wrong_credentials_need_a_person(running: Orthanc, session: aiohtt
 
 # Servers that are worse than Orthanc: each answers every request alike.
 
+LIMITS = Limits(connect=5, read=5, query=5)
 Serve = Callable[..., Awaitable[DicomwebArchive]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -130,7 +132,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 async def serve(session: aiohttp.ClientSession) -> AsyncIterator[Serve]:
     runners: list[web.AppRunner] = []
 
-    async def start(handler: Handler, **limits: float) -> DicomwebArchive:
+    async def start(handler: Handler, limits: Limits = LIMITS) -> DicomwebArchive:
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", handler)
         runner = web.AppRunner(app, shutdown_timeout=0)
@@ -138,8 +140,7 @@ async def serve(session: aiohttp.ClientSession) -> AsyncIterator[Serve]:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         port = runner.addresses[0][1]
-        limits = {"connect": 5, "read": 5, "query": 5, "transfer": 20} | limits
-        return DicomwebArchive("vna", f"http://127.0.0.1:{port}/", session, limits=Limits(**limits))
+        return DicomwebArchive("vna", f"http://127.0.0.1:{port}/", session, limits=limits)
 
     yield start
     for runner in runners:
@@ -403,7 +404,7 @@ async def test_a_silent_archive_is_given_up(serve: Serve) -> None:
         await asyncio.sleep(1)
         return response
 
-    archive = await serve(hang, read=0.2)
+    archive = await serve(hang, replace(LIMITS, read=0.2))
     with pytest.raises(Retryable, match="did not answer in time"):
         await walk(archive)
 

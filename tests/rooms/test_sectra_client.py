@@ -16,7 +16,7 @@ from PIL import Image
 from sectra_client.mock_server import MockSectraServer
 from sectra_client.schemas import AdaptedResult, ImageMetadata, QualityControl, Result
 
-from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway.contract import Busy, Failure, NeedsHuman, NotLetIn, Permanent, Retryable
 from gateway.sectra import results, shapes
 from gateway.sectra.calls import Limits
 from gateway.sectra.client import SectraClient
@@ -224,12 +224,12 @@ async def test_a_stale_version_is_a_conflict(
         (400, {}, Permanent, None, False),
         (422, {}, Permanent, None, False),
         (413, {}, Permanent, None, False),
-        (401, {}, NeedsHuman, None, False),
-        (403, {}, NeedsHuman, None, False),
+        (401, {}, NotLetIn, None, False),
+        (403, {}, NotLetIn, None, False),
         (302, {"Location": "https://elsewhere/"}, NeedsHuman, None, False),
         (408, {}, Retryable, None, True),
         (425, {}, Retryable, None, True),
-        (429, {"Retry-After": "7"}, Retryable, 7.0, False),
+        (429, {"Retry-After": "7"}, Busy, 7.0, False),
         (503, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, Retryable, 0.0, False),
         (500, {"Retry-After": "soon"}, Retryable, None, True),
         (502, {}, Retryable, None, True),

@@ -164,7 +164,7 @@ async def test_what_is_not_whole_leaves_no_file(
         client = client_of(session, url, slide_bytes=5_000_000, slide_files=40)
         with pytest.raises(kind) as caught:
             await client.download("s", tmp_path)
-    assert type(caught.value) is kind
+    assert isinstance(caught.value, kind)
     assert [path.name for path in tmp_path.iterdir() if path.suffix not in (".part", ".json")] == []
     again = head("200 OK", RELATED) + multipart((named("b.dcm"), SECOND))
     async with wire(again) as (url, _):
