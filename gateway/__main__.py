@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -111,14 +111,15 @@ def migrate(config: Config = None) -> None:
 @app.command()
 def explain(
     application: Annotated[str, typer.Option()],
-    study: Annotated[str, typer.Option(help="a study instance UID")],
+    study: Annotated[str | None, typer.Option(help="a study instance UID")] = None,
+    accession: Annotated[str | None, typer.Option(help="or an accession number")] = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
     """What would happen to a study, and why; nothing is sent."""
     from gateway.commands import explain as command
 
-    raise typer.Exit(command.explain(config, application, study, as_json))
+    raise typer.Exit(command.explain(config, application, study, accession, as_json))
 
 
 @app.command()
@@ -161,49 +162,27 @@ def show(job: str, config: Config = None, as_json: Json = False) -> None:
     raise typer.Exit(command.show(config, job, as_json))
 
 
-@jobs.command()
-@filtered
-def retry(
-    filters: dict[str, Any],
-    job_ids: Ids = None,
-    config: Config = None,
-    everything: All = False,
-    as_json: Json = False,
-) -> None:
-    """At once, or again from the beginning what had ended."""
-    from gateway.commands import jobs as command
+def _add_act(what: Literal["retry", "cancel", "resume"], does: str) -> None:
+    @jobs.command(what, help=does)
+    @filtered
+    def act(
+        filters: dict[str, Any],
+        job_ids: Ids = None,
+        config: Config = None,
+        everything: All = False,
+        as_json: Json = False,
+    ) -> None:
+        from gateway.commands import jobs as command
 
-    raise typer.Exit(command.act(config, "retry", job_ids or [], filters, everything, as_json))
-
-
-@jobs.command()
-@filtered
-def cancel(
-    filters: dict[str, Any],
-    job_ids: Ids = None,
-    config: Config = None,
-    everything: All = False,
-    as_json: Json = False,
-) -> None:
-    """Stop jobs, also those that wait."""
-    from gateway.commands import jobs as command
-
-    raise typer.Exit(command.act(config, "cancel", job_ids or [], filters, everything, as_json))
+        raise typer.Exit(command.act(config, what, job_ids or [], filters, everything, as_json))
 
 
-@jobs.command()
-@filtered
-def resume(
-    filters: dict[str, Any],
-    job_ids: Ids = None,
-    config: Config = None,
-    everything: All = False,
-    as_json: Json = False,
-) -> None:
-    """Let held jobs go on where they were held. With one id, --study says which of several that match."""
-    from gateway.commands import jobs as command
-
-    raise typer.Exit(command.act(config, "resume", job_ids or [], filters, everything, as_json))
+_add_act("retry", "At once, or again from the beginning what had ended.")
+_add_act("cancel", "Stop jobs, also those that wait.")
+_add_act(
+    "resume",
+    "Let held jobs go on where they were held. With one id, --study says which of several that match.",
+)
 
 
 @jobs.command()

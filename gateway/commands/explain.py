@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.archives.lookup import Found, NotYet, Wanted
-from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings
+from gateway.commands.opening import FAILED, WRONG_USE, complain, go, only_looking, read_settings
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
 from gateway.dicom.identity import Identity
 from gateway.embedded.running import running_url
@@ -19,7 +19,10 @@ from gateway.settings.sections import Application, Settings
 from gateway.work.study_way import URGENT
 
 
-def explain(config: Path | None, name: str, study: str, as_json: bool) -> int:
+def explain(config: Path | None, name: str, study: str | None, accession: str | None, as_json: bool) -> int:
+    if bool(study) == bool(accession):
+        complain("name the study by --study or by --accession")
+        return WRONG_USE
     settings = read_settings(config)
     found = settings.application(name)
     if found is None:
@@ -27,11 +30,12 @@ def explain(config: Path | None, name: str, study: str, as_json: bool) -> int:
         complain(f"there is no application {name}; known: {known or 'none'}")
         return FAILED
     department, application = found
-    return go(_explain(settings, department, name, application, study, as_json))
+    asked = Identity(study or "", accession_number=accession or "")
+    return go(_explain(settings, department, name, application, asked, as_json))
 
 
 async def _explain(
-    settings: Settings, department: str, name: str, application: Application, study: str, as_json: bool
+    settings: Settings, department: str, name: str, application: Application, asked: Identity, as_json: bool
 ) -> int:
     told: dict[str, Any] = {
         "application": name,
@@ -57,7 +61,7 @@ async def _explain(
                     "Ask for it on the slide, in Sectra.",
                 )
             wanted = Wanted(
-                Identity(study),
+                asked,
                 application.accept.modalities,
                 application.choose,
                 urgent=application.priority >= URGENT,
@@ -86,6 +90,7 @@ def _describe(found: Found) -> dict[str, Any]:
     return {
         "would": "send",
         "archive": found.archive,
+        "study": found.study.study_instance_uid,
         "passed_over": list(found.remarks),
         "instances": len(found.instances),
         "left_out": sum(found.left_out.values()),
@@ -112,6 +117,7 @@ def _write(told: dict[str, Any]) -> str:
         return "\n".join([*lines, f"  what to do: {told['advice']}"])
     lines += [f"  passed over: {remark}" for remark in told["passed_over"]]
     kinds = ", ".join(f"{count} {modality}" for modality, count in told["modalities"].items())
+    lines.append(f"  study {told['study']}")
     lines.append(f"  found in {told['archive']}: {told['instances']} instances ({kinds})")
     if told["left_out"]:
         because = ", ".join(f"{count} {reason}" for reason, count in told["left_out_because"].items())

@@ -25,10 +25,10 @@ from tests.peers.ports import free_port
 CLOSED = "trauma-by-night"
 
 
-async def explain(house: Hospital, application: str, study: str) -> dict[str, Any]:
+async def explain(house: Hospital, application: str, name: str, by: str = "--study") -> dict[str, Any]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway", "explain", "--config", str(house.folder / "gateway.yaml")),
-        *("--application", application, "--study", study, "--json"),
+        *("--application", application, by, name, "--json"),
         stdout=asyncio.subprocess.PIPE,
         env=dict(os.environ),
     )
@@ -99,6 +99,7 @@ async def test_a_vendor_that_speaks_dicomweb_and_an_archive_that_is_closed(
             (found,) = (event for event in again["events"] if event["what"] == "found in vna")
             assert found["detail"]["left_out_because"] == {"a result of ours": 1}
             told = await explain(house, TRAUMA, patient.study)
+            assert await explain(house, TRAUMA, patient.accession, "--accession") == told
             assert (told["instances"], told["left_out_because"]) == (3, {"a result of ours": 1})
             test = make_instance("1.2.3.555", "1.2.3.555.1")
             test.PatientName = "TEST^Phantom"
