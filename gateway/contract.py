@@ -16,7 +16,7 @@ the `Ticket`. It never sleeps to retry: it raises one of the three failures, and
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -389,6 +389,18 @@ class CallsBack(Protocol):
     def routes(self) -> Iterable[Route]: ...
 
     async def poll(self, ticket: Ticket, heard: Heard = SILENCE) -> Pending | Finished: ...
+
+
+@runtime_checkable
+class Sharing(Protocol):
+    """Its vendor's results are looked for where others put theirs too."""
+
+    async def poll_among(
+        self, ticket: Ticket, delivered: Callable[[Collection[str]], Awaitable[Collection[str]]]
+    ) -> Pending | Finished:
+        """In place of `poll`. `delivered`: which of these SOP instance UIDs are results of other vendors that
+        we have put into archives ourselves."""
+        ...
 
 
 INBOX = "inbox"  # below the work folder, when `poll` is called

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from pathlib import Path
 from typing import ClassVar
 
@@ -67,11 +67,17 @@ class Dicomweb:
         return _ticket(uid, tuple(sorted(there)), self._recall(uid) or []) if there else None
 
     async def poll(self, ticket: Ticket) -> Pending | Finished:
+        return await self.poll_among(ticket, _nothing)
+
+    async def poll_among(
+        self, ticket: Ticket, delivered: Callable[[Collection[str]], Awaitable[Collection[str]]]
+    ) -> Pending | Finished:
         uid = require_uid(str(ticket.state.get("study", ticket.reference)))
         if self._options.push_token is not None:
             return await wait_for_quiet(self._work, ticket, self._options, uid)
         listed = await self._wire.list_study(self._wire.back, uid)
         inputs = {*(ticket.acknowledged or ()), *ticket.state.get("before", ())}
+        inputs |= set(await delivered(listed.keys() - inputs))
         results = choose_results(listed, inputs, self._options.results)
         if not results:
             return nothing_yet(ticket, self._options)
@@ -118,6 +124,10 @@ class Dicomweb:
         return (
             [str(uid) for uid in before] if noted.get("study") == study and isinstance(before, list) else None
         )
+
+
+async def _nothing(_: Collection[str]) -> Collection[str]:
+    return ()
 
 
 def _ticket(uid: str, acknowledged: tuple[str, ...], before: list[str]) -> Ticket:

@@ -71,7 +71,7 @@ class SectraIa:
         """It has been called if it called back."""
         if order.callback is None or not order.callback.used:
             return None
-        return self._ticket(order, self._options.application_id)
+        return self._ticket(order, await self._own_name())
 
     async def poll(self, ticket: Ticket, heard: Heard = SILENCE) -> Pending | Finished:
         stood, quiet = heard.since_told, self._options.quiet
@@ -96,9 +96,8 @@ class SectraIa:
         )
 
     async def modify(self, order: Order, change: Modification) -> Pending | Finished:
-        known = self._options.application_id or (await self._registered()).get("applicationId")
         body = {
-            **_call(self._ticket(order, known), order),
+            **_call(self._ticket(order, await self._own_name()), order),
             "action": change.kind,
             "context": dict(order.context),
             "input": dict(change.result),
@@ -155,6 +154,9 @@ class SectraIa:
             yield Route(method, path, _on_slide(handle))
 
     # -- inside ---------------------------------------------------------------------------------------
+
+    async def _own_name(self) -> object:
+        return self._options.application_id or (await self._registered()).get("applicationId")
 
     async def _registered(self) -> dict[str, Any]:
         """How it names itself, and the context it wants; an app without a registration does as well."""

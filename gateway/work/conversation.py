@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from gateway.contract import SILENCE, Adapter, Callback, CallsBack, Finished, Pending
+from functools import partial
+
+from gateway.contract import SILENCE, Adapter, Callback, CallsBack, Finished, Pending, Sharing
 from gateway.jobs.records import Job
 from gateway.jobs.store import Store
 from gateway.work.orders import order_of, ticket_from_json
@@ -24,6 +26,8 @@ class Conversation:
         ticket = ticket_from_json(job.ticket)
         if isinstance(adapter, CallsBack):
             return await adapter.poll(ticket, await self._store.heard_of(job.id) or SILENCE)
+        if isinstance(adapter, Sharing):
+            return await adapter.poll_among(ticket, partial(self._store.results_of_others, job))
         return await adapter.poll(ticket)
 
     async def cancel(self, job: Job, adapter: Adapter) -> None:

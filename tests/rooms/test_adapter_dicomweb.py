@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,17 @@ from pydantic import ValidationError
 
 from adapters.dicomweb.adapter import Dicomweb
 from adapters.dicomweb.wire import Options
-from gateway.contract import Failure, Finished, Header, NeedsHuman, Order, Pending, Permanent, Retryable
+from gateway.contract import (
+    Failure,
+    Finished,
+    Header,
+    NeedsHuman,
+    Order,
+    Pending,
+    Permanent,
+    Retryable,
+    Sharing,
+)
 from gateway.suite.contract import AdapterContract, stored
 from gateway.suite.studies import OTHER_STUDY, STUDY, GivenStudy, make_instance
 from gateway.suite.vendor import Fault
@@ -127,6 +137,23 @@ async def test_an_empty_list_of_failures_is_none(vendor: DicomwebVendor, adapter
 
 
 # The way back
+
+
+async def test_what_another_vendors_job_has_delivered_there_is_no_result(
+    vendor: DicomwebVendor, adapter: Dicomweb
+) -> None:
+    ticket = await adapter.submit(ORDER, GivenStudy())
+    theirs = {vendor.finish(STUDY, number=901)}
+
+    async def delivered(uids: Collection[str]) -> set[str]:
+        return theirs.intersection(uids)
+
+    assert isinstance(adapter, Sharing)
+    assert isinstance(await adapter.poll_among(ticket, delivered), Pending)
+    own = vendor.finish(STUDY, number=902)
+    finished = await adapter.poll_among(ticket, delivered)
+    assert isinstance(finished, Finished)
+    assert [pydicom.dcmread(path).SOPInstanceUID for path in finished.dicom] == [own]
 
 
 async def test_results_are_what_is_new_and_is_asked_for(

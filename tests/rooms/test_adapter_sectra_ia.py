@@ -162,6 +162,8 @@ async def test_what_was_called_is_known_by_its_calls(vendor: App, adapter: Sectr
     assert found is not None
     assert found.state["cancellation"] == "gateway-job-1"
     assert vendor.calls == []
+    await adapter.cancel(found)
+    assert vendor.calls[-1][1]["applicationId"] == "vendors-own"
 
 
 @pytest.mark.parametrize(

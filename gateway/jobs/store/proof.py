@@ -190,6 +190,17 @@ class Proof(Database):
         async with self._engine.connect() as connection:
             return set((await connection.execute(statement)).scalars())
 
+    async def results_of_others(self, job: Job, uids: Collection[str]) -> set[str]:
+        """Those that jobs of other vendors have put into archives."""
+        uid = delivered.c.sop_instance_uid
+        statement = (
+            select(uid)
+            .join(jobs, jobs.c.id == delivered.c.job_id)
+            .where(uid == any_(literal(list(uids), ARRAY(Text))), jobs.c.adapter != job.adapter)
+        )
+        async with self._engine.connect() as connection:
+            return set((await connection.execute(statement)).scalars())
+
     # -- deliveries -----------------------------------------------------------------------------------
 
     async def plan_deliveries(self, job: Job, destinations: Iterable[str]) -> None:
