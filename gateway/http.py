@@ -28,7 +28,7 @@ _LONGEST_WAIT = 3600.0
 _EXPIRED, _ANOTHERS = 10, (62, 64)  # as OpenSSL numbers them: a name, an address
 _BUSY_FOR = 30.0  # where the peer doesn't say for how long
 _SLOW_TO_PARSE = 1 << 20
-_UNSENT = 1 << 18
+_UNSENT = 1 << 17
 
 
 class Unanswered(Retryable):
@@ -165,7 +165,7 @@ class LeastRate:
     """What a transfer must carry while we wait for the other side: it may take as long as it needs, but a
     stalled or dripping one ends. `over`: seconds of waiting after which that is judged, again and again."""
 
-    bytes_a_second: float = 8192.0
+    bytes_a_second: float = 1024.0
     over: float = 60.0
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from gateway.http import LeastRate, Pace
 
-_PIECE = 256 * 1024  # a large one could take longer than a silence may, on a slow line that carries it all
+_PIECE = 64 * 1024  # a large one could take longer than a silence may, on a slow line that carries it all
 
 
 class Outgoing:

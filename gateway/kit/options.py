@@ -26,7 +26,7 @@ class Options(BaseModel):
     connect_timeout: PositiveDuration = 10.0
     read_timeout: PositiveDuration = 60.0  # the longest silence, in either direction
     call_timeout: PositiveDuration = 120.0  # the whole of a small call
-    least_rate: PositiveSize = 8192  # bytes a second that a transfer must carry, which has no other limit
+    least_rate: PositiveSize = 1024  # bytes a second that a transfer must carry, which has no other limit
 
     @property
     def least(self) -> LeastRate:
