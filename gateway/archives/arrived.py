@@ -4,13 +4,13 @@ and given on like what lies in a VNA."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import pydicom
 
-from gateway.archives.archive import InstanceRef, Retrieval, StudyMatch
-from gateway.archives.files import FileInstance, describe_file, open_instance, read_file_header
+from gateway.archives.archive import InstanceRef, StudyMatch
+from gateway.archives.files import FilesAtHand, describe_file, read_file_header
 from gateway.contract import Health, NeedsHuman
 from gateway.dicom.identity import identity_of
 from gateway.dicom.part10 import NotDicom
@@ -28,7 +28,7 @@ def arrived_name(application: str) -> str:
     return f"arrived/{application}"
 
 
-class ArrivedStudies:
+class ArrivedStudies(FilesAtHand):
     """Of one application. A study may have come in several deliveries, each in its folder <study>@<key>."""
 
     def __init__(self, application: str, data_dir: Path) -> None:
@@ -57,33 +57,11 @@ class ArrivedStudies:
     ) -> list[InstanceRef]:
         return await asyncio.to_thread(self._list, study_instance_uid, keywords)
 
-    def retrieve(
-        self,
-        study_instance_uid: str,
-        expected: Collection[str] | None = None,
-        spool: Path | None = None,  # noqa: ARG002 it lies on the disk already
-        listed: Sequence[InstanceRef] | None = None,  # noqa: ARG002
-    ) -> Retrieval:
-        return Retrieval(self._walk(study_instance_uid, expected))
-
-    def retrieve_instance(
-        self,
-        study_instance_uid: str,
-        series_instance_uid: str,  # noqa: ARG002 files are known by their instance
-        sop_instance_uid: str,
-        spool: Path | None = None,
-        plain: bool = False,  # noqa: ARG002 it comes as it is
-    ) -> Retrieval:
-        return self.retrieve(study_instance_uid, {sop_instance_uid}, spool)
-
     async def check(self) -> Health:
         return Health(True, "what was sent to us lies on our own disk")
 
-    async def _walk(self, study: str, expected: Collection[str] | None) -> AsyncGenerator[FileInstance, None]:
-        files = await asyncio.to_thread(self._files, study)
-        for uid in files if expected is None else expected:
-            if uid in files:
-                yield await open_instance(files[uid])
+    async def _paths_of(self, study: str) -> dict[str, Path]:
+        return await asyncio.to_thread(self._files, study)
 
     def _files(self, study: str) -> dict[str, Path]:
         return {path.stem: path for path in sorted(self._root.glob(f"{require_uid(study)}@*/*.dcm"))}

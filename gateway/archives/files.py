@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Collection
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from pathlib import Path
 
 import pydicom
 
-from gateway.archives.archive import InstanceRef
+from gateway.archives.archive import InstanceRef, Retrieval
 from gateway.archives.queries import texts_of
 from gateway.contract import Header
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
@@ -51,6 +52,38 @@ def describe_file(path: Path, header: Header, keywords: Collection[str]) -> Inst
 
 async def open_instance(path: Path) -> FileInstance:
     return FileInstance(path, await asyncio.to_thread(read_file_header, path))
+
+
+class FilesAtHand(ABC):
+    """An archive whose instances lie on our disk: they need no spool."""
+
+    @abstractmethod
+    async def _paths_of(self, study: str) -> Mapping[str, Path]: ...
+
+    def retrieve(
+        self,
+        study_instance_uid: str,
+        expected: Collection[str] | None = None,
+        spool: Path | None = None,  # noqa: ARG002
+        listed: Sequence[InstanceRef] | None = None,  # noqa: ARG002
+    ) -> Retrieval:
+        return Retrieval(self._walk(study_instance_uid, expected))
+
+    def retrieve_instance(
+        self,
+        study_instance_uid: str,
+        series_instance_uid: str,  # noqa: ARG002 files are known by their instance
+        sop_instance_uid: str,
+        spool: Path | None = None,
+        plain: bool = False,  # noqa: ARG002 it comes as it is
+    ) -> Retrieval:
+        return self.retrieve(study_instance_uid, {sop_instance_uid}, spool)
+
+    async def _walk(self, study: str, expected: Collection[str] | None) -> AsyncGenerator[FileInstance, None]:
+        paths = await self._paths_of(study)
+        for uid in paths if expected is None else expected:
+            if uid in paths:
+                yield await open_instance(paths[uid])
 
 
 def sync(path: Path) -> None:

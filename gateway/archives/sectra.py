@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from gateway.archives.archive import InstanceRef, Retrieval, StudyMatch
-from gateway.archives.files import FileInstance, describe_file, open_instance
+from gateway.archives.archive import InstanceRef, StudyMatch
+from gateway.archives.files import FilesAtHand, describe_file
 from gateway.archives.spool import Spool
 from gateway.contract import Failure, Header, Health, NeedsHuman, Retryable, Unsuitable
 from gateway.dicom.identity import Identity
@@ -57,7 +57,7 @@ class Slides:
         return Slide(job.server, job.slide_id, folder, lambda: self._spool.is_full, client)
 
 
-class SlideArchive:
+class SlideArchive(FilesAtHand):
     """Of one slide; without one it has nothing."""
 
     def __init__(self, name: str, slide: Slide | None = None) -> None:
@@ -103,32 +103,11 @@ class SlideArchive:
             lambda: [describe_file(path, header, keywords) for path, header in files.values()]
         )
 
-    def retrieve(
-        self,
-        study_instance_uid: str,
-        expected: Collection[str] | None = None,
-        spool: Path | None = None,  # noqa: ARG002 the slide has a folder of its own
-        listed: Sequence[InstanceRef] | None = None,  # noqa: ARG002
-    ) -> Retrieval:
-        return Retrieval(self._walk(study_instance_uid, expected))
-
-    def retrieve_instance(
-        self,
-        study_instance_uid: str,
-        series_instance_uid: str,  # noqa: ARG002 files are known by their instance
-        sop_instance_uid: str,
-        spool: Path | None = None,
-        plain: bool = False,  # noqa: ARG002 it comes as it is
-    ) -> Retrieval:
-        return self.retrieve(study_instance_uid, {sop_instance_uid}, spool)
-
     async def check(self) -> Health:
         return Health(True, "the Sectra server of each slide is asked for its files, in the slide's own name")
 
-    async def _walk(self, study: str, expected: Collection[str] | None) -> AsyncGenerator[FileInstance, None]:
-        for uid, (path, _) in (await self._files_of(study)).items():
-            if expected is None or uid in expected:
-                yield await open_instance(path)
+    async def _paths_of(self, study: str) -> dict[str, Path]:
+        return {uid: path for uid, (path, _) in (await self._files_of(study)).items()}
 
     async def _files_of(self, study: str) -> Mapping[str, tuple[Path, Header]]:
         if self._slide is None:
