@@ -67,6 +67,10 @@ class SectraIa:
         await self._invoke("an invocation", body, "/imagenotification" if order.arrived else "")
         return ticket
 
+    @property
+    def sure_after(self) -> float:
+        return self._options.sure_after
+
     async def find(self, order: Order) -> Ticket | None:
         """It has been called if it called back."""
         if order.callback is None or not order.callback.used:

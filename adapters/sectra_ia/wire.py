@@ -30,6 +30,7 @@ class Options(WebOptions):
     application_id: str | None = None  # as the vendor calls itself; else asked of it
     final_when: re.Pattern[str] | None = None  # its result is final when its text matches
     quiet: PositiveDuration = 60.0  # without that: when one beyond its first has stood for so long
+    sure_after: PositiveDuration = 60.0  # after a broken call: who hasn't called back by then is called again
     username: str | None = None
     password: SecretStr | None = None
     headers: dict[str, SecretStr] = Field(default_factory=dict)

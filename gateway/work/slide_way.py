@@ -13,6 +13,7 @@ from gateway.jobs.store import Store
 from gateway.sectra.passage import without_identity
 from gateway.settings.sections import Application
 from gateway.work.conversation import Conversation
+from gateway.work.doubt import doubt
 from gateway.work.orders import NoInstances, order_of, ticket_to_json
 
 _UNASKED = "unasked"  # beside the ticket: the vendor was told of an import, not called by a user
@@ -43,12 +44,17 @@ class SlideWay:
         is_known = job.submit_began and job.state is State.SUBMITTING
         ticket = await adapter.find(order_of(job, callback=callback)) if is_known else None
         if ticket is None:
+            wait = doubt(job, adapter) if is_known else None
+            if wait is not None:
+                return wait
             image_info = None
             if job.origin is Origin.NOTIFICATION:
                 with blaming(f"sectra.{job.server}"):
                     info = await self._status.client_of(job).slide_info(job.slide_id or "")
                 image_info = without_identity(info.to_wire())
-            job = await self._store.keep(job, "calling the vendor", submit_began=True, sent=0)
+            job = await self._store.keep(
+                job, "calling the vendor", submit_began=True, sent=0, doubted_until=None
+            )
             order = order_of(job, callback=callback, image_info=image_info)
             ticket = await adapter.submit(order, NoInstances(order.study_instance_uid))
         return Advance(

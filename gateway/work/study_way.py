@@ -11,7 +11,7 @@ from gateway.archives.arrived import arrived_name
 from gateway.archives.lookup import Found, Lookup, NotYet, Wanted
 from gateway.archives.sectra import Slides
 from gateway.archives.spool import Spool
-from gateway.contract import Adapter, Hesitating, NeedsHuman, Order, Pending, Permanent, Ticket
+from gateway.contract import Adapter, NeedsHuman, Order, Pending, Permanent, Ticket
 from gateway.delivery.slide_status import SlideStatus
 from gateway.jobs.outcomes import Advance, Outcome, Wait
 from gateway.jobs.records import InstanceRecord, Job, Origin
@@ -20,6 +20,7 @@ from gateway.jobs.store import Store
 from gateway.settings.sections import Application
 from gateway.work.agreement import ImageCheck, asked_of, check_match
 from gateway.work.conversation import Conversation
+from gateway.work.doubt import doubt
 from gateway.work.latecomers import Latecomers
 from gateway.work.orders import order_of, ticket_to_json
 from gateway.work.shipment import Shipment
@@ -121,9 +122,9 @@ class StudyWay:
         order = order_of(job, callback=callback)
         ticket = await self._find(job, adapter, order) if job.submit_began else None
         if ticket is None:
-            doubt = _doubt(job, adapter)
-            if doubt is not None:
-                return doubt
+            wait = doubt(job, adapter)
+            if wait is not None:
+                return wait
             job, ticket = await self._send(job, application, adapter, order)
         sent, acknowledged = await self._store.record_acknowledged(job, ticket.acknowledged)
         if not job.promised == sent == acknowledged:
@@ -225,20 +226,3 @@ def _wait(job: Job, wait: NotYet) -> Wait:
     what = f"waiting: {wait.why}"
     detail["advice"] = wait.trouble.advice
     return Wait(at=wait.at, what=None if job.waits_why == wait.why else what, why=wait.why, detail=detail)
-
-
-def _doubt(job: Job, adapter: Adapter) -> Wait | None:
-    """A vendor may not know at once what has arrived: it is asked for a while before more is sent."""
-    if not job.submit_began or not isinstance(adapter, Hesitating):
-        return None
-    now = datetime.now(UTC)
-    until = job.doubted_until or now + timedelta(seconds=adapter.sure_after)
-    if now >= until:
-        return None
-    first = job.doubted_until is None
-    return Wait(
-        after=min((until - now).total_seconds(), adapter.sure_after / 4),
-        what="the vendor is asked again before anything is sent again" if first else None,
-        why="the vendor is asked again before anything is sent again",
-        values={"doubted_until": until, "attempt": job.attempt - 1},
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -40,6 +41,7 @@ async def ward(
             "kind": "sectra-ia",
             "url": vendor.url,
             "quiet": "30s",
+            "sure_after": "500ms",
             "final_when": f"^{FINAL}",
             **(adapter or {}),
         }
@@ -477,6 +479,25 @@ async def test_a_killed_gateway_neither_loses_nor_doubles_it(tmp_path: Path, dat
             assert len(vendor.calls) == 1
             await asyncio.to_thread(vendor.store, vendor.calls[0], "ANSWER: after all", None)
             await house.settled(job["id"], "done")
+
+
+async def test_a_vendor_that_had_not_called_back_yet_is_not_called_twice(
+    tmp_path: Path, database_url: str
+) -> None:
+    held = threading.Event()
+    with given_vendor(held=held) as vendor:
+        async with ward(tmp_path, database_url, vendor, {"sure_after": "40s"}) as house:
+            await invoke(house, "slide-wsi")
+            await house.until(lambda: vendor.calls, "the vendor is called")
+            await house.gateway.kill()
+            await house.start()
+            job = await house.job_on("slide-wsi", "submitting")
+            while job["waits"] is None:
+                job = await house.settled(job["id"], "submitting")
+            held.set()
+            await house.settled(job["id"], "done")
+            assert len(vendor.calls) == 1
+            assert len(house.results_on("slide-wsi", KIDNEY)) == 1
 
 
 async def test_too_many_calls_are_slowed_down_and_then_refused(tmp_path: Path, database_url: str) -> None:

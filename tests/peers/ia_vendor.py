@@ -27,6 +27,7 @@ class IaVendor:
     mode: str = "at-once"
     steps: int = 3
     pause: float = 0.2
+    held: threading.Event | None = None  # it has taken an invocation, and does nothing until then
     late: float = 0.0  # seconds before the worker begins
     final_text: str = "ANSWER: 42"
     reads: tuple[str, ...] = ()
@@ -127,6 +128,8 @@ class IaVendor:
         def invoke() -> Response:
             call = request.get_json()
             self.calls.append(call)
+            if self.held is not None:
+                self.held.wait(LIMIT)
             if self.refuses is not None and self.refusals_left != 0:
                 self.refusals_left = None if self.refusals_left is None else self.refusals_left - 1
                 return say({"error": "not now"}, self.refuses)
