@@ -12,6 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
+from gateway.archives.dicomweb import DicomwebArchive
 from gateway.contract import Failure, Header, NeedsHuman, Retryable
 from gateway.delivery.readback import Standing, read_back
 from gateway.dicom import web
@@ -35,14 +36,15 @@ class Stored:
 
 
 async def store(
-    session: aiohttp.ClientSession, peer: web.WebPeer, files: Sequence[Path], study_instance_uid: str
+    session: aiohttp.ClientSession, archive: DicomwebArchive, files: Sequence[Path], study_instance_uid: str
 ) -> Stored:
     """Store the files and read them back; what isn't there afterwards as it was sent is a failure."""
+    peer = archive.peer
     outcome = await stow(session, peer, files, study_instance_uid)
     not_taken = kinds_not_taken(outcome.refused)
     if refused := {uid: reason for uid, reason in outcome.refused.items() if uid not in not_taken}:
         raise _failure_of(peer, refused, len(files))
-    standings = await read_back(session, peer, files)
+    standings = await read_back(archive, files)
     standings = {uid: standing for uid, standing in standings.items() if uid not in not_taken}
     lacking = [uid for uid, standing in standings.items() if standing is Standing.MISSING]
     if lacking:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +13,7 @@ import aiohttp
 from gateway.archives.dicomweb import DicomwebArchive
 from gateway.archives.dimse import DimseArchive
 from gateway.archives.spool import Spool
-from gateway.contract import Failure, Finished, Header, Health, NeedsHuman
+from gateway.contract import Failure, Finished, Health, NeedsHuman
 from gateway.delivery import dimse, mllp
 from gateway.delivery.archive import Stored, store
 from gateway.delivery.commitment import Commitments
@@ -23,7 +21,7 @@ from gateway.delivery.dispatch import Delivered
 from gateway.delivery.hl7 import Addressing, Message, Observation, compose, readdress
 from gateway.delivery.originals import Originals
 from gateway.delivery.pdf import set_in_pages
-from gateway.delivery.readback import THERE, Standing, compare_all, read_back
+from gateway.delivery.readback import THERE, Standing, read_back
 from gateway.delivery.result_objects import Prepared, ResultObjects, application_of
 from gateway.delivery.wording import BadTemplate, Wording
 from gateway.dicom.storing import describe, describe_all
@@ -43,7 +41,7 @@ class Keeper(Protocol):
 
     proof: str
 
-    async def look(self, files: Sequence[Path]) -> Mapping[str, Standing]:
+    async def look(self, files: Sequence[Path], study_instance_uid: str) -> Mapping[str, Standing]:
         """What it has already under these UIDs."""
         ...
 
@@ -55,13 +53,13 @@ class ByStow:
 
     def __init__(self, session: aiohttp.ClientSession, archive: DicomwebArchive) -> None:
         self._session = session
-        self._peer = archive.peer
+        self._archive = archive
 
-    async def look(self, files: Sequence[Path]) -> Mapping[str, Standing]:
-        return await read_back(self._session, self._peer, files)
+    async def look(self, files: Sequence[Path], study_instance_uid: str) -> Mapping[str, Standing]:  # noqa: ARG002
+        return await read_back(self._archive, files)
 
     async def store(self, files: Sequence[Path], study_instance_uid: str) -> Stored:
-        return await store(self._session, self._peer, files, study_instance_uid)
+        return await store(self._session, self._archive, files, study_instance_uid)
 
 
 class ByCStore:
@@ -73,34 +71,12 @@ class ByCStore:
         self._archive = archive
         self._commitments = commitments
 
-    async def look(self, files: Sequence[Path]) -> Mapping[str, Standing]:
-        known: dict[str, set[str]] = {}
-
-        async def fetch(wanted: Header, into: Path) -> bool:
-            study = wanted.study_instance_uid
-            if study not in known:
-                known[study] = await self._list(study)
-            return wanted.sop_instance_uid in known[study] and await self._fetch(wanted, into)
-
-        return await compare_all(fetch, files)
-
-    async def _list(self, study_instance_uid: str) -> set[str]:
+    async def look(self, files: Sequence[Path], study_instance_uid: str) -> Mapping[str, Standing]:
         try:
             listed = await self._archive.list_instances(study_instance_uid)
         except Failure:  # it answers us no queries: then its commitment has to do
-            return set()
-        return {instance.sop_instance_uid for instance in listed}
-
-    async def _fetch(self, wanted: Header, into: Path) -> bool:
-        uids = wanted.study_instance_uid, wanted.series_instance_uid, wanted.sop_instance_uid
-        with tempfile.TemporaryDirectory(dir=into.parent) as folder:
-            async with aclosing(self._archive.retrieve_instance(*uids, Path(folder))) as retrieval:
-                async for instance in retrieval:
-                    with await asyncio.to_thread(into.open, "wb") as opened:
-                        async for chunk in instance.chunks():
-                            await asyncio.to_thread(opened.write, chunk)
-                    return True
-        return False
+            listed = []
+        return await read_back(self._archive, files, {instance.sop_instance_uid for instance in listed})
 
     async def store(self, files: Sequence[Path], study_instance_uid: str) -> Stored:
         return await dimse.store(self._archive.peer, files, study_instance_uid, self._commitments)
@@ -138,7 +114,7 @@ class IntoArchive:
         taken: Counter[str] = Counter()
         for _ in range(_MOST_RENAMINGS):
             prepared = await self._result_objects.prepare(job, finished, self._name, taken)
-            standings = await self._keeper.look(prepared.files)
+            standings = await self._keeper.look(prepared.files, job.study_instance_uid or "")
             others = [
                 made.came_as for made in prepared.objects if standings[made.leaves_as] is Standing.OTHER
             ]

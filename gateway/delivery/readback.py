@@ -9,23 +9,21 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import aclosing
 from enum import Enum
-from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import aiohttp
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 from pydicom.uid import UID
 
+from gateway.archives.archive import Archive
 from gateway.contract import Header, NeedsHuman
-from gateway.dicom import web
 from gateway.dicom.part10 import MAX_HEADER, dataset_start, read_header
-from gateway.dicom.stream import instances_of
 
-_DOING = "reading results back"
 _CHUNK = 1024 * 1024
 _REPORT_CONTENT = range(0x0040A000, 0x0040B000)
 _OF_ENCODING = (
@@ -43,26 +41,21 @@ class Standing(Enum):
 
 
 THERE = (Standing.SAME, Standing.COERCED)
-Fetch = Callable[[Header, Path], Awaitable[bool]]  # into a file; False: the archive has no such instance
 
 
 async def read_back(
-    session: aiohttp.ClientSession, peer: web.WebPeer, files: Sequence[Path]
+    archive: Archive, files: Sequence[Path], listed: Collection[str] | None = None
 ) -> dict[str, Standing]:
-    """By SOP instance UID, what the archive returns for each of these files."""
-    return await compare_all(partial(_fetch, session, peer), files)
-
-
-async def compare_all(fetch: Fetch, files: Sequence[Path]) -> dict[str, Standing]:
+    """By SOP instance UID, what the archive returns for each of these files. `listed`: what it has at all, if
+    it was asked before."""
     standings: dict[str, Standing] = {}
     for file in files:
         header = await asyncio.to_thread(_read_header, file)
+        uid = header.sop_instance_uid
         returned = file.with_name(f".{file.name}.returned")
         try:
-            if await fetch(header, returned):
-                standings[header.sop_instance_uid] = await _compare(file, returned)
-            else:
-                standings[header.sop_instance_uid] = Standing.MISSING
+            here = (listed is None or uid in listed) and await _fetch(archive, header, returned)
+            standings[uid] = await _compare(file, returned) if here else Standing.MISSING
         finally:
             returned.unlink(missing_ok=True)
     return standings
@@ -76,20 +69,18 @@ def _read_header(file: Path) -> Header:
     return header
 
 
-async def _fetch(session: aiohttp.ClientSession, peer: web.WebPeer, wanted: Header, into: Path) -> bool:
-    uids = (wanted.study_instance_uid, wanted.series_instance_uid, wanted.sop_instance_uid)
-    async with web.get(session, peer, peer.address(*uids), web.ACCEPT_DICOM, _DOING) as answer:
-        if answer.status in (204, 404):
-            return False
-        found = False
-        async for instance in instances_of(answer, peer.name, _DOING, peer.limits.least):
-            if instance.header.sop_instance_uid != wanted.sop_instance_uid:
-                continue
-            found = True
-            with await asyncio.to_thread(into.open, "wb") as opened:
-                async for chunk in instance.chunks():
-                    await asyncio.to_thread(opened.write, chunk)
-        return found
+async def _fetch(archive: Archive, wanted: Header, into: Path) -> bool:
+    uids = wanted.study_instance_uid, wanted.series_instance_uid, wanted.sop_instance_uid
+    found = False
+    with TemporaryDirectory(dir=into.parent) as folder:
+        async with aclosing(archive.retrieve_instance(*uids, Path(folder))) as retrieval:
+            async for instance in retrieval:
+                if instance.header.sop_instance_uid == wanted.sop_instance_uid:
+                    found = True
+                    with await asyncio.to_thread(into.open, "wb") as opened:
+                        async for chunk in instance.chunks():
+                            await asyncio.to_thread(opened.write, chunk)
+    return found
 
 
 async def _compare(sent: Path, returned: Path) -> Standing:

@@ -17,6 +17,7 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, ImplicitVRLittleEndian, JPEGBaseline8Bit, JPEGLosslessSV1, JPEGLSLossless
 
+from gateway.archives.dicomweb import DicomwebArchive
 from gateway.contract import Failure, NeedsHuman, Retryable
 from gateway.delivery.archive import Stored, store, stow
 from gateway.delivery.pixels_process import is_same
@@ -47,6 +48,12 @@ def peer_of(running: Orthanc) -> WebPeer:
     return WebPeer("archive vna", running.dicomweb, USER, running.password, limits=LIMITS)
 
 
+def archive_at(session: aiohttp.ClientSession, peer: WebPeer) -> DicomwebArchive:
+    return DicomwebArchive(
+        "vna", peer.url, session, username=peer.username, password=peer.password, limits=peer.limits
+    )
+
+
 def study_of(path: Path) -> str:
     return str(pydicom.dcmread(path, stop_before_pixels=True).StudyInstanceUID)
 
@@ -57,11 +64,11 @@ async def test_results_are_stored_and_seen_to_be_there(
     paths = write_study(tmp_path, 3, series=3, size=700)
     peer = peer_of(running)
     before = set(tmp_path.iterdir())
-    assert set((await read_back(session, peer, paths)).values()) == {Standing.MISSING}
-    stored = await store(session, peer, paths, study_of(paths[0]))
+    assert set((await read_back(archive_at(session, peer), paths)).values()) == {Standing.MISSING}
+    stored = await store(session, archive_at(session, peer), paths, study_of(paths[0]))
     assert (stored.count, stored.remarks) == (3, ())
     assert {str(pydicom.dcmread(path).SOPInstanceUID) for path in paths} <= running.sop_instance_uids()
-    again = await store(session, peer, paths, study_of(paths[0]))
+    again = await store(session, archive_at(session, peer), paths, study_of(paths[0]))
     assert again.count == 3
     assert set(tmp_path.iterdir()) == before
 
@@ -71,14 +78,14 @@ async def test_an_archive_that_keeps_its_old_bytes_is_found_out(
 ) -> None:
     (path,) = write_study(tmp_path, 1)
     study, peer = study_of(path), peer_of(running)
-    await store(session, peer, [path], study)
+    await store(session, archive_at(session, peer), [path], study)
     other = pydicom.dcmread(path)
     other.PixelData = bytes(len(other.PixelData))
     path.write_bytes(encode(other))
     outcome = await stow(session, peer, [path], study)
     assert not outcome.failed, "it says that all is well"
     with pytest.raises(NeedsHuman, match="something else"):
-        await store(session, peer, [path], study)
+        await store(session, archive_at(session, peer), [path], study)
 
 
 async def test_attributes_put_right_by_the_archive_are_no_loss(
@@ -86,13 +93,13 @@ async def test_attributes_put_right_by_the_archive_are_no_loss(
 ) -> None:
     (path,) = write_study(tmp_path, 1)
     peer = peer_of(running)
-    await store(session, peer, [path], study_of(path))
+    await store(session, archive_at(session, peer), [path], study_of(path))
     ours = pydicom.dcmread(path)
     ours.PatientName = "Spelled^Otherwise"
     ours.AccessionNumber = "B2"
     path.write_bytes(encode(ours))
-    assert set((await read_back(session, peer, [path])).values()) == {Standing.COERCED}
-    stored = await store(session, peer, [path], study_of(path))
+    assert set((await read_back(archive_at(session, peer), [path])).values()) == {Standing.COERCED}
+    stored = await store(session, archive_at(session, peer), [path], study_of(path))
     assert stored.count == 1
     assert "changed attributes" in stored.remarks[0]
 
@@ -117,13 +124,13 @@ async def test_an_archive_that_encodes_anew_on_arrival_has_what_was_sent(
     study = study_of(grey)
     with orthanc(tmp_path / "orthanc", password="a-password", IngestTranscoding=str(syntax)) as running:
         peer = peer_of(running)
-        stored = await store(session, peer, [grey, colours], study)
+        stored = await store(session, archive_at(session, peer), [grey, colours], study)
         assert stored.count == 2 and all("encoded otherwise" in remark for remark in stored.remarks)
         [kept, _] = running.get("/instances?expand")
         said = requests.get(f"{running.url}/instances/{kept['ID']}/file", auth=running.auth, timeout=30)
         assert pydicom.dcmread(BytesIO(said.content)).file_meta.TransferSyntaxUID == syntax
         in_colours(colours, change=9)
-        standings = await read_back(session, peer, [grey, colours])
+        standings = await read_back(archive_at(session, peer), [grey, colours])
         assert list(standings.values()) == [Standing.COERCED, Standing.OTHER]
 
 
@@ -149,7 +156,7 @@ async def test_a_kind_that_an_archive_doesnt_take_is_told_apart(
     say: Say, session: aiohttp.ClientSession, files: list[Path]
 ) -> None:
     peer = await say(409, told({}, {"1.1": 0x0122, "1.2": 0xC122}))
-    assert (await store(session, peer, files, STUDY)) == Stored(
+    assert (await store(session, archive_at(session, peer), files, STUDY)) == Stored(
         0, "http://vna/studies/1.2.3", (), {"1.1": 0x0122, "1.2": 0xC122}
     )
 
@@ -172,7 +179,7 @@ async def test_wrong_credentials_need_a_person(
     (path,) = write_study(tmp_path, 1)
     peer = WebPeer("archive vna", running.dicomweb, USER, "wrong-one", limits=LIMITS)
     with pytest.raises(NeedsHuman, match="refused our credentials"):
-        await store(session, peer, [path], study_of(path))
+        await store(session, archive_at(session, peer), [path], study_of(path))
 
 
 Say = Callable[..., Awaitable[WebPeer]]
@@ -286,6 +293,6 @@ async def test_what_isnt_stored_is_a_failure(
     kind = "text/plain" if isinstance(body, bytes) else "application/dicom+json"
     peer = await say(status, body, kind)
     with pytest.raises(failure, match=words) as caught:
-        await store(session, peer, files, STUDY)
+        await store(session, archive_at(session, peer), files, STUDY)
     assert caught.value.advice
     assert "1.2.4" not in str(caught.value)

@@ -67,22 +67,22 @@ async def test_what_an_archive_has_already_under_a_uid_is_told_from_what_it_lack
     known = {"gateway": {"AET": AET, "Host": "127.0.0.1", "Port": here.port}}
     with orthanc(tmp_path / "orthanc", DicomModalities=known) as running:
         keeper = ByCStore(here.archive(running.dicom_port, "ORTHANC"), here.commitments)
-        assert list((await keeper.look(paths)).values()) == [Standing.MISSING] * 3
+        assert list((await keeper.look(paths, study)).values()) == [Standing.MISSING] * 3
         assert (await keeper.store(paths[:2], study)).count == 2
         image = dcmread(paths[1])
         image.PixelData = bytes(len(image.PixelData))
         paths[1].write_bytes(encode(image))
         assert (await keeper.store(paths[1:2], study)).count == 1, "so it says"
-        same, other, lacking = (await keeper.look(paths)).values()
+        same, other, lacking = (await keeper.look(paths, study)).values()
         assert same in THERE and (other, lacking) == (Standing.OTHER, Standing.MISSING)
     assert sorted(paths) == sorted((tmp_path / "results").iterdir())
 
 
 async def test_one_that_answers_no_queries_is_taken_for_empty(here, pacs, tmp_path):
     """Its commitment has to do."""
-    paths, _ = results(tmp_path, 1)
+    paths, study = results(tmp_path, 1)
     keeper = ByCStore(here.archive(pacs.dicom_port, "ORTHANC"), here.commitments)
-    assert list((await keeper.look(paths)).values()) == [Standing.MISSING]
+    assert list((await keeper.look(paths, study)).values()) == [Standing.MISSING]
 
 
 async def test_what_an_archive_takes_is_stored_and_the_rest_told(here, tmp_path):

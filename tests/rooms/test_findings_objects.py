@@ -121,7 +121,7 @@ async def test_a_report_says_what_was_seen_and_where(tmp_path: Path) -> None:
         told[2]["Image Region", "SCOORD"].ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
         == uids[1]
     )
-    assert told[3]["Comment", "TEXT"].value == "Lésion " * 20 + " 0.50", "whole, where a code is cut"
+    assert told[3]["Comment", "TEXT"].value == "Lésion " * 20 + "0.50", "whole, where a code is cut"
     for group in told[4:]:
         assert ("Image Region", "SCOORD") not in group
     assert ("Certainty of Finding", "NUM") not in told[5], "no number is no score"
