@@ -40,6 +40,9 @@ class Manners(BaseModel):
     nothing: Literal[200, 204] = 204  # what QIDO answers when nothing matches
     promise_more: int = 0  # added to NumberOfStudyRelatedInstances
     known: int | None = None  # so many instances of a study QIDO lists and counts; WADO sends all
+    most: int | None = None  # so many matches are answered at once, with a warning that there are more
+    pages: bool = True  # heeds offset: the rest can be had too
+    asterisk: bool = True  # knows transfer-syntax=*; some answer 406
     cut_after: int | None = None  # instances sent before the answer breaks, halfway through the next
     cut: Literal["silent", "reset"] = "silent"  # silent: HTTP ends well, only the closing boundary lacks
     pause: float = 0  # seconds between pieces of 64 KiB
@@ -107,7 +110,7 @@ def _answer_query(request: web.Request, level: queries.Level) -> web.Response:
         found = queries.answer(
             _select(request, state.manners.known),
             level,
-            list(request.query.items()),
+            [(key, value) for key, value in request.query.items() if key != "offset" or state.manners.pages],
             queries.Told(
                 state.url, state.manners.availability, state.manners.promise_more, state.manners.odd_json
             ),
@@ -116,7 +119,10 @@ def _answer_query(request: web.Request, level: queries.Level) -> web.Response:
         raise web.HTTPBadRequest(text=str(wrong)) from None
     if not found and state.manners.nothing == 204:
         return web.Response(status=204)
-    return _answer_json(found)
+    answer = _answer_json(found[: state.manners.most])
+    if state.manners.most is not None and len(found) > state.manners.most:
+        answer.headers["Warning"] = '299 archive: "There are additional results that can be requested"'
+    return answer
 
 
 async def _query_studies(request: web.Request) -> web.Response:
@@ -155,6 +161,8 @@ async def _send_instances(request: web.Request) -> web.StreamResponse:
     if not chosen or state.manners.availability in ("OFFLINE", "UNAVAILABLE"):
         raise web.HTTPNotFound(text="The archive doesn't have it at hand.")
     as_stored = "transfer-syntax=*" in accept.replace('"', "")
+    if as_stored and not state.manners.asterisk:
+        raise web.HTTPNotAcceptable(text="There is no transfer syntax of that name.")
     boundary = make_boundary()
     answer = web.StreamResponse(
         headers={"Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}'}

@@ -375,3 +375,23 @@ async def test_a_real_archive_tells_of_instances_what_rules_are_about_both_ways(
         found = await archives.lookup().find(["vna"], wanted)
         assert derived not in {instance.sop_instance_uid for instance in found.instances}
         assert len(found.instances) == 2
+
+
+@pytest.mark.parametrize("pages", [True, False])
+async def test_an_archive_that_caps_its_answers_is_read_whole_or_looked_at_again(
+    archives: Archives, pages: bool
+) -> None:
+    """However few it tells at once; and it gives its instances though it knows no transfer-syntax=*."""
+    vna = await archives.add("vna")
+    for dataset in make_study(7):
+        vna.add(encode(dataset))
+    uid = str(dataset.StudyInstanceUID)
+    vna.manners = vna.manners.model_copy(update={"most": 3, "pages": pages, "asterisk": False})
+    if not pages:
+        with pytest.raises(Retryable, match="only a part"):
+            await archives.lookup().find(["vna"], Wanted(Identity(uid)))
+        return
+    found = await archives.lookup().find(["vna"], Wanted(Identity(uid)))
+    assert len(found.instances) == 7
+    sent = [each async for each in archives.known["vna"].retrieve(uid)]
+    assert len(sent) == 7
