@@ -13,13 +13,14 @@ from gateway.archives.choice import attributes_for, choose_instances, made_by
 from gateway.archives.sectra import Slide, SlideArchive
 from gateway.archives.terms import Pulls, Terms
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unreachable, Unsuitable
-from gateway.dicom.identity import Identity, differences
+from gateway.dicom.identity import Identity, differences, require_agreement
 from gateway.settings.sections import Choose
 
 # Which of these SOP instance UIDs are results that went through us before.
 Known = Callable[[Collection[str]], Awaitable[Collection[str]]]
 
 _ASK_AGAIN = timedelta(minutes=5)  # an archive in trouble, while another one is waited for
+_TWICE = "Have the archive sort out whose images they are, then resume the job."
 _AWAY = timedelta(seconds=5)  # at the least, before one that can't be reached is asked again
 
 
@@ -339,4 +340,8 @@ def _the_one(name: str, studies: Sequence[StudyMatch], asked: Identity) -> Study
             "Resume the job with the study_instance_uid of the right one; the job's history lists them.",
             detail={"choices": sorted(by_uid)},
         )
-    return next(iter(by_uid.values()))
+    found = next(iter(by_uid.values()))
+    for study in studies:
+        if study.study_instance_uid == found.study_instance_uid:
+            require_agreement(found.identity, study.identity, f"{name} has the study twice", _TWICE)
+    return found

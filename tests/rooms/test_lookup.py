@@ -340,6 +340,22 @@ async def test_an_archive_that_holds_nothing_to_choose_from_doesnt_have_the_stud
         alone.check()
 
 
+async def test_a_study_that_an_archive_has_of_two_patients_is_held(
+    tmp_path: Path, archives: Archives
+) -> None:
+    files = list(make_study(3, study=UID))
+    files[1].PatientID = "SOMEBODY-ELSE"
+    for number, dataset in enumerate(files):
+        (tmp_path / f"{number}.dcm").write_bytes(encode(dataset))
+    with orthanc(tmp_path / "orthanc") as running:
+        running.upload(tmp_path.glob("*.dcm"))
+        archives.add_at("vna", urlsplit(running.url).port or 0)
+        for asked in (Identity(UID), Identity(UID, "SOMEBODY-ELSE")):
+            failure = await failing(NeedsHuman, archives.lookup(), Wanted(asked), "vna")
+            assert failure.message == "vna has the study twice: another patient id"
+            assert failure.detail["expected"] != failure.detail["met"]
+
+
 async def test_a_real_archive_tells_of_instances_what_rules_are_about_both_ways(
     tmp_path: Path, archives: Archives
 ) -> None:
