@@ -46,7 +46,9 @@ class Changes:
             if not isinstance(adapter, Interactive):
                 return None
             told = f"the user's {change.kind} of a result is told to the vendor"
-            reopened = await self._store.reopen_grant(changed, _REOPENED, sectra, told)
+            # Of what was deleted nothing is left to work on: only the job's results stay open.
+            seconds = _REOPENED if change.kind == "modify" else 0.0
+            reopened = await self._store.reopen_grant(changed, seconds, sectra, told)
             if reopened is None:
                 return None
             job, token = reopened

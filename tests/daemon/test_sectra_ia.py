@@ -412,8 +412,11 @@ async def test_changes_by_the_user_reach_the_vendor(tmp_path: Path, database_url
             assert (answer.status, answer.complaints) == (200, [])
             assert answer.body["displayResult"] == "ANSWER: 42 (seen)"
             vendor.refuses = None
+            tile = "images/slide-wsi_files/8/0_0.jpg"
+            assert (await call(house, vendor, tile))[0] == 200  # to work on the change
             answer = await invoke(house, "slide-wsi", "delete")
             assert (answer.status, answer.body) == (200, {})
+            assert (await call(house, vendor, tile))[0] == 403
             assert (vendor.calls[-1]["action"], vendor.calls[-1]["input"]["id"]) == ("delete", mine["id"])
             _, job = await house.api("GET", f"jobs/{job['id']}")
             said = [event["what"] for event in job["events"]]
