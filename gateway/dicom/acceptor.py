@@ -11,6 +11,7 @@ import select
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from enum import IntEnum
@@ -35,6 +36,7 @@ _LARGEST_MESSAGE = 4 * LARGEST_PDU  # an association's request has its own size
 _PLAIN = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
 _WINK = 0.01
 _UNKNOWN_TRANSACTION = 0x0110
+_LEAVE_TAKING = 2.0
 _FOR_GOOD, _FOR_NOW, _BY_USER, _BY_PROVIDER, _LOCAL_LIMIT = 1, 2, 1, 3, 2  # why not, in PS3.8's numbers
 
 
@@ -245,9 +247,11 @@ class StorageServer:
         for association, _ in server.guests:
             if association.is_alive():
                 association.abort()
+        until = time.monotonic() + _LEAVE_TAKING  # for all of them together
         for association, provider in server.guests:
-            association.join(2)
-            association.dul.join(2)
+            for thread in (association, association.dul):
+                if thread.is_alive():
+                    thread.join(max(0.0, until - time.monotonic()))
             provider.abandon()
 
     def _on_report(self, event: Any) -> tuple[int, None]:
