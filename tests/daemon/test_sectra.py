@@ -343,7 +343,7 @@ async def test_every_answer_tells_our_versions(house: Hospital) -> None:
         403: ("POST", url, elsewhere),
         404: ("GET", house.app("unheard-of"), None),
         405: ("PUT", url, {}),
-        413: ("POST", url, b" " * (5 * 2**20)),
+        413: ("POST", url, b" " * (10 * 2**20)),
         422: ("POST", url, {**good, "action": "dance"}),
     }
     for status, (method, address, body) in calls.items():

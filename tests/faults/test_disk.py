@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,12 @@ async def test_work_waits_for_room_and_then_goes_on_by_itself(tmp_path: Path) ->
         assert answer.complaints == [], "the invocation is taken all the same"
         job = await house.job_on(patient.slide, "submitting")
         await house.until(lambda: "nearly full" in gateway.log, "the log says so")
-        job = await house.settled(job["id"], "submitting")
-        assert job["error"]["message"] == "waiting: the disk of data_dir is nearly full"
+        while (job := await house.settled(job["id"], "submitting"))["waits"] is None:
+            await asyncio.sleep(0.05)
+        waiting = "waiting: the disk of data_dir is nearly full"
+        assert job["waits"]["why"] == waiting
         assert (job["attempt"], house.bytes_arrived(patient)) == (0, [0, 0])
-        assert [event["what"] for event in job["events"]].count(job["error"]["message"]) == 1
+        assert [event["what"] for event in job["events"]].count(waiting) == 1
         await house.gateway.stop()
 
         del house.configuration["least_free"]

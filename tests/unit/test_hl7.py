@@ -205,7 +205,7 @@ def test_an_unnamed_patient_has_a_name_that_says_so() -> None:
 WORDS = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), max_size=30)
 SUBJECTS = st.builds(
     Subject,
-    patient_id=WORDS.filter(str.strip),
+    patient_id=WORDS.map(lambda word: word.replace("\\", "")).filter(str.strip),  # that would part several
     study_instance_uid=st.just("1.2.3"),
     patient_name=st.lists(WORDS.map(lambda word: word.replace("^", "")), max_size=5).map("^".join),
     birth_date=st.sampled_from(["", "1970", "19700000", "19700230", "19700229", "20240229"]),
