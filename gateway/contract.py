@@ -162,6 +162,10 @@ class Study(Protocol):
         given the study without it."""
         ...
 
+    async def begin_anew(self) -> None:
+        """The vendor wants more than what it hasn't confirmed: the next try is given the whole study."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Callback:

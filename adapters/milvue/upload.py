@@ -32,8 +32,12 @@ async def send_by_signed_urls(wire: Wire, study: Study, work: Path) -> tuple[str
     find them there announces what is missing anew."""
     urls = _recall_urls(work, study.study_instance_uid)
     if not urls:
-        said = await _store(wire, study.study_instance_uid, _header_parts(study), signed=True)
+        announced: set[str] = set()
+        said = await _store(wire, study.study_instance_uid, _header_parts(study, announced), signed=True)
         urls = _read_urls(said, wire.options)
+        if urls.keys() - announced:
+            await study.begin_anew()
+            raise Retryable("Milvue asks for more than it was told of now; the whole study is sent anew")
         note(work / _NOTES, {"study": study.study_instance_uid, "urls": urls})
     done = []
     async with walking(study) as instances:
@@ -96,13 +100,14 @@ def _whole_parts(study: Study) -> _Parts:
     return _Parts(writer.content_type, write())
 
 
-def _header_parts(study: Study) -> _Parts:
+def _header_parts(study: Study, announced: set[str]) -> _Parts:
     writer = Writer("application/dicom")
 
     async def write() -> Chunks:
         async with walking(study, headings=True) as instances:
             async for instance in instances:
                 head = await _read_head(instance)
+                announced.add(instance.header.sop_instance_uid)
                 yield writer.begin()
                 yield head
         yield writer.end()

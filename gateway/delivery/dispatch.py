@@ -18,7 +18,7 @@ from gateway.delivery.originals import Originals
 from gateway.delivery.slide_status import SlideStatus
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
 from gateway.jobs.outcomes import Advance, Outcome, Wait
-from gateway.jobs.records import Delivery, InstanceRecord, Job
+from gateway.jobs.records import Delivery, InstanceRecord, Job, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application
@@ -52,6 +52,8 @@ class OnTheSlide:
     async def deliver(self, job: Job, finished: Finished) -> Delivered:
         if finished.placed is not None:
             if not finished.placed:
+                if job.origin is not Origin.NOTIFICATION:  # somebody looks at our sign there
+                    await self._status.show_nothing(job, finished)
                 return Delivered("the vendor left the slide alone")
             return Delivered("the vendor's own result stands on the slide", str(finished.placed.get("id")))
         images = await self._store.instances_of(job.id) if finished.findings else []

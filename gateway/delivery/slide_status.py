@@ -108,6 +108,11 @@ class SlideStatus:
         author = replace(author_of(job), last=job.held_in != State.DELIVERING)
         await self._put(job, author, sign_of(job))
 
+    async def show_nothing(self, job: Job, finished: Finished) -> None:
+        """The vendor puts nothing on the slide."""
+        said = sign(f"no result: {finished.summary}", size_of(job), {"Status": "done"})
+        await self._put(job, replace(author_of(job), last=True), said)
+
     async def series_of(self, job: Job, study: Collection[str]) -> str | None:
         """Which series of the study the slide is: Sectra says so, there is but one, or its files tell."""
         assert job.slide_id is not None

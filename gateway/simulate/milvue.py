@@ -68,6 +68,7 @@ class Behaviour(BaseModel):
     gzip: bool = False
     json_in_multipart: bool = False
     report: bool = True  # a structured report beside the picture
+    asks_anew: bool = False  # who announces the rest of a study by signed urls is asked for all of it
 
     def of(self, command: str) -> Outcome:
         return self.outcomes.get(command, self.outcome)
@@ -196,7 +197,8 @@ async def _post_study(request: web.Request) -> web.Response:
         return _refuse(429, "Quota exceeded", example="Try again when the next period begins")
     if signed:
         study = state.studies.setdefault(uid, Study())
-        study.signed = {str(each.header.SOPInstanceUID) for each in arrived}
+        before = study.signed if state.behaviour(uid).asks_anew else set()
+        study.signed = before | {str(each.header.SOPInstanceUID) for each in arrived}
         study.missing = set(study.signed)
         study.done_at = None
         urls = {sop: f"{state.url}/blob/{uid}/{sop}?sig={make_uid('sig', sop)[-12:]}" for sop in study.signed}

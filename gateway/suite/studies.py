@@ -78,6 +78,9 @@ class GivenStudy:
     async def acknowledge(self, sop_instance_uid: str) -> None:
         self.acknowledged.append(sop_instance_uid)
 
+    async def begin_anew(self) -> None:
+        self.acknowledged.clear()
+
     async def instances(self) -> AsyncIterator[GivenInstance]:
         self.walks_open += 1
         try:

@@ -54,6 +54,9 @@ class NoInstances:
     async def acknowledge(self, sop_instance_uid: str) -> None:
         raise AssertionError(f"nothing was sent, and so not {sop_instance_uid}")
 
+    async def begin_anew(self) -> None:
+        raise AssertionError("nothing was sent that could begin anew")
+
     def headings(self) -> AsyncIterator[Instance]:
         return self.instances()
 

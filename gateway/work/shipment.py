@@ -32,6 +32,7 @@ class Shipment:
         check: Callable[[Dataset], None],
         on_end: Callable[[list[InstanceRecord]], Awaitable[None]],
         on_acknowledged: Callable[[str], Awaitable[None]],
+        on_anew: Callable[[], Awaitable[None]],
         spool: Path | None = None,
     ) -> None:
         self.study_instance_uid = study_instance_uid
@@ -43,6 +44,7 @@ class Shipment:
         self._check = check
         self._on_end = on_end
         self._on_acknowledged = on_acknowledged
+        self._on_anew = on_anew
         self._spool = spool
 
     def instances(self) -> AsyncIterator[Instance]:
@@ -53,6 +55,9 @@ class Shipment:
 
     async def acknowledge(self, sop_instance_uid: str) -> None:
         await self._on_acknowledged(sop_instance_uid)
+
+    async def begin_anew(self) -> None:
+        await self._on_anew()
 
     async def _walk(
         self, on_end: Callable[[list[InstanceRecord]], Awaitable[None]] | None

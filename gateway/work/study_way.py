@@ -183,6 +183,7 @@ class StudyWay:
             ImageCheck(job),
             partial(self._store.record_sent, job),
             partial(self._store.acknowledge, job),
+            partial(self._store.forget_acknowledged, job),
             self._spool.folder(job.id),
         )
         ticket = await adapter.submit(order, shipment)

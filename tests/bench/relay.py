@@ -58,7 +58,12 @@ async def relay_ours(source: str, study: str, target: str) -> None:
         async def on_acknowledged(_uid: str) -> None:
             pass
 
-        shipment = Shipment(archive, study, chosen, listed, None, lambda _: None, on_end, on_acknowledged)
+        async def on_anew() -> None:
+            pass
+
+        shipment = Shipment(
+            archive, study, chosen, listed, None, lambda _: None, on_end, on_acknowledged, on_anew
+        )
         writer = Writer()
 
         async def body() -> AsyncIterator[bytes]:

@@ -57,6 +57,20 @@ async def test_a_notification_cannot_be_withdrawn_by_a_users_cancel(store):
     assert (await store.get(job.id)).state == State.RECEIVED
 
 
+async def test_who_joins_while_nothing_is_delivered_is_told_so(store):
+    """The vendor of a notified job left the slide alone, and nobody was waiting for it."""
+    job, _ = await store.create(invocation(origin=Origin.NOTIFICATION))
+    claimed = await bring(store, job, State.DELIVERING)
+    await store.plan_deliveries(claimed, ["sectra", "vna"])
+    await store.record_delivery(claimed, "sectra", "done", "left alone")
+    await store.record_delivery(claimed, "vna", "done", "stored", reference="1.2.3", stored=1)
+    await store.create(invocation("token", origin=Origin.NOTIFICATION))
+    assert {each.state for each in await store.deliveries_of(job.id)} == {"done"}
+    await store.create(invocation("token"))
+    states = {each.destination: each.state for each in await store.deliveries_of(job.id)}
+    assert states == {"sectra": "pending", "vna": "done"}
+
+
 @pytest.mark.parametrize("state", WORKING)
 async def test_a_user_makes_it_his_job_and_nobody_else_may_end_it_in_silence(store, state):
     made, _ = await store.create(invocation(origin=Origin.NOTIFICATION))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.simulate.front import Fault
+from gateway.simulate.milvue import Behaviour
 from tests.peers.gateway import TRAUMA, Hospital, Patient, hospital
 
 pytestmark = pytest.mark.slow
@@ -101,12 +102,16 @@ async def test_a_kill_in_the_middle_of_the_bytes(tmp_path: Path, signed: bool) -
         await arrived_once(house, patient, on_its_way=1 if signed else 0)
 
 
-async def test_another_machine_puts_only_what_is_missing(tmp_path: Path, database_url: str) -> None:
-    """The first one's folder is gone with it."""
+@pytest.mark.parametrize("asks_anew", [False, True])
+async def test_another_machine_puts_only_what_is_missing(
+    tmp_path: Path, database_url: str, asks_anew: bool
+) -> None:
+    """The first one's folder is gone with it. Whatever Milvue asks for then is put."""
     async with hospital(tmp_path, database_url) as house:
         house.configuration["adapters"]["milvue"]["signed_url"] = True
         first = await house.start()
         patient = house.admit(4)
+        house.milvue.behaviours[patient.study] = Behaviour(asks_anew=asks_anew)
         gate = house.gates.close("PUT", "/blob/", skip=2)
         await house.fire(patient.slide)
         await gate.wait()
@@ -115,9 +120,9 @@ async def test_another_machine_puts_only_what_is_missing(tmp_path: Path, databas
         await first.kill()
         shutil.rmtree(tmp_path / "data" / "spool" / job["id"])
         await house.start()
-        await arrived_once(house, patient)
+        await arrived_once(house, patient, on_its_way=2 if asks_anew else 0)
         asked = [call.path for call in house.milvue.front.calls if call.method == "POST"]
-        assert len(asked) == 2, "new urls for what is missing"
+        assert len(asked) == 2 + asks_anew, "new urls for what is missing"
 
 
 async def test_a_vendor_that_is_slow_to_know_is_asked_again_before_it_is_sent_more(

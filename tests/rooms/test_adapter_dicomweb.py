@@ -328,6 +328,9 @@ class Files:
     async def acknowledge(self, sop_instance_uid: str) -> None:
         raise AssertionError(sop_instance_uid)
 
+    async def begin_anew(self) -> None:
+        raise AssertionError("it is sent whole")
+
     async def instances(self) -> AsyncIterator[File]:
         for header in self.headers:
             yield File(header, self.data[header.sop_instance_uid])

@@ -74,13 +74,16 @@ def _width_of(data: bytes, cuts: Sequence[int]) -> int | None:
     async def forget(_uid: str) -> None:
         pass
 
+    async def begin_anew() -> None:
+        pass
+
     async def walk() -> None:
         instance = _Cut(data, cuts)
         uid = instance.header.sop_instance_uid
         chosen = {uid: InstanceRecord(uid, "1.2.4", "1.2.840.10008.5.1.4.1.1.7")}
         listed = [InstanceRef("1.2.4", uid, None, None)]
         archive = cast(Archive, _Archive(instance))
-        shipment = Shipment(archive, "1.2.3", chosen, listed, None, lambda _: None, keep, forget)
+        shipment = Shipment(archive, "1.2.3", chosen, listed, None, lambda _: None, keep, forget, begin_anew)
         async for moving in shipment.instances():
             async for _ in moving.chunks():
                 pass

@@ -110,6 +110,8 @@ class Requests(Database):
         )
         now = self._job(joined.mappings().one())
         await self._append(connection, now, "joined", {"origin": new.origin})
+        if now.origin is not job.origin:
+            await self._tell_again(connection, now)
         if a_user and job.state == State.HELD and job.error_kind == Retryable.kind:
             return await self._go_on(connection, now, "resumed", "sectra")
         if now.origin is not job.origin and job.state in WORKING and job.state != State.SUBMITTING:
@@ -117,6 +119,15 @@ class Requests(Database):
             # that is just being called isn't called again for that.)
             return await self._overrule(connection, now, job.state, "a user waits for it now", {})
         return now
+
+    async def _tell_again(self, connection: AsyncConnection, job: Job) -> None:
+        """Where nothing was told, since nobody waited, something has to be told now."""
+        untold = deliveries.c.reference.is_(None) & deliveries.c.stored.is_(None)
+        await connection.execute(
+            update(deliveries)
+            .where(deliveries.c.job_id == job.id, deliveries.c.state == "done", untold)
+            .values(state="pending", attempts=0, next_at=func.now())
+        )
 
     # -- stopping -------------------------------------------------------------------------------------
 
