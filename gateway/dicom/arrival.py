@@ -36,6 +36,7 @@ _IMPLEMENTATION = "1.2.826.0.1.3680043.10.1570.1"
 _NO_DATASET = 0x0101
 _MOST_QUEUED = 16
 _TICK = 0.5
+_HUNG_UP = ("Sta1", "Sta13")  # of the state machine in PS3.8: no connection, or about to close
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,16 +185,18 @@ class SpoolingProvider(DIMSEServiceProvider):
                 self._end(context_id)
 
     def get_msg(self, block: bool = False) -> Any:
-        """An exchange may be long as long as something is heard of it; the sign may come by another way."""
+        """An exchange may be long as long as something is heard of it; the sign may come by another way. From
+        whom has hung up nothing more comes."""
         if not block or self._watch is None:
             return super().get_msg(block)
         self._watch.sign()
         while True:
+            gone = self.dul.state_machine.current_state in _HUNG_UP
             try:
                 return self.msg_queue.get(timeout=_TICK)
             except queue.Empty:
                 silence = time.monotonic() - self._watch.last_sign
-                if self._watch.over or silence > (self.dimse_timeout or silence):
+                if gone or self._watch.over or silence > (self.dimse_timeout or silence):
                     return None, None
 
     def abandon(self) -> None:

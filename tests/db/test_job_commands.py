@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from typer.testing import CliRunner, Result
 
 from gateway.__main__ import app
@@ -21,7 +22,7 @@ Command = Callable[..., Any]
 
 
 @pytest.fixture
-def command(database_url: str, secret_key: str, tmp_path: Path) -> Command:
+def command(database_url: str, secret_key: str, tmp_path: Path) -> Iterator[Command]:
     settings = {
         "GATEWAY_DATABASE_URL": database_url,
         "GATEWAY_SECRET_KEYS": f'["{secret_key}"]',
@@ -31,7 +32,8 @@ def command(database_url: str, secret_key: str, tmp_path: Path) -> Command:
     async def run(*arguments: str) -> Result:
         return await asyncio.to_thread(CliRunner().invoke, app, ["jobs", *arguments], env=settings)
 
-    return run
+    yield run
+    structlog.reset_defaults()  # the command wrote its log where nothing can be written any more
 
 
 async def held(store: Store, **asked: Any) -> Job:

@@ -287,7 +287,7 @@ async def test_a_bug_of_our_own_is_tried_again_then_held_and_tells_where(
     secret = "what-nobody-may-read"
     house.secrets.add(secret)
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("UPDATE jobs SET ticket = jsonb_build_object('reference', %s::text)", (secret,))
+        connection.execute("UPDATE jobs SET ticket = jsonb_build_object('state', %s::text)", (secret,))
     gate.opened.set()
     await house.start()
     held = await house.job_on(patient.slide, "held")
