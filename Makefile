@@ -1,6 +1,6 @@
 # Each target first makes .venv as uv.lock says; Python 3.11 or newer and make are all it needs.
 .DEFAULT_GOAL := help
-.PHONY: demo run test check bench help ready
+.PHONY: demo run test check bench soak help ready
 .NOTPARALLEL:
 
 PYTHON = $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -14,7 +14,8 @@ run: ready ## the gateway itself (ARGS="--config gateway.yaml")
 	@$(BIN)/gateway run $(ARGS)
 
 test: ready ## all tests (ARGS="tests/unit -k multipart" for some)
-	@$(BIN)/python -m pytest -p tests.programs -n 2 $(ARGS)
+	@# A file's tests go to one process: what they share is started once. The small ones come last.
+	@$(BIN)/python -m pytest -p tests.programs -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: ready ## style, types, and which room may know which
 	@$(BIN)/ruff check
@@ -24,6 +25,9 @@ check: ready ## style, types, and which room may know which
 
 bench: ready ## how fast, how much, how soon after a crash (ARGS="slide_download" for one)
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+soak: ready ## a hospital through a planned run of faults (ARGS="--minutes 30 --replicas 2 --seed 7")
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do \

@@ -48,11 +48,17 @@ def main() -> None:
         TOOLS.mkdir(exist_ok=True)
         with (TOOLS / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            uv = TOOLS / f"uv-{UV}"
+            if "--tool" in sys.argv[1:]:  # where it is, and no more
+                if not uv.exists():
+                    fetch(uv)
+                print(uv)  # noqa: T201
+                return
             wanted = fingerprint()
             if STAMP.exists() and STAMP.read_text() == wanted and (VENV / "bin" / "python").exists():
                 return
             sys.stderr.write("setting up .venv (once; later runs start at once)\n")
-            sync(TOOLS / f"uv-{UV}")
+            sync(uv)
             STAMP.write_text(wanted)
     except PermissionError as error:
         sys.exit(f"{error.filename} can't be written by this user: run make as the one who owns the folder.")

@@ -1,8 +1,10 @@
 """Everything an adapter may see: what it is asked, what it answers, and how it fails.
 
 An adapter speaks one vendor's protocol and nothing else. It is made anew for each step of a job from its
-options, a shared HTTP session and a work folder of its own; what it must know at the next step it puts in
-the `Ticket`. It never sleeps to retry: it raises one of the three failures, and the engine decides.
+options, an HTTP session and a work folder of its own; what it must know at the next step it puts in the
+`Ticket`. The session has the authority, the certificate and the proxy that the configuration names for this
+vendor, and `gateway.dicom.certificate.trust_of` finds the same there for associations. The
+adapter never sleeps to retry: it raises one of the three failures, and the engine decides.
 
     Failure
     ├── Retryable    the peer is busy or unreachable; the same call may succeed later
@@ -11,7 +13,8 @@ the `Ticket`. It never sleeps to retry: it raises one of the three failures, and
     ├── Permanent    the vendor refuses the study; trying again changes nothing
     │   └── Unsuitable  it isn't what the application accepts
     └── NeedsHuman   a person has to mend something first (two matches, a wrong patient)
-        └── NotLetIn     the peer doesn't let us in (credentials, certificates)
+        └── NotLetIn     the peer doesn't let us in (credentials)
+            └── Untrusted    or we don't trust it (its certificate)
 """
 
 from __future__ import annotations
@@ -30,19 +33,32 @@ if TYPE_CHECKING:  # whoever only looks at jobs speaks no HTTP
     from aiohttp import web
 
 
+_MOST_SAID = 2000  # characters of each of a peer's words
+_MOST_WORDS = 20
+
+
 class Failure(Exception):
-    """What went wrong in one sentence, and what to do about it. Neither may hold a patient's data; what a
-    person needs of it to decide goes into `detail`, which is kept with the job and logged nowhere."""
+    """What went wrong in one sentence, and what to do about it: ours, and free of a patient's data, as is
+    `detail`, which enters the job's history. What a peer said itself goes into `said`, and whatever else of a
+    patient a person needs to decide: it is kept encrypted, for operators alone, and logged nowhere."""
 
     kind: ClassVar[str]
     passes: ClassVar[bool] = False  # with the trouble of the peer whose doing it is
     peer: str | None = None
 
-    def __init__(self, message: str, advice: str = "", *, detail: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        advice: str = "",
+        *,
+        detail: Mapping[str, Any] | None = None,
+        said: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.advice = advice
         self.detail = dict(detail or {})
+        self.said = _bounded(said or {})
 
     def blame(self, peer: str) -> None:
         """It is this peer's trouble, as the configuration names it (`archives.vna`), unless somebody nearer
@@ -72,8 +88,9 @@ class Retryable(Failure):
         after: float | None = None,
         uncertain: bool = False,
         detail: Mapping[str, Any] | None = None,
+        said: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(message, advice, detail=detail)
+        super().__init__(message, advice, detail=detail, said=said)
         self.after = after
         self.uncertain = uncertain
 
@@ -104,9 +121,24 @@ class NeedsHuman(Failure):
 
 
 class NotLetIn(NeedsHuman):
-    """Refused credentials, a certificate that isn't trusted: somebody mends it for all jobs at once."""
+    """Refused credentials: somebody mends it for all jobs at once."""
 
     passes = True
+
+
+class Untrusted(NotLetIn):
+    """It is we who don't trust the peer: its certificate has expired, is another's, of nobody known."""
+
+
+def _bounded(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Whoever is refused a million times must not fill the database with it."""
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(name)[:100]: cut(inner) for name, inner in list(value.items())[:_MOST_WORDS]}
+        return value if value is None or isinstance(value, int | float) else str(value)[:_MOST_SAID]
+
+    return {str(name)[:100]: cut(value) for name, value in list(said.items())[:_MOST_WORDS]}
 
 
 @contextmanager
@@ -343,6 +375,15 @@ class Interactive(Protocol):
     """Its vendor takes a result that a user changed. For the others the stored one is answered."""
 
     async def modify(self, order: Order, change: Modification) -> Pending | Finished: ...
+
+
+@runtime_checkable
+class Flagging(Protocol):
+    """Its vendor can be shown a study that is worth a look by its people."""
+
+    async def flag(self, ticket: Ticket) -> None:
+        """Of a study that it was sent before. Said again, nothing changes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

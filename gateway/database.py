@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from gateway.embedded.running import running_url
+from gateway.contract import NeedsHuman
+from gateway.embedded.running import is_made, running_url
 from gateway.jobs.cipher import Cipher
-from gateway.jobs.schema import migrate, newest, revision_of
+from gateway.jobs.schema import migrate, newest, require_sessions, revision_of
 from gateway.jobs.store import Store
-from gateway.settings.load import encryption_keys
+from gateway.settings.keys import encryption_keys
 from gateway.settings.sections import Settings
 from gateway.settings.tree import Misconfigured
 
@@ -29,7 +30,21 @@ async def database(settings: Settings, *, join: bool = True) -> AsyncIterator[st
             yield url
 
 
+@asynccontextmanager
+async def found_database(settings: Settings) -> AsyncIterator[str]:
+    """For those who only look: one that isn't there isn't made."""
+    if settings.database_url is None and not is_made(settings.data_dir):
+        raise NeedsHuman(
+            f"there is no database below {settings.data_dir} yet",
+            "Name the configuration of the gateway that you mean, with --config or GATEWAY_CONFIG; if it is"
+            " this one, its first gateway run makes the database.",
+        )
+    async with database(settings) as url:
+        yield url
+
+
 async def prepare(settings: Settings, url: str) -> None:
+    await asyncio.to_thread(require_sessions, url)
     if settings.migrate_on_start:
         await asyncio.to_thread(migrate, url)
     else:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
@@ -22,30 +21,26 @@ from typing import Any
 
 import aiohttp
 
-from gateway.contract import Busy, Failure, NeedsHuman, NotLetIn, Permanent, Retryable, Unreachable
+from gateway.contract import Busy, Failure, NeedsHuman, NotLetIn, Permanent, Retryable, Unreachable, Untrusted
+from gateway.json_text import count_values
 
 _LONGEST_WAIT = 3600.0
+_PROXY = "Check the `proxy` in its configuration, and that the proxy runs and takes calls of this machine."
 _EXPIRED, _ANOTHERS = 10, (62, 64)  # as OpenSSL numbers them: a name, an address
+_ALERTS = "ALERT_CERTIFICATE", "ALERT_BAD_CERTIFICATE", "ALERT_UNKNOWN_CA", "ALERT_ACCESS_DENIED"
+_SHOW = "Set `certificate` and `key` to one of an authority that it trusts."
+_SPEAK = "Check that it speaks TLS 1.2 or later at its port, and whether it asks for a `certificate` of ours."
 _BUSY_FOR = 30.0  # where the peer doesn't say for how long
-_SLOW_TO_PARSE = 1 << 20
-_UNSENT = 1 << 17
+_SLOW_TO_PARSE = 1 << 18
+_MOST_VALUES = 1_500_000
 
 
 class Unanswered(Retryable):
     """The call was made and no answer came: what it asks for may still be on its way there."""
 
 
-def connector() -> aiohttp.TCPConnector:
-    """Connections whose writing tells how fast the line is: without a bound, megabytes would wait in the
-    kernel, and a slow line that still sends them look silent."""
-
-    def open_socket(address: tuple[Any, ...]) -> socket.socket:
-        family, kind, protocol, *_ = address
-        opened = socket.socket(family, kind, protocol)
-        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
-        return opened
-
-    return aiohttp.TCPConnector(limit=0, limit_per_host=0, socket_factory=open_socket)
+class Faltering(Retryable):
+    """It answered that it is itself in trouble: 5xx."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +57,7 @@ class Peer:
     refused: type[Failure] = Permanent
     reach: str = "Check that the server runs, and the name, port and firewall between it and this machine."
     late: str = "Check the load of the server and the network between it and this machine."
-    trust: str = "Install the authority of its certificate here, or have the certificate renewed."
+    trust: str = "Name the authority of its certificate as its `ca`, or have the certificate renewed."
     busy: str = "It is busy or broken; its own log says more."
     sure: frozenset[int] = field(default=frozenset((503,)))
 
@@ -74,7 +69,11 @@ def translated(peer: Peer, doing: str, *, writes: bool = False) -> Iterator[None
         yield
     except aiohttp.ClientSSLError as error:  # the certificate errors too
         why, advice = distrust(error)
-        raise NotLetIn(f"{peer.name} can't be trusted while {doing}: {why}", advice or peer.trust) from None
+        raise Untrusted(f"{peer.name} can't be trusted while {doing}: {why}", advice or peer.trust) from None
+    except aiohttp.ClientProxyConnectionError:
+        raise Unreachable(f"the proxy to {peer.name} can't be reached while {doing}", _PROXY) from None
+    except aiohttp.ClientHttpProxyError as error:
+        raise _hindrance(peer, doing, error.status) from None
     except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
         raise Unreachable(f"{peer.name} can't be reached while {doing}", peer.reach) from None
     except TimeoutError:
@@ -83,7 +82,10 @@ def translated(peer: Peer, doing: str, *, writes: bool = False) -> Iterator[None
         ) from None
     except aiohttp.InvalidURL:
         raise NeedsHuman(f"the url of {peer.name} is no usable address", peer.address) from None
-    except (aiohttp.ClientError, OSError):
+    except (aiohttp.ClientError, OSError) as error:
+        if isinstance(error.__cause__, ssl.SSLError):  # an alert, which TLS 1.3 sends after the handshake
+            why, advice = distrust(error.__cause__)
+            raise NotLetIn(f"{peer.name} can't be reached while {doing}: {why}", advice) from None
         raise Unanswered(
             f"the connection to {peer.name} broke while {doing}",
             "Check the network and any proxy between the server and this machine.",
@@ -95,8 +97,12 @@ def distrust(error: Exception) -> tuple[str, str]:
     """Why a server isn't trusted, and what to do about it; nothing, where its authority isn't known."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         error = error.certificate_error
+    elif isinstance(error.__cause__, ssl.SSLError):
+        error = error.__cause__
     if not isinstance(error, ssl.SSLCertVerificationError):
-        return "the TLS handshake failed", "Check that it speaks TLS at its port, and in which versions."
+        if isinstance(error, ssl.SSLError) and any(word in str(error.reason) for word in _ALERTS):
+            return "it wants another certificate of ours", _SHOW
+        return "the TLS handshake failed", _SPEAK
     if error.verify_code == _EXPIRED:
         return "its certificate has expired", "Have it renewed, and check this machine's clock."
     if error.verify_code in _ANOTHERS:
@@ -110,34 +116,46 @@ def refusal(
     doing: str,
     *,
     writes: bool = False,
-    detail: Mapping[str, Any] | None = None,
+    said: Mapping[str, Any] | None = None,
 ) -> Failure:
-    """What an unwelcome status means."""
+    """What an unwelcome status means. `said`: the peer's own words, if it was asked for them."""
     status = response.status
     where = f"{peer.name} answered {status} while {doing}"
-    if status in (401, 403, 407):
+    if status == 407:
+        return _hindrance(peer, doing, status)
+    if status in (401, 403):
         refused = f"{peer.name} refused our credentials ({status}) while {doing}"
-        return NotLetIn(refused, peer.credentials, detail=detail)
+        return NotLetIn(refused, peer.credentials, said=said)
     if status == 429:
         after = retry_after(response.headers.get("Retry-After"))
-        return Busy(where, peer.busy, after=_BUSY_FOR if after is None else after, detail=detail)
+        return Busy(where, peer.busy, after=_BUSY_FOR if after is None else after, said=said)
     if status in (408, 425) or status >= 500:
-        return Retryable(
+        return Faltering(
             where,
             peer.busy,
             after=retry_after(response.headers.get("Retry-After")),
             uncertain=writes and status not in peer.sure,
-            detail=detail,
+            said=said,
         )
     if 300 <= status < 400:
         return NeedsHuman(
             f"{where}: it points to another address",
             "Configure the address that the server itself uses, without a redirect.",
-            detail=detail,
+            said=said,
         )
     if status < 300:
-        return Retryable(f"{where}, which means nothing here", peer.address, uncertain=writes, detail=detail)
-    return peer.refused(f"{where}: it refuses the request", peer.refusal, detail=detail)
+        return Retryable(f"{where}, which means nothing here", peer.address, uncertain=writes, said=said)
+    return peer.refused(f"{where}: it refuses the request", peer.refusal, said=said)
+
+
+def _hindrance(peer: Peer, doing: str, status: int) -> Failure:
+    """What a proxy means that says no."""
+    if status in (401, 403, 407):
+        refused = f"the proxy doesn't let us through to {peer.name} ({status}) while {doing}"
+        return NotLetIn(refused, "Check the user and password in its `proxy`, and what that proxy allows.")
+    return Unreachable(
+        f"the proxy answered {status} instead of reaching {peer.name} while {doing}", peer.reach
+    )
 
 
 def nonsense(peer: Peer, doing: str, what: str, *, writes: bool = False) -> Retryable:
@@ -207,6 +225,9 @@ async def chunks_of(response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterat
 
 async def read_body(peer: Peer, response: aiohttp.ClientResponse, doing: str, most: int) -> bytes:
     """The whole answer, if it isn't larger than any sensible one."""
+    packed = response.headers.get("Content-Encoding", "identity").lower()
+    if packed != "identity":  # nobody asked for that, and it may hold anything
+        raise nonsense(peer, doing, "with something packed", writes=response.method != "GET")
     parts: list[bytes] = []
     size = 0
     async for part in response.content.iter_any():
@@ -221,7 +242,10 @@ async def read_body(peer: Peer, response: aiohttp.ClientResponse, doing: str, mo
 
 
 async def parse_json(peer: Peer, body: bytes, doing: str, *, writes: bool = False) -> Any:
-    """A large one is read in a thread, so that others don't wait for it."""
+    """A large one is read in a thread, so that others don't wait for it, and one whose values would take a
+    hundred times its size isn't."""
+    if len(body) > _SLOW_TO_PARSE and count_values(body) > _MOST_VALUES:
+        raise nonsense(peer, doing, "with more values than any real answer has", writes=writes)
     try:
         return await asyncio.to_thread(json.loads, body) if len(body) > _SLOW_TO_PARSE else json.loads(body)
     except (ValueError, RecursionError):

@@ -13,8 +13,13 @@ PACKAGES = {
     "Orthanc": "orthanc",
     "storescu": "dcmtk",
     "dciodvfy": "dicom3tools",
+    "pgbouncer": "pgbouncer",
     "chromium": "chromium",
+    "promtool": "prometheus",
+    "rsyslogd": "rsyslog rsyslog-gnutls",
     "setpriv": "util-linux",
+    "shellcheck": "shellcheck",
+    "systemd-nspawn": "systemd systemd-container",
 }
 DICOMWEB = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 

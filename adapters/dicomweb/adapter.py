@@ -103,7 +103,7 @@ class Dicomweb:
         try:
             for peer in dict.fromkeys((wire.front, wire.back)):
                 await wire.greet(peer)
-                expires.append(await certificate_expiry(peer.url, self._options.connect_timeout))
+                expires.append(certificate_expiry(wire.session, peer.url))
         except Failure as failure:
             return Health(ok=False, sentence=failure.sentences)
         known = [moment for moment in expires if moment is not None]

@@ -33,9 +33,9 @@ from gateway.kit.inbox import wait_for_quiet
 class Dimse:
     Options: ClassVar[type[BaseModel]] = DimseOptions
 
-    def __init__(self, options: DimseOptions, session: aiohttp.ClientSession, work: Path) -> None:  # noqa: ARG002
+    def __init__(self, options: DimseOptions, session: aiohttp.ClientSession, work: Path) -> None:
         self._options = options
-        self._wire = Wire(options)
+        self._wire = Wire(options, session)
         self._work = work
 
     async def submit(self, order: Order, study: Study) -> Ticket:  # noqa: ARG002 (the contract's)
@@ -56,10 +56,10 @@ class Dimse:
 
     async def check(self) -> Health:
         try:
-            await self._wire.greet()
+            expires = await self._wire.greet()
         except Failure as failure:
             return Health(ok=False, sentence=failure.sentences)
-        return Health(True, "The vendor answers and lets us in.")
+        return Health(True, "The vendor answers and lets us in.", expires)
 
     def senders(self) -> Iterable[Sender]:
         options = self._options

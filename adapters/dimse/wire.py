@@ -10,9 +10,11 @@ import asyncio
 import queue
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+import aiohttp
 from pydantic import Field
 from pydicom.dataset import Dataset
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
@@ -24,14 +26,14 @@ from gateway.contract import Failure, Header, NeedsHuman, Permanent, Retryable, 
 from gateway.dicom.arrival import Watch
 from gateway.dicom.association import (
     PENDING,
-    DimsePeer,
-    Limits,
     associated,
     context,
     echo,
     exchange,
     failure_of,
 )
+from gateway.dicom.certificate import trust_of
+from gateway.dicom.peer import DimsePeer, Limits
 from gateway.dicom.storing import DUPLICATE, describe
 from gateway.kit.folder import put_down
 from gateway.kit.options import AwaitedOptions
@@ -40,6 +42,7 @@ from gateway.kit.walk import walking
 
 _SENDING, _LISTING = "taking the study", "listing the study"
 _AHEAD = 2
+_MOST_ANSWERS = 100_000
 _MOST_CONTEXTS = 128
 _TICK = 0.2
 
@@ -52,6 +55,7 @@ class Options(AwaitedOptions):
     port: Annotated[int, Field(ge=1, le=65535)]
     ae_title: AeTitle
     calling: AeTitle = "GATEWAY"  # our own AE title, as the vendor knows it
+    tls: bool = False  # as the machine trusts; `ca` or `certificate` says so too
     results_from: list[Sender] = Field(
         default_factory=list
     )  # who stores the results with us, if it isn't the same
@@ -65,7 +69,7 @@ class _Abandoned(Exception):
 
 
 class Wire:
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, session: aiohttp.ClientSession) -> None:
         limits = Limits(
             options.connect_timeout,
             options.read_timeout,
@@ -74,11 +78,18 @@ class Wire:
             options.upload_timeout,
         )
         self._peer = DimsePeer(
-            "vendor", options.host, options.port, options.ae_title, options.calling, limits
+            "vendor",
+            options.host,
+            options.port,
+            options.ae_title,
+            options.calling,
+            limits,
+            trust_of(session, always=options.tls),
         )
 
-    async def greet(self) -> None:
-        await exchange(lambda watch: echo(self._peer, watch), self._peer.limits.query)
+    async def greet(self) -> datetime | None:
+        """Until when its certificate holds, if it has one."""
+        return await exchange(lambda watch: echo(self._peer, watch), self._peer.limits.query)
 
     async def list_study(self, study: str) -> set[str]:
         """The SOP instance UIDs that it has; none if it has nothing, or answers no questions."""
@@ -125,6 +136,8 @@ class Wire:
         found: list[Dataset] = []
         for status, item in association.send_c_find(asked, StudyRootQueryRetrieveInformationModelFind):
             code = status.get("Status")
+            if len(found) >= _MOST_ANSWERS:
+                raise Retryable(f"the vendor answered without end while {_LISTING}", "Tell its makers.")
             if code in PENDING and item is not None:
                 if all(item.get(keyword) for keyword in keys):
                     found.append(item)

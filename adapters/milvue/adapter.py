@@ -44,6 +44,7 @@ class Milvue:
 
     def __init__(self, options: MilvueOptions, session: aiohttp.ClientSession, work: Path) -> None:
         self._options = options
+        self._session = session
         self._wire = Wire(options, session)
         self._work = work
 
@@ -103,13 +104,22 @@ class Milvue:
     async def cancel(self, ticket: Ticket) -> None:
         """Milvue knows no cancelling: what it makes of the study is not fetched any more, that is all."""
 
+    async def flag(self, ticket: Ticket) -> None:
+        uid = _checked(str(ticket.state.get("study", ticket.reference)))
+        if not await self._wire.tell("an interesting study", f"/v3/interesting/{uid}"):
+            raise Permanent(
+                "Milvue doesn't know this study any more, so that it can't be shown it",
+                "A new job sends the study again.",
+            )
+
     async def check(self) -> Health:
         try:
-            expires = await certificate_expiry(self._options.url, self._options.connect_timeout)
             await self._wire.greet(f"/v3/studies/{_NO_STUDY}/status")
         except Failure as failure:
             return Health(ok=False, sentence=failure.sentences)
-        return Health(True, "Milvue answers and takes the token.", expires)
+        return Health(
+            True, "Milvue answers and takes the token.", certificate_expiry(self._session, self._options.url)
+        )
 
     async def _ask_status(self, uid: str) -> dict[str, Any] | None:
         code, said = await self._wire.ask("the status", f"/v3/studies/{uid}/status")
@@ -184,7 +194,7 @@ class Milvue:
 
 def _not_analysed(said: dict[str, Any]) -> Permanent:
     return Permanent(
-        "Milvue couldn't analyse the study", "Milvue's support can tell the reason.", detail=heard(said)
+        "Milvue couldn't analyse the study", "Milvue's support can tell the reason.", said=heard(said)
     )
 
 

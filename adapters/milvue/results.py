@@ -38,19 +38,19 @@ def interpret(said: dict[str, Any], command: str) -> Outcome:
         raise NotOffered(
             f"Milvue's contract doesn't include {command}",
             "Have the product added to the contract or take it out of the adapter's `commands`, then resume.",
-            detail=heard(said),
+            said=heard(said),
         )
     if status == "error":
         raise Permanent(
             f"Milvue couldn't analyse the study with {command}",
             "Milvue's support can tell the reason.",
-            detail=heard(said),
+            said=heard(said),
         )
     if "formatting" in str(said.get("message", "")).lower():
         raise Permanent(
             f"Milvue has analysed the study, but can't render the result of {command}",
             "Try other rendering options (`output_format` and the report formats), or ask Milvue's support.",
-            detail=heard(said),
+            said=heard(said),
         )
     raise Unknown(f"Milvue's answer to the results of {command} says nothing that is known")
 
@@ -131,6 +131,7 @@ async def _take_parts(
     said: list[dict[str, Any]] = []
     file: ResultFile | None = None
     text = bytearray()
+    spoken = 0
     try:
         parser = Parser(boundary_of(response.headers["Content-Type"]))
         async for chunk in wire.chunks_of(response, what):
@@ -143,8 +144,8 @@ async def _take_parts(
                         file = shelf.begin(gzipped=zipped)
                 elif isinstance(event, Data):
                     if file is not None:
-                        file.write(event.data)
-                    elif len(text) + len(event.data) > _MOST_JSON:
+                        await file.write(event.data)
+                    elif (spoken := spoken + len(event.data)) > _MOST_JSON:
                         raise Retryable(f"Milvue's answer to {what} is far too long")
                     else:
                         text += event.data
@@ -152,7 +153,7 @@ async def _take_parts(
                     await file.finish()
                     file = None
                 else:
-                    said.append(wire.decode(bytes(text), what))
+                    said.append(await wire.decode(bytes(text), what))
         parser.close()
     except Malformed:
         raise Retryable(f"Milvue's answer to {what} is cut off or broken") from None
@@ -170,7 +171,7 @@ async def _take_file(
         async for chunk in wire.chunks_of(response, what):
             if file is None:
                 file = shelf.begin(gzipped=gzipped or chunk[:2] == b"\x1f\x8b")
-            file.write(chunk)
+            await file.write(chunk)
         if file is None:
             raise Retryable("Milvue sent an empty file as a result")
         await file.finish()
@@ -188,7 +189,7 @@ async def _fetch_signed(
     if not isinstance(urls, list):
         raise Retryable(f"Milvue says that {what} are done, but gives none")
     for url in urls:
-        async with wire.call(what, "GET", check_signed(url, wire.options), transfer=True) as response:
+        async with wire.call_signed(what, "GET", check_signed(url, wire.options)) as response:
             if response.status in (403, 404, 410):
                 raise Retryable(f"a signed url for {what} is no longer valid; new ones are asked for")
             if response.status != 200:

@@ -15,7 +15,7 @@ from typing import Any
 from adapters.milvue.wire import Options, Wire, check_signed
 from gateway.contract import Instance, NeedsHuman, Permanent, Retryable, Study
 from gateway.dicom.multipart import Writer
-from gateway.dicom.part10 import MAX_HEADER, NotDicom, without_pixels
+from gateway.dicom.part10 import MAX_HEADER, PIXELS, NotDicom, reaches, without_pixels
 from gateway.kit.folder import note, put_down, read, recall
 from gateway.kit.walk import walking
 
@@ -92,9 +92,10 @@ def _whole_parts(study: Study) -> _Parts:
     async def write() -> Chunks:
         async with walking(study) as instances:
             async for instance in instances:
-                yield writer.begin()
+                begin = writer.begin()
                 async for chunk in instance.chunks():
-                    yield chunk
+                    yield b"".join((begin, chunk)) if begin else chunk  # one write on the wire
+                    begin = b""
         yield writer.end()
 
     return _Parts(writer.content_type, write())
@@ -131,7 +132,7 @@ async def _put(wire: Wire, instance: Instance, urls: Mapping[str, str], work: Pa
             "x-ms-blob-type": "BlockBlob",
         }
         body = wire.outgoing(read(path, size), what)
-        async with wire.call(what, "PUT", url, transfer=True, headers=headers, body=body) as response:
+        async with wire.call_signed(what, "PUT", url, headers, body=body) as response:
             if response.status in (401, 403, 404, 410):
                 _forget_urls(work)
                 raise Retryable(
@@ -168,9 +169,8 @@ async def _read_head(instance: Instance) -> bytes:
         gathered += chunk
         if len(gathered) >= try_at:
             with suppress(NotDicom):  # perhaps only cut off here
-                head = without_pixels(bytes(gathered))
-                if len(head) < len(gathered):
-                    return head
+                if reaches(bytes(gathered), PIXELS):
+                    return without_pixels(bytes(gathered))
             if try_at >= MAX_HEADER:
                 raise Permanent(
                     "an instance has no pixel data, or a header too long to be sent apart",

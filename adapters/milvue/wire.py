@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Any, Literal
 
 import aiohttp
-from pydantic import ConfigDict, Field, SecretStr, field_validator
+from pydantic import ConfigDict, Field, IPvAnyNetwork, SecretStr, field_validator
 from yarl import URL
 
 from gateway.contract import Busy, Failure, NeedsHuman
 from gateway.kit import calls
+from gateway.kit.named import CLOUDS, is_at_home, may_be_called
 from gateway.kit.options import PolledOptions, WebOptions
 from gateway.kit.quantities import PositiveDuration, PositiveSize
 
@@ -21,7 +21,7 @@ _MOST_JSON = 16 * 2**20
 _PEER = calls.Peer(
     "Milvue",
     address="Check the adapter's `url`, and what a proxy between the gateway and Milvue answers.",
-    credentials="Put a valid token into the adapter's `token`, then resume the job.",
+    credentials="Put a valid token into the adapter's `token`.",
     refusal="See whether the study suits the product, and whether Milvue takes the adapter's options.",
     reach="See whether the gateway reaches Milvue's address (firewall, proxy, name service).",
     sure=frozenset(),
@@ -43,6 +43,8 @@ class Options(WebOptions, PolledOptions):
     token: Annotated[SecretStr, Field(min_length=1)]
     commands: Annotated[tuple[Command, ...], Field(min_length=1)]
     signed_url: bool = False
+    signed_url_hosts: tuple[str, ...] = CLOUDS  # where signed urls may lead, besides Milvue's own server
+    signed_url_networks: tuple[IPvAnyNetwork, ...] = ()  # private ones, where those hosts may lie
 
     output_format: Literal["overlay", "highbit", "gsps"] | None = None
     language: Literal["fr", "en", "es", "de", "it", "pt"] | None = None
@@ -88,6 +90,18 @@ class Wire:
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._caller.call(_dealing_with(what), method, url, **sent)
 
+    def call_signed(
+        self, what: str, method: str, url: str, headers: Mapping[str, str] | None = None, **sent: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """The token goes to Milvue's own server, and to whom its signature obliges us to tell it."""
+        given = dict(headers or {})
+        if is_at_home(url, self.options.url):
+            return self.call(what, method, url, transfer=True, headers=given, **sent)
+        if TOKEN_HEADER in URL(url, encoded=True).query.get("X-Goog-SignedHeaders", "").lower().split(";"):
+            given[TOKEN_HEADER] = self.options.token.get_secret_value()
+        abroad = self.options.signed_url_networks
+        return self.call(what, method, url, transfer=True, headers=given, abroad=abroad, **sent)
+
     def outgoing(self, chunks: AsyncGenerator[bytes | memoryview, None], what: str) -> calls.Outgoing:
         return self._caller.outgoing(chunks, _dealing_with(what))
 
@@ -98,14 +112,11 @@ class Wire:
         self, response: aiohttp.ClientResponse, what: str, *, uncertain: bool = False
     ) -> dict[str, Any]:
         body = await calls.read_body(_PEER, response, _dealing_with(what), _MOST_JSON)
-        return self.decode(body, what, uncertain=uncertain)
+        return await self.decode(body, what, uncertain=uncertain)
 
-    def decode(self, data: bytes, what: str, *, uncertain: bool = False) -> dict[str, Any]:
+    async def decode(self, data: bytes, what: str, *, uncertain: bool = False) -> dict[str, Any]:
         """An object, without the token where Milvue repeats it: its words may be kept."""
-        try:
-            said = json.loads(data)
-        except (ValueError, RecursionError):
-            said = None
+        said = await calls.parse_json(_PEER, data, _dealing_with(what), writes=uncertain)
         if not isinstance(said, dict):
             raise calls.nonsense(
                 _PEER, _dealing_with(what), "with something that is no JSON object", writes=uncertain
@@ -146,9 +157,18 @@ class Wire:
                 raise await self.refuse(response, what)
             return 200, await self.read_json(response, what)
 
+    async def tell(self, what: str, path: str) -> bool:
+        """False: it knows nothing of what is told of."""
+        async with self.call(what, "POST", self.options.url + path) as response:
+            if response.status == 404:
+                return False
+            if not 200 <= response.status < 300:
+                raise await self.refuse(response, what)
+            return True
+
 
 def heard(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Milvue's own words, for a failure's detail."""
+    """Milvue's own words, for operators."""
     message = said.get("message")
     return {"milvue": message[:500]} if isinstance(message, str) and message else {}
 
@@ -157,12 +177,12 @@ def refusal(
     response: aiohttp.ClientResponse, what: str, said: Mapping[str, Any], *, uncertain: bool = False
 ) -> Failure:
     """What a status other than success means. `uncertain`: what was sent may count in spite of a 5xx."""
-    doing, detail = _dealing_with(what), heard(said)
+    doing, words = _dealing_with(what), heard(said)
     if response.status == 404:
         return NeedsHuman(
             f"Milvue answered 404 while {doing}: it doesn't know the address",
             "Check the adapter's `url`, organization, site and analysis, then resume the job.",
-            detail=detail,
+            said=words,
         )
     if response.status == 429:
         after = calls.retry_after(response.headers.get("Retry-After"))
@@ -171,22 +191,26 @@ def refusal(
             "It is tried again later; lower `max_concurrent` or ask Milvue for a larger quota if it recurs.",
             after=60.0 if after is None else after,
         )
-    return calls.refusal(_PEER, response, doing, writes=uncertain, detail=detail)
+    return calls.refusal(_PEER, response, doing, writes=uncertain, said=words)
 
 
 def check_signed(url: Any, options: Options) -> str:
-    """The token and the images go with each signed url: never from https back to"""
-    allowed = ("https://",) if options.url.startswith("https://") else ("https://", "http://")
-    try:
-        safe = isinstance(url, str) and url.startswith(allowed) and bool(URL(url, encoded=True).host)
-    except ValueError:
-        safe = False
-    if not safe:
+    """Images go to each signed url: never from https back to http, nor to a host that nobody has allowed."""
+    if not may_be_called(url, options.url, options.signed_url_hosts):
         raise NeedsHuman(
-            "Milvue gave a signed url that isn't safe to use",
-            "Ask Milvue why; meanwhile `signed_url: false` sends the study directly.",
+            "Milvue gave a signed url that isn't safe to use, or leads to a host that isn't allowed",
+            "Ask Milvue which hosts it uses, and name them in the adapter's `signed_url_hosts`; meanwhile"
+            " `signed_url: false` sends the study directly.",
+            said={"host": _host_of(url)},
         )
     return str(url)
+
+
+def _host_of(url: Any) -> str:
+    try:
+        return str(URL(str(url)).host)[:255]
+    except ValueError:
+        return ""
 
 
 def _dealing_with(what: str) -> str:

@@ -50,6 +50,7 @@ class Options(WebOptions):
 class Wire:
     def __init__(self, options: Options, session: aiohttp.ClientSession) -> None:
         self._options = options
+        self._session = session
         sent = {
             **options.credentials(),
             "Accept": "application/json",
@@ -64,8 +65,8 @@ class Wire:
         async with self._caller.call(doing, method, self._options.url + path, json=body) as response:
             raw = await read_body(_PEER, response, doing, _MOST_JSON)
             if not 200 <= response.status < 300:
-                detail = self._heard(response.status, raw, body)
-                raise refusal(_PEER, response, doing, writes=writes, detail=detail)
+                said = self._heard(response.status, raw, body)
+                raise refusal(_PEER, response, doing, writes=writes, said=said)
         return await parse_json(_PEER, raw, doing, writes=writes) if raw.strip() else None
 
     def _heard(self, status: int, raw: bytes, body: object) -> dict[str, Any]:
@@ -79,5 +80,5 @@ class Wire:
             words = words.replace(secret, "(secret)")
         return {"status": status, "answer": words[:500]}
 
-    async def ask_certificate(self) -> datetime | None:
-        return await certificate_expiry(self._options.url, self._options.connect_timeout)
+    def certificate_expiry(self) -> datetime | None:
+        return certificate_expiry(self._session, self._options.url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -105,6 +106,32 @@ class Archive(Protocol):
         ...
 
     async def check(self) -> Health: ...
+
+
+class AtHand(ABC):
+    """An archive whose instances we have ourselves: they need no spool, and are known by their UID alone."""
+
+    @abstractmethod
+    def _walk(self, study: str, expected: Collection[str] | None) -> AsyncGenerator[Instance, None]: ...
+
+    def retrieve(
+        self,
+        study_instance_uid: str,
+        expected: Collection[str] | None = None,
+        spool: Path | None = None,  # noqa: ARG002
+        listed: Sequence[InstanceRef] | None = None,  # noqa: ARG002
+    ) -> Retrieval:
+        return Retrieval(self._walk(study_instance_uid, expected))
+
+    def retrieve_instance(
+        self,
+        study_instance_uid: str,
+        series_instance_uid: str,  # noqa: ARG002
+        sop_instance_uid: str,
+        spool: Path | None = None,
+        plain: bool = False,  # noqa: ARG002 it comes as it is
+    ) -> Retrieval:
+        return self.retrieve(study_instance_uid, {sop_instance_uid}, spool)
 
 
 def match_of(archive: str, text: Text) -> StudyMatch:

@@ -4,16 +4,16 @@ and given on like what lies in a VNA."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import pydicom
 
 from gateway.archives.archive import InstanceRef, StudyMatch
 from gateway.archives.files import FilesAtHand, describe_file, read_file_header
 from gateway.contract import Health, NeedsHuman
 from gateway.dicom.identity import identity_of
 from gateway.dicom.part10 import NotDicom
+from gateway.dicom.reading import read_before, readable
 from gateway.dicom.web import require_uid
 
 ARRIVED_IN = "arrived_in"  # in a job's context: the folder that it came with
@@ -69,17 +69,22 @@ class ArrivedStudies(FilesAtHand):
     def _list(self, study: str, keywords: Collection[str]) -> list[InstanceRef]:
         listed = []
         for path in self._files(study).values():
-            try:
-                header = read_file_header(path)
-            except NotDicom as error:
-                raise NeedsHuman(
-                    f"an instance that was sent to us can't be read ({error})",
-                    "Have the study sent again, and look at this machine's disk.",
-                ) from error
-            listed.append(describe_file(path, header, keywords))
+            with _explained():
+                listed.append(describe_file(path, read_file_header(path), keywords))
         return listed
 
     def _describe(self, study: str, listed: list[InstanceRef]) -> StudyMatch:
         first = self._files(study)[listed[0].sop_instance_uid]
-        said = pydicom.dcmread(first, stop_before_pixels=True)
-        return StudyMatch(self.name, identity_of(said), len(listed), "ONLINE")
+        with _explained(), readable():
+            return StudyMatch(self.name, identity_of(read_before(first)), len(listed), "ONLINE")
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except NotDicom as error:
+        raise NeedsHuman(
+            f"an instance that was sent to us can't be read ({error})",
+            "Have the study sent again, and look at this machine's disk.",
+        ) from error

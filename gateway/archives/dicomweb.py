@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
-from dataclasses import replace
+import re
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import date, time, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
-from pydicom.datadict import tag_for_keyword
 
 from gateway.archives.archive import (
     STUDY_KEYS,
@@ -25,8 +27,21 @@ from gateway.dicom import web
 from gateway.dicom.certificate import certificate_expiry
 from gateway.dicom.stream import StreamedInstance, instances_of
 
+T = TypeVar("T")
+
 _INSTANCE_FIELDS = "00080016,00080018,00080060,0020000D,0020000E"
+_STUDY_FIELDS = "0020000D,00080020,00080030,00080061"
 _LISTING = "listing the instances of a study"
+
+
+@dataclass(frozen=True, slots=True)
+class ListedStudy:
+    """When it was made, as the modality's clock on the wall said."""
+
+    study_instance_uid: str
+    day: date | None
+    clock: time | None
+    modalities: tuple[str, ...]
 
 
 class DicomwebArchive:
@@ -43,7 +58,7 @@ class DicomwebArchive:
     ) -> None:
         self.name = name
         self.peer = web.WebPeer(f"archive {name}", url, username, password, token, limits)
-        self._session = session
+        self.session = session
 
     async def find_studies(
         self,
@@ -60,6 +75,30 @@ class DicomwebArchive:
         if part and not (study_instance_uid and any(answers(asked, text) for text in told)):
             raise web.partial(self.peer.name, doing)
         return matches_among(self.name, told, asked)
+
+    async def list_studies(self, since: date, until: date) -> list[ListedStudy]:
+        """All that were made on these days. Asked page by page, and hour by hour too: some archives give no
+        more than so many in answer to one question, and don't say that there are others."""
+        listed: dict[str, ListedStudy] = {}
+        day = since
+        while day <= until:
+            with suppress(web.Partial):  # each hour of it is told whole, or that fails
+                await self._list_studies(listed, day)
+            for hour in range(24):
+                await self._list_studies(listed, day, f"{hour:02}0000-{hour:02}5959.999999")
+            day += timedelta(days=1)
+        return list(listed.values())
+
+    async def _list_studies(
+        self, listed: dict[str, ListedStudy], day: date, clock: str | None = None
+    ) -> None:
+        query = {"00080020": f"{day:%Y%m%d}", "includefield": _STUDY_FIELDS}
+        if clock is not None:
+            query["00080030"] = clock
+        address, doing = self.peer.address(below="/studies"), "listing its latest studies"
+        for item in await web.list_items(self.session, self.peer, address, query, doing, "0020000D"):
+            if uid := web.text_of(item, "0020000D"):
+                listed.setdefault(uid, _listed(uid, item))
 
     async def list_instances(
         self, study_instance_uid: str, promised: int | None = None, keywords: Collection[str] = ()
@@ -111,7 +150,7 @@ class DicomwebArchive:
     ) -> list[web.Item]:
         address, query = self.peer.address(study, below=below), {"includefield": fields}
         return await web.list_items(
-            self._session, self.peer, address, query, _LISTING, unique, promised=promised
+            self.session, self.peer, address, query, _LISTING, unique, promised=promised
         )
 
     def retrieve(
@@ -144,14 +183,14 @@ class DicomwebArchive:
         return Health(
             True,
             f"the {self.peer.name} answers and lets us in",
-            await certificate_expiry(self.peer.url, self.peer.limits.connect),
+            certificate_expiry(self.session, self.peer.url),
         )
 
     async def _retrieve(
         self, address: str, study_instance_uid: str, accept: str = web.ACCEPT_DICOM
     ) -> AsyncGenerator[StreamedInstance, None]:
         doing = "sending a study"
-        async with web.get(self._session, self.peer, address, accept, doing) as answer:
+        async with web.get(self.session, self.peer, address, accept, doing) as answer:
             if answer.status in (204, 404):
                 return
             async for instance in instances_of(answer, self.peer.name, doing, self.peer.limits.least):
@@ -166,12 +205,13 @@ class DicomwebArchive:
         """The studies that match, and whether they are only a part."""
         address, welcome = self.peer.address(below="/studies"), (200, 204, 206, 404)
         async with web.get(
-            self._session, self.peer, address, web.ACCEPT_JSON, doing, query, welcome=welcome
+            self.session, self.peer, address, web.ACCEPT_JSON, doing, query, welcome=welcome
         ) as answer:
             if answer.status == 204:
                 return [], False
             if answer.status != 404:
-                return await web.read_items(answer, self.peer.name, doing), web.tells_part(answer)
+                keep = {*query, *query.get("includefield", "").split(",")}
+                return await web.read_items(answer, self.peer.name, doing, keep), web.tells_part(answer)
         if "limit" in query:
             raise Retryable(
                 f"the {self.peer.name} answered 404 while {doing}: there is no DICOMweb at its url",
@@ -182,8 +222,27 @@ class DicomwebArchive:
         return [], False
 
 
+def _listed(uid: str, item: web.Item) -> ListedStudy:
+    day, clock = web.text_of(item, "00080020") or "", web.text_of(item, "00080030") or ""
+    return ListedStudy(
+        uid,
+        _read(day, r"\d{8}", date.fromisoformat),
+        _read(clock[:6], r"\d{6}", time.fromisoformat),
+        tuple(text for text in _flat(web.values_of(item, "00080061")) if text),
+    )
+
+
+def _read(text: str, pattern: str, read: Callable[[str], T]) -> T | None:
+    try:
+        return read(text) if re.fullmatch(pattern, text) else None
+    except ValueError:
+        return None
+
+
 def _tags_of(keywords: Collection[str]) -> dict[str, str]:
     """The keyword by its tag, as DICOM JSON writes it."""
+    from pydicom.datadict import tag_for_keyword
+
     tags = ((tag_for_keyword(keyword), keyword) for keyword in keywords)
     return {f"{tag:08X}": keyword for tag, keyword in tags if tag is not None}
 

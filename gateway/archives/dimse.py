@@ -38,8 +38,9 @@ from gateway.archives.files import FileInstance, open_instance
 from gateway.archives.queries import FINDING, LISTING, find, identifier, list_study
 from gateway.contract import Failure, Health, NeedsHuman, Retryable
 from gateway.dicom.arrival import MISMATCH, Arrival, Reply, Watch
-from gateway.dicom.association import PENDING, DimsePeer, associated, context, echo, exchange, failure_of
+from gateway.dicom.association import PENDING, associated, context, echo, exchange, failure_of
 from gateway.dicom.identity import ISSUER, text_in
+from gateway.dicom.peer import DimsePeer
 from gateway.dicom.staging import Staging
 from gateway.dicom.web import require_uid
 
@@ -48,12 +49,12 @@ T = TypeVar("T")
 _NO_STUDY = "2.25.1"
 _AT_A_TIME = 64  # UIDs in one request; some archives take no long lists
 _STRAGGLERS = 10.0  # seconds; some archives end a C-MOVE before its last instances are sent
-_MOST_QUERIES, _MOST_TRANSFERS = 4, 2
+MOST_QUERIES, MOST_TRANSFERS = 4, 2
 _FETCH = "sending a study"
 _MOST_CONTEXTS = 128
 # What peers are likely to hold, the likeliest first. Each is offered by itself: an archive that may choose
 # among several might decompress.
-_TRANSFER_SYNTAXES = (
+TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1",
     "1.2.840.10008.1.2",
     "1.2.840.10008.1.2.4.70",
@@ -76,7 +77,7 @@ _TRANSFER_SYNTAXES = (
     "1.2.840.10008.1.2.1.99",
     "1.2.840.10008.1.2.2",
 )
-_USUAL_CLASSES = tuple(
+USUAL_CLASSES = tuple(
     f"1.2.840.10008.5.1.4.1.1.{number}"
     for number in ("2", "2.1", "4", "4.1", "1", "1.1", "1.2", "7", "77.1.6", "6.1", "12.1", "128", "20")
 )
@@ -108,8 +109,8 @@ class DimseArchive:
         self.peer = peer
         self._staging = staging
         self._awaited = awaited if retrieve != "get" else None
-        self._queries = asyncio.Semaphore(_MOST_QUERIES)
-        self._transfers = asyncio.Semaphore(_MOST_TRANSFERS)
+        self._queries = asyncio.Semaphore(MOST_QUERIES)
+        self._transfers = asyncio.Semaphore(MOST_TRANSFERS)
         if retrieve == "move" and awaited is None:
             raise ValueError("a C-MOVE needs a storage service of our own")
 
@@ -172,11 +173,11 @@ class DimseArchive:
 
     async def check(self) -> Health:
         try:
-            await self._query(lambda watch: echo(self.peer, watch))
+            expires = await self._query(lambda watch: echo(self.peer, watch))
             await self.find_studies(study_instance_uid=_NO_STUDY)  # some answer a stranger's C-ECHO alone
         except Failure as failure:
             return Health(False, failure.sentences)
-        return Health(True, f"the {self.peer.name} answers our C-ECHO and C-FIND")
+        return Health(True, f"the {self.peer.name} answers our C-ECHO and C-FIND", expires)
 
     async def _query(self, work: Callable[[Watch], T]) -> T:
         async with self._queries:
@@ -344,12 +345,12 @@ def _await_stragglers(expectation: Expectation, watch: Watch) -> None:
 
 def _storage_contexts(missing: Sequence[InstanceRef]) -> list[Any]:
     known = {each.sop_class_uid for each in missing}
-    classes = [each for each in known if each is not None] if None not in known else list(_USUAL_CLASSES)
+    classes = [each for each in known if each is not None] if None not in known else list(USUAL_CLASSES)
     each = max(1, (_MOST_CONTEXTS - 1) // len(classes))
     return [
         context(UID(sop_class), [syntax], taken=True)
         for sop_class in classes
-        for syntax in _TRANSFER_SYNTAXES[:each]
+        for syntax in TRANSFER_SYNTAXES[:each]
     ][: _MOST_CONTEXTS - 1]
 
 

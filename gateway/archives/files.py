@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from pathlib import Path
 
-import pydicom
-
-from gateway.archives.archive import InstanceRef, Retrieval
-from gateway.archives.queries import texts_of
+from gateway.archives.archive import AtHand, InstanceRef
 from gateway.contract import Header
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
+from gateway.dicom.reading import read_before, readable
+from gateway.dicom.texts import texts_of
 
 _FIRST_LOOK = 64 * 1024
 _CHUNK = 1024 * 1024
@@ -43,8 +42,9 @@ def read_file_header(path: Path) -> Header:
 def describe_file(path: Path, header: Header, keywords: Collection[str]) -> InstanceRef:
     told: dict[str, tuple[str, ...]] = {}
     if keywords:
-        said = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
-        told = {keyword: texts for keyword in keywords if (texts := texts_of(said, keyword))}
+        said = read_before(path, keywords=keywords)
+        with readable():
+            told = {keyword: texts for keyword in keywords if (texts := texts_of(said, keyword))}
     return InstanceRef(
         header.series_instance_uid, header.sop_instance_uid, header.sop_class_uid, header.modality, told
     )
@@ -54,30 +54,9 @@ async def open_instance(path: Path) -> FileInstance:
     return FileInstance(path, await asyncio.to_thread(read_file_header, path))
 
 
-class FilesAtHand(ABC):
-    """An archive whose instances lie on our disk: they need no spool."""
-
+class FilesAtHand(AtHand):
     @abstractmethod
     async def _paths_of(self, study: str) -> Mapping[str, Path]: ...
-
-    def retrieve(
-        self,
-        study_instance_uid: str,
-        expected: Collection[str] | None = None,
-        spool: Path | None = None,  # noqa: ARG002
-        listed: Sequence[InstanceRef] | None = None,  # noqa: ARG002
-    ) -> Retrieval:
-        return Retrieval(self._walk(study_instance_uid, expected))
-
-    def retrieve_instance(
-        self,
-        study_instance_uid: str,
-        series_instance_uid: str,  # noqa: ARG002 files are known by their instance
-        sop_instance_uid: str,
-        spool: Path | None = None,
-        plain: bool = False,  # noqa: ARG002 it comes as it is
-    ) -> Retrieval:
-        return self.retrieve(study_instance_uid, {sop_instance_uid}, spool)
 
     async def _walk(self, study: str, expected: Collection[str] | None) -> AsyncGenerator[FileInstance, None]:
         paths = await self._paths_of(study)

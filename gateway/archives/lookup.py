@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn, TypeVar
 
 from gateway.archives.archive import Archive, InstanceRef, StudyMatch
-from gateway.archives.breaker import Breaker
 from gateway.archives.choice import attributes_for, choose_instances, made_by
+from gateway.archives.lookout import Lookout
 from gateway.archives.sectra import Slide, SlideArchive
-from gateway.archives.terms import Pulls, Terms
-from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unreachable, Unsuitable
+from gateway.archives.terms import Ledger, OwnLedger, Pulls, Terms
+from gateway.circuits import Gate, Unguarded
+from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unreachable, Unsuitable, blaming
 from gateway.dicom.identity import Identity, differences, require_agreement
 from gateway.settings.sections import Choose
+
+T = TypeVar("T")
 
 # Which of these SOP instance UIDs are results that went through us before.
 Known = Callable[[Collection[str]], Awaitable[Collection[str]]]
 
+THERE = "the study is there, but"  # begins why it isn't to be had now
 _ASK_AGAIN = timedelta(minutes=5)  # an archive in trouble, while another one is waited for
 _TWICE = "Have the archive sort out whose images they are, then resume the job."
 _AWAY = timedelta(seconds=5)  # at the least, before one that can't be reached is asked again
@@ -138,7 +143,7 @@ class _Walk:
 
 class Lookup:
     """`makers`: the manufacturers of the configured vendors, whose results are nobody's input. `of_slides`:
-    the archives that give a job the files of its own slide."""
+    the archives that give a job the files of its own slide. `gate`: of those that are known to be away."""
 
     def __init__(
         self,
@@ -146,12 +151,15 @@ class Lookup:
         terms: Mapping[str, Terms],
         makers: Collection[str] = (),
         of_slides: Collection[str] = (),
+        gate: Gate | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._archives = archives
         self._of_slides = frozenset(of_slides)
         self._terms = {name: terms.get(name, Terms()) for name in archives}
-        self._pulls = {name: Pulls(self._terms[name].rate) for name in archives}
-        self._breakers: dict[str, Breaker] = {}
+        self._ledger = ledger or OwnLedger()
+        self._lookouts: dict[str, Lookout] = {}
+        self._gate = gate or Unguarded()
         self._makers = frozenset(maker for maker in makers if maker)
 
     def archive(self, name: str, slide: Slide | None = None) -> Archive:
@@ -162,18 +170,43 @@ class Lookup:
             )
         return SlideArchive(name, slide) if name in self._of_slides else self._archives[name]
 
-    def _breaker(self, name: str, slide: Slide | None) -> Breaker:
+    def peer_of(self, name: str, server: str | None) -> str:
         """Each Sectra server is up or away by itself."""
-        place = f"{name}/{slide.server}" if slide is not None and name in self._of_slides else name
-        return self._breakers.setdefault(place, Breaker(place))
+        return f"sectra.{server}" if server is not None and name in self._of_slides else f"archives.{name}"
 
-    def opens_at(self, name: str, *, urgent: bool) -> datetime | None:
+    async def _call(self, name: str, slide: Slide | None, ask: Callable[[], Awaitable[T]]) -> T:
+        peer = self.peer_of(name, None if slide is None else slide.server)
+        await self._gate.require(peer)
+        with blaming(peer):
+            answer = await self._lookouts.setdefault(peer, Lookout(name)).call(ask)
+        await self._gate.heard(peer)
+        return answer
+
+    def opens_at(self, name: str, *, urgent: bool, now: datetime | None = None) -> datetime | None:
         """When a study may be fetched there again; None if it may be now."""
-        return None if urgent or name not in self._terms else self._terms[name].opens_at()
+        return None if urgent or name not in self._terms else self._terms[name].opens_at(now)
 
-    def give_back(self, found: Found) -> None:
+    def only_look(self) -> None:
+        """For those who fetch nothing: what they find counts for no archive's rate."""
+        self._ledger = OwnLedger()
+
+    def at_any_time(self) -> Lookup:
+        """For those who ask what would be, whenever it was: another one, whose archives are always open."""
+        terms = {name: Terms(only_online=each.only_online) for name, each in self._terms.items()}
+        return Lookup(self._archives, terms, self._makers, self._of_slides, self._gate)
+
+    async def give_back(self, found: Found) -> None:
         """The study isn't fetched now after all: it doesn't count for the archive's rate."""
-        self._pulls[found.archive].give_back()
+        rate = self._terms[found.archive].rate
+        if rate is None:
+            return
+
+        def change(kept: Mapping[str, Any], _: float) -> tuple[Mapping[str, Any], None]:
+            pulls = Pulls(rate, kept)
+            pulls.give_back()
+            return pulls.keep(), None
+
+        await self._ledger.change_pulls(found.archive, change)
 
     async def find(self, names: Sequence[str], wanted: Wanted, known: Known | None = None) -> Found:
         """The first archive that has anything of the study for the application, and may be used. Raises
@@ -192,7 +225,28 @@ class Lookup:
                         return found
             if walk.trouble is not None or walk.openings or walk.unfit is not None:
                 break  # one of them may still have it under the UID that it was asked for by
+        else:
+            await self._compare_patients(names, wanted)
         return walk.end(names)
+
+    async def _compare_patients(self, names: Sequence[str], wanted: Wanted) -> None:
+        """What no archive knows of this patient may be there as another one's: then one of both is wrong."""
+        asked = wanted.asked
+        if not (asked.accession_number and asked.patient_id):
+            return
+        for name in names:
+            try:
+                studies = await self._ask(name, {"accession_number": asked.accession_number}, wanted)
+            except Failure:
+                continue  # it has said already that it doesn't have the study
+            known = Identity(patient_id=asked.patient_id)
+            if studies and all(differences(known, study.identity) for study in studies):
+                raise NeedsHuman(
+                    f"the studies under this accession number in {name} are of another patient",
+                    "Check the patient id and the accession number: if one was mistaken, cancel this job and"
+                    " ask again; if the archive has the wrong one, have it corrected, then resume the job.",
+                    detail={"differs": ["patient id"]},
+                )
 
     async def find_again(self, name: str, wanted: Wanted, known: Known | None = None) -> Found:
         """What the archive that has the study has of it by now."""
@@ -207,7 +261,7 @@ class Lookup:
 
     async def _ask(self, name: str, question: Mapping[str, str], wanted: Wanted) -> list[StudyMatch]:
         archive = self.archive(name, wanted.slide)
-        return await self._breaker(name, wanted.slide).call(lambda: archive.find_studies(**question))
+        return await self._call(name, wanted.slide, lambda: archive.find_studies(**question))
 
     async def _try(
         self, name: str, question: Mapping[str, str], wanted: Wanted, known: Known | None, walk: _Walk
@@ -218,6 +272,7 @@ class Lookup:
         except Retryable as failure:
             if wanted.when_unreachable == "wait":
                 raise
+            await self._gate.met(failure)
             walk.meet(name, failure)
             walk.unasked.append(name)
             return None
@@ -225,7 +280,7 @@ class Lookup:
             walk.say(name, f"the study isn't there{by}")
             return None
         study = _the_one(name, studies, wanted.asked)
-        if self._has_to_wait(name, study, wanted, walk):
+        if await self._has_to_wait(name, study, wanted, walk):
             walk.passed.append((name, study))
             return None
         if study.availability is None:
@@ -239,15 +294,12 @@ class Lookup:
             return None
         if await self._is_a_part(found, wanted, known, walk):
             return None
-        pulls = self._pulls[name]
-        if not pulls.free():  # somebody was faster
-            self._wait_for_rate(name, walk)
+        if not await self._has_turn(name, wanted, walk, take=True):  # somebody was faster
             walk.passed.append((name, study))
             return None
-        pulls.take()
         return found
 
-    def _has_to_wait(self, name: str, study: StudyMatch, wanted: Wanted, walk: _Walk) -> bool:
+    async def _has_to_wait(self, name: str, study: StudyMatch, wanted: Wanted, walk: _Walk) -> bool:
         terms = self._terms[name]
         if terms.only_online and study.availability not in (None, "ONLINE"):
             only = f"the study is {study.availability} in {name}, and only ONLINE studies are fetched there"
@@ -256,12 +308,9 @@ class Lookup:
         opening = self.opens_at(name, urgent=wanted.urgent)
         if opening is not None:
             why = f"outside of its hours ({terms.hours_as_written}), open again at {opening:%Y-%m-%d %H:%M}"
-            walk.wait(name, opening, f"the study is there, but it is {why}")
+            walk.wait(name, opening, f"{THERE} it is {why}")
             return True
-        if not self._pulls[name].free():
-            self._wait_for_rate(name, walk)
-            return True
-        return False
+        return not await self._has_turn(name, wanted, walk)
 
     async def _is_a_part(self, found: Found, wanted: Wanted, known: Known | None, walk: _Walk) -> bool:
         """Of what an archive has that was passed over because it can't give it now."""
@@ -274,11 +323,24 @@ class Lookup:
                 return True
         return False
 
-    def _wait_for_rate(self, name: str, walk: _Walk) -> None:
-        rate, at = self._terms[name].rate, self._pulls[name].free_at()
-        assert rate is not None
+    async def _has_turn(self, name: str, wanted: Wanted, walk: _Walk, *, take: bool = False) -> bool:
+        rate = self._terms[name].rate
+        if rate is None:
+            return True
+        who = hashlib.sha256(repr(wanted.asked).encode()).hexdigest()[:16]
+
+        def change(kept: Mapping[str, Any], now: float) -> tuple[Mapping[str, Any], float | None]:
+            pulls = Pulls(rate, kept)
+            told = (pulls.take if take else pulls.ask)(who, now, urgent=wanted.urgent)
+            return pulls.keep(), None if told is None else told - now
+
+        wait = await self._ledger.change_pulls(name, change)
+        if wait is None:
+            return True
+        at = (datetime.now() + timedelta(seconds=wait)).astimezone()
         why = f"{rate.count} studies were fetched within {rate.seconds:g} s already, next at {at:%H:%M:%S}"
-        walk.wait(name, at, f"the study is there, but {why}")
+        walk.wait(name, at, f"{THERE} {why}")
+        return False
 
     async def _describe(
         self,
@@ -310,7 +372,7 @@ class Lookup:
         self, name: str, study: StudyMatch, keywords: Collection[str], slide: Slide | None
     ) -> list[InstanceRef]:
         archive, uid, count = self.archive(name, slide), study.study_instance_uid, study.instance_count
-        listed = await self._breaker(name, slide).call(lambda: archive.list_instances(uid, count, keywords))
+        listed = await self._call(name, slide, lambda: archive.list_instances(uid, count, keywords))
         if len(listed) != count and (count is not None or not listed):
             promised = "the study" if count is None else f"{count} instances"
             raise Retryable(
@@ -337,7 +399,7 @@ def _the_one(name: str, studies: Sequence[StudyMatch], asked: Identity) -> Study
     if len(by_uid) > 1:
         raise NeedsHuman(
             f"{len(by_uid)} studies in {name} match the accession number",
-            "Resume the job with the study_instance_uid of the right one; the job's history lists them.",
+            "Choose the right one on the job's page, or resume the job with its study_instance_uid.",
             detail={"choices": sorted(by_uid)},
         )
     found = next(iter(by_uid.values()))

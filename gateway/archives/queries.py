@@ -8,17 +8,19 @@ from functools import partial
 from typing import Any, Final
 
 from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
-from pydicom.valuerep import PersonName
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
 from gateway.archives.archive import InstanceRef, answers
 from gateway.contract import Permanent, Retryable
-from gateway.dicom.association import PENDING, DimsePeer, failure_of
+from gateway.dicom.association import PENDING, failure_of
 from gateway.dicom.identity import text_in
+from gateway.dicom.peer import DimsePeer
+from gateway.dicom.texts import text_of, texts_of
 
 FINDING: Final = "looking for a study"
 LISTING: Final = "listing the instances of a study"
+
+_MOST_ANSWERS = 200_000
 
 
 def identifier(level: str, **keys: Any) -> Dataset:
@@ -39,7 +41,7 @@ def identifier(level: str, **keys: Any) -> Dataset:
 def find(
     association: Any, peer: DimsePeer, keys: Dataset, doing: str, asked: dict[str, str] | None = None
 ) -> list[Dataset]:
-    found = []
+    found: list[Dataset] = []
     for status, item in association.send_c_find(keys, StudyRootQueryRetrieveInformationModelFind):
         code = status.get("Status")
         if code in PENDING:
@@ -47,6 +49,8 @@ def find(
                 raise Retryable(
                     f"the {peer.name} answered what can't be decoded while {doing}", "Look into its log."
                 )
+            if len(found) >= _MOST_ANSWERS:
+                raise Retryable(f"the {peer.name} answered without end while {doing}", "Look into its log.")
             if answers(asked or {}, partial(text_in, item)):
                 found.append(item)
         elif code != 0:
@@ -88,19 +92,3 @@ def list_study(
 def _told(item: Dataset, keywords: Collection[str]) -> dict[str, tuple[str, ...]]:
     told = {keyword: texts_of(item, keyword) for keyword in keywords}
     return {keyword: texts for keyword, texts in told.items() if texts}
-
-
-def texts_of(item: Dataset, keyword: str) -> tuple[str, ...]:
-    value = item.get(keyword)
-    if value in (None, ""):
-        return ()
-    values: list[Any] = []
-    for each in value if isinstance(value, MultiValue | list) else [value]:
-        values += str(each).split("=") if isinstance(each, PersonName) else [each]  # in up to three scripts
-    texts = (str(each).strip(" \0") for each in values)
-    return tuple(text for text in texts if text)
-
-
-def text_of(item: Dataset, keyword: str) -> str | None:
-    texts = texts_of(item, keyword)
-    return texts[0] if texts else None

@@ -50,9 +50,8 @@ class Slides:
     def of(self, job: Job) -> Slide | None:
         if job.slide_id is None or job.server is None or job.callback_url is None:
             return None
-        client = partial(
-            self._servers.client, job.server, job.callback_url, job.application, job.callback_token
-        )
+        place = job.server, job.callback_url, job.application, job.callback_token
+        client = partial(self._servers.client, *place, own=job.callback_accepted)
         folder = self._spool.slide(job.id)
         return Slide(job.server, job.slide_id, folder, lambda: self._spool.is_full, client)
 

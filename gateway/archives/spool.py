@@ -3,7 +3,7 @@
 spool/<job>/    what a step makes; gone with it
 inbox/<job>/    what the vendor stored with us for it, a folder for each delivery; there until the job ends
 slides/<job>/   the files of its slide, where Sectra is the archive; there until the job ends
-inbox/.filling/ deliveries that are being filled
+inbox/.filling/ deliveries that are being filled, and what is no job's: void once its process has died
 """
 
 from __future__ import annotations
@@ -67,9 +67,16 @@ class Spool:
         return disk.f_bavail * disk.f_frsize < self._least_free
 
     def folder(self, job_id: UUID) -> Path:
-        self._make()
         folder = self._root / str(job_id)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        if not folder.is_dir():
+            self._make()
+            folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+    def aside(self) -> Path:
+        """For work beside that of a job, whose own folder may be in use, or gone."""
+        folder = self._filling.fresh()
+        folder.mkdir(mode=0o700)
         return folder
 
     def slide(self, job_id: UUID) -> Path:

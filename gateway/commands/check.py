@@ -8,14 +8,16 @@ from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings
+from gateway.building.house import House, build
+from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings, source_of
 from gateway.contract import Health
 from gateway.delivery.destinations import IntoRis
 from gateway.jobs.schema import newest, revision_of, revisions
-from gateway.jobs.store import DatabaseLost
-from gateway.run import House, build
+from gateway.jobs.store import DatabaseError
+from gateway.jobs.store.trouble import why
 from gateway.settings.certificates import expiry_of, serving
-from gateway.settings.sections import Hl7Destination, Settings
+from gateway.settings.checks import find_doubts
+from gateway.settings.sections import Settings, Tls, Trust, parts_of
 from gateway.settings.tree import Misconfigured
 from gateway.work.vendors import Vendors
 
@@ -24,10 +26,11 @@ _LIMIT = 30.0
 
 
 def check(config: Path | None, offline: bool, as_json: bool) -> int:
-    return go(_check(read_settings(config), offline, as_json))
+    settings = read_settings(config, aloud=False)
+    return go(_check(settings, source_of(config), offline, as_json))
 
 
-async def _check(settings: Settings, offline: bool, as_json: bool) -> int:
+async def _check(settings: Settings, source: str, offline: bool, as_json: bool) -> int:
     # The parts need no database to be built, only to be used.
     async with build(only_looking(settings), settings.database_url or "postgresql://") as house:
         _require_applications(settings)
@@ -38,9 +41,11 @@ async def _check(settings: Settings, offline: bool, as_json: bool) -> int:
             judged |= dict(zip(asked, answers, strict=True))
     ok = all(health.ok for health in judged.values())
     if as_json:
-        print(json.dumps({"ok": ok, "peers": {name: _plain(health) for name, health in judged.items()}}))
+        peers = {name: _plain(health) for name, health in judged.items()}
+        print(json.dumps({"ok": ok, "doubts": find_doubts(settings), "peers": peers}))
     else:
-        print("the configuration is good")
+        print(f"the configuration is good: {source}")
+        complain(*(f"but  {doubt}" for doubt in find_doubts(settings)))
         for name, health in judged.items():
             line = f"{'good' if health.ok else 'BAD '}  {name}: {health.sentence}{_expiry(health)}"
             print(line) if health.ok else complain(line)
@@ -58,6 +63,12 @@ def _ask(house: House, settings: Settings) -> dict[str, Awaitable[Health]]:
             asked[f"destinations.{name}"] = destination.check()
     for name in house.vendors.names:
         asked[f"adapters.{name}"] = _adapter(house.vendors, name, settings.data_dir)
+    if house.sign_in is not None:
+        asked["console.oidc"] = house.sign_in.check()
+    if house.trail is not None:
+        asked["audit_log"] = house.trail.check()
+    if house.traces is not None:
+        asked["traces"] = house.traces.check()
     if settings.database_url is not None:
         asked["database_url"] = _database(settings.database_url)
     return asked
@@ -65,15 +76,15 @@ def _ask(house: House, settings: Settings) -> dict[str, Awaitable[Health]]:
 
 def _judge_ours(settings: Settings) -> dict[str, Health]:
     """Our own certificates, as those who call us and whom we call see them."""
-    shown = {"listen.tls": settings.listen.tls.certificate} if settings.listen.tls else {}
-    if settings.listen.tls:
-        serving("listen.tls", settings.listen.tls)
-    for name, place in settings.destinations.items():
-        if isinstance(place, Hl7Destination) and place.tls and place.tls.certificate:
-            shown[f"destinations.{name}.tls"] = place.tls.certificate
+    shown = {}
+    for place, part in parts_of(settings):
+        if isinstance(part, Tls):
+            serving(place, part)
+        if isinstance(part, Tls | Trust) and part.certificate is not None:
+            shown[place] = part.certificate
     expiries = {place: expiry_of(place, certificate) for place, certificate in shown.items()}
     return {
-        place: Health(True, "our certificate", expires)
+        f"{place}.certificate": Health(True, "our certificate", expires)
         if expires > datetime.now(UTC)
         else Health(False, f"our certificate has expired ({expires:%F}). Have it renewed.")
         for place, expires in expiries.items()
@@ -92,8 +103,8 @@ async def _adapter(vendors: Vendors, name: str, work: Path) -> Health:
 async def _database(url: str) -> Health:
     try:
         revision = await asyncio.to_thread(revision_of, url)
-    except DatabaseLost:
-        return Health(False, "doesn't answer; check that the server runs and lets us in")
+    except DatabaseError as trouble:
+        return Health(False, why(trouble))
     if revision is not None and revision not in revisions():
         return Health(
             False,
@@ -118,8 +129,9 @@ def _expiry(health: Health) -> str:
     expires = health.certificate_expires
     if expires is None:
         return ""
-    warning = " SOON" if expires - datetime.now(UTC) < _SOON else ""
-    return f" (certificate expires {expires:%F}{warning})"
+    left = expires - datetime.now(UTC)
+    warning = " SOON" if left < _SOON else ""
+    return f" (certificate expires {expires:%F}{warning}, in {left.days} days)"
 
 
 def _plain(health: Health) -> dict[str, object]:

@@ -5,29 +5,30 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from gateway import run as house
-from gateway.commands.opening import FAILED, complain, go, read_settings
+from gateway import run as gateway
+from gateway.building.tenancy import Part
+from gateway.commands.opening import go, read_settings, source_of
 from gateway.database import database
 from gateway.jobs import schema
-from gateway.run import Part
+from gateway.settings.load import config_path, process_environment
+from gateway.settings.source import Source
+from gateway.systemd import Systemd
 
 
 def run(config: Path | None, only: Part | None) -> int:
-    settings = read_settings(config)
+    settings = read_settings(config, aloud=False)
+    environment = process_environment()
+    origin = Source(config or config_path(environment), environment, settings)
 
     async def serve() -> int:
-        try:
-            await house.run(settings, only)
-        except OSError as error:
-            complain(f"{settings.listen.host}:{settings.listen.port}: {error.strerror}; see listen")
-            return FAILED
+        await gateway.run(settings, only, source_of(config), origin, Systemd(environment))
         return 0
 
-    return go(serve())
+    return go(serve(), log=settings.log)
 
 
 def migrate(config: Path | None) -> int:
-    settings = read_settings(config)
+    settings = read_settings(config, aloud=False)
 
     async def upgrade() -> int:
         async with database(settings) as url:

@@ -14,6 +14,8 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import date, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,13 @@ from rich.live import Live
 from rich.table import Table
 
 from gateway import logs
+from gateway.building.entrances import listening
+from gateway.building.house import build
+from gateway.commands import demo_past, demo_troubles
 from gateway.commands.opening import FAILED, complain, go
 from gateway.database import prepare
 from gateway.embedded.server import serve
-from gateway.intake.incoming import gathering
-from gateway.run import build, listening, working
+from gateway.loops import beside
 from gateway.settings.load import load
 from gateway.settings.sections import Settings
 from gateway.simulate import archive, ia_app, milvue, patients, sectra
@@ -36,6 +40,7 @@ from gateway.simulate.firing import Fire, fire
 from gateway.simulate.milvue import MilvueState
 from gateway.simulate.sectra_state import SectraState
 from gateway.simulate.serve import serve as open_peer
+from gateway.watch.roll import Roll
 
 _PATIENCE = 60.0
 _STOPPED = 130  # as shells say it of Ctrl-C
@@ -55,7 +60,7 @@ archives:
   vna: {{kind: dicomweb, url: {archive}/dicom-web}}
 destinations:
   vna: {{kind: stow, archive: vna}}
-adapters:
+{destinations}adapters:
   milvue: {{kind: milvue, url: {milvue}, token: {milvue_token}, commands: [smarturgences], max_concurrent: 8}}
   nuclei: {{kind: sectra-ia, url: "{nuclei}/ia/nuclei", final_when: dense}}
 departments:
@@ -69,6 +74,7 @@ departments:
         archives: [vna]
         deliver: [sectra, vna]
         accept: {{modalities: [CR, DX]}}
+        register: {{owner: Dr Ito, purpose: fracture triage, version: "{version}", accepted: {accepted}}}
         priority: 5
         settle: 500ms
   pathology:
@@ -80,7 +86,7 @@ departments:
         adapter: nuclei
         deliver: [sectra]
         settle: 500ms
-"""
+{departments}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +133,20 @@ async def _demo(stays: bool) -> int:
     _on_signals(me.cancel)  # whatever ends it, no process and no folder stays behind
     home = Path(tempfile.mkdtemp(prefix="gateway-demo-"))
     try:
-        async with _hospital(home, console) as hospital:
+        async with _hospital(home, console, stays) as hospital:
             ok = await _show(hospital, console)
             if stays:
+                console.print("\nNow something goes wrong on purpose:")
+                await _trouble(hospital)
                 console.print(
                     f"\nIt goes on: Sectra at {hospital.sectra.front.url}/ , gateway at {hospital.url}"
                 )
-                console.print(f"API token: {hospital.token}   (stop with Ctrl-C)")
+                console.print(
+                    f"There is something to look after: {demo_troubles.TOLD}; and {demo_past.TOLD}."
+                )
+                console.print(
+                    f"The console is at {hospital.url}/ ; token: {hospital.token}   (stop with Ctrl-C)"
+                )
                 stopped = asyncio.Event()
                 _on_signals(stopped.set)
                 await stopped.wait()
@@ -148,7 +161,7 @@ def _on_signals(act: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def _hospital(home: Path, console: Console) -> AsyncIterator[Hospital]:
+async def _hospital(home: Path, console: Console, stays: bool) -> AsyncIterator[Hospital]:
     async with AsyncExitStack() as stack:
         states = SectraState(), ArchiveState(), MilvueState()
         urls = []
@@ -163,7 +176,12 @@ async def _hospital(home: Path, console: Console) -> AsyncIterator[Hospital]:
             stack.push_async_callback(runner.cleanup)
             urls.append(f"http://127.0.0.1:{port}")
         token = secrets.token_urlsafe(16)
-        settings = _configure(home, urls, token, states[2].token)
+        write = partial(_configure, home, urls, token, states[2].token, _free_port())
+        revisions = [write()]
+        if stays:
+            ris = demo_troubles.DESTINATIONS.format(port=_free_port())  # where nobody listens
+            revisions.append(write(ris, demo_troubles.DEPARTMENTS))
+        settings = revisions[-1]
         console.print(
             f"Sectra     {urls[0]}\narchive    {urls[1]}\nMilvue     {urls[2]}\nnuclei     {urls[3]}",
             highlight=False,
@@ -171,19 +189,39 @@ async def _hospital(home: Path, console: Console) -> AsyncIterator[Hospital]:
         url = await stack.enter_async_context(serve(settings.data_dir, fast=True))
         await prepare(settings, url)
         house = await stack.enter_async_context(build(settings, url))
-        await stack.enter_async_context(working(house.engine))
-        await stack.enter_async_context(gathering(house.doors.incoming))
-        port = await stack.enter_async_context(listening(house.doors, settings.listen))
+        store = house.lasting.store
+        for each in revisions:
+            await store.note_revision(each.revision, each.text, socket.gethostname(), "the demo")
+        store.revision = settings.revision
+        if stays:
+            await store.remember(demo_past.make_up_weeks(_APPLICATION, date.today()))
+        await stack.enter_async_context(house.engine.working())
+        roll = Roll(store, "intake and workers", lambda: house.engine.worker)
+        await stack.enter_async_context(roll.present())
+        await stack.enter_async_context(beside(house.lasting.incoming.run()))
+        port = await stack.enter_async_context(listening(house.doors, settings))
         console.print(
             f"gateway    http://127.0.0.1:{port}  (configured by {home}/gateway.yaml)\n", highlight=False
         )
         yield Hospital(*states, f"http://127.0.0.1:{port}", token)
 
 
-def _configure(home: Path, urls: list[str], token: str, milvue_token: str) -> Settings:
-    path = home / "gateway.yaml"
+def _free_port() -> int:
+    """Known before the doors open: vendors are told it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]  # known before the doors open: vendors are told it
+        return int(free.getsockname()[1])
+
+
+def _configure(
+    home: Path,
+    urls: list[str],
+    token: str,
+    milvue_token: str,
+    port: int,
+    destinations: str = "",
+    departments: str = "",
+) -> Settings:
+    path = home / "gateway.yaml"
     text = _CONFIGURATION.format(
         gateway=f"http://127.0.0.1:{port}",
         port=port,
@@ -196,14 +234,17 @@ def _configure(home: Path, urls: list[str], token: str, milvue_token: str) -> Se
         nuclei=urls[3],
         application=_APPLICATION,
         pathology=_PATHOLOGY,
+        version=demo_past.VERSIONS[-1],
+        accepted=date.today() - timedelta(days=demo_past.ACCEPTED),
+        destinations=destinations,
+        departments=departments,
     )
     path.write_text(text)
     return load(path, {})
 
 
 async def _show(hospital: Hospital, console: Console) -> bool:
-    headers = {"Authorization": f"Bearer {hospital.token}"}
-    async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=10)) as session:
+    async with _session(hospital) as session:
         followed = [
             Followed("a user asks (create)", "slide-hand", _APPLICATION, patients.HAND.study_instance_uid),
             Followed("a slide arrives", "slide-wsi", _PATHOLOGY, None),
@@ -220,6 +261,19 @@ async def _show(hospital: Hospital, console: Console) -> bool:
         complain(problem)
     console.print("\nEverything arrived." if not problems else "\nNot everything arrived.")
     return not problems
+
+
+async def _trouble(hospital: Hospital) -> None:
+    troubles = demo_troubles.Troubles(
+        hospital.url, hospital.sectra, hospital.archive, hospital.milvue, _APPLICATION, _PATHOLOGY
+    )
+    async with _session(hospital) as session:
+        await troubles.make(session)
+
+
+def _session(hospital: Hospital) -> aiohttp.ClientSession:
+    headers = {"Authorization": f"Bearer {hospital.token}"}
+    return aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=10))
 
 
 async def _fire(hospital: Hospital, session: aiohttp.ClientSession, followed: list[Followed]) -> list[str]:

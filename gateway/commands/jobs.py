@@ -6,66 +6,88 @@ import json
 import os
 import pwd
 import re
+import sys
+import textwrap
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from gateway.commands.opening import FAILED, WRONG_USE, complain, with_store
 from gateway.intake.views import JobView, view
-from gateway.jobs.chain import verify as verify_chains
 from gateway.jobs.records import Job
 from gateway.jobs.store import Refused, Store
+from gateway.jobs.store.batches import Act
 from gateway.jobs.store.reading import Filter
-from gateway.jobs.store.requests import Act
 
 Filters = Mapping[str, Any]  # by the names of Filter
-
-_PAGE = 200
+_WIDE = 120
+_NAME = 18
+_LEAST_DIGITS = 4
 
 
 def list_jobs(config: Path | None, filters: Filters, limit: int, as_json: bool) -> int:
     async def work(store: Store) -> int:
-        found = [view(job) for job in await store.find(_filter(filters), limit=limit)]
+        found = [view(job) for job in await store.find(filter_of(filters), limit=limit)]
         if as_json:
             print(
-                json.dumps([job.model_dump(mode="json", exclude={"events", "deliveries"}) for job in found])
+                json.dumps(
+                    [job.model_dump(mode="json", exclude={"events", "deliveries", "said"}) for job in found]
+                )
             )
             return 0
-        table = Table(box=None, pad_edge=False)
-        for title in ("created", "job", "application", "state", "try", "what is wrong"):
-            table.add_column(title, no_wrap=title != "what is wrong")
-        for job in found:
-            wrong = job.error.message if job.error else job.waits.why if job.waits else ""
-            table.add_row(
-                _here(job.created_at), str(job.id), job.application, job.state, str(job.attempt), wrong
-            )
-        Console(width=None if os.isatty(1) else 200).print(table)
+        Console(width=None if os.isatty(1) else 200).print(tabulate(found))
+        if not found:
+            complain("no jobs match" if any(filters.values()) else "there are no jobs yet")
         return 0
 
     return with_store(config, work)
 
 
+def tabulate(found: Sequence[JobView]) -> Table:
+    """As wide as the terminal; where there is none, or a wide one, with whole ids and dates."""
+    whole = not os.isatty(1) or Console().width >= _WIDE
+    table = Table(box=None, pad_edge=False)
+    for title in ("created", "job", "application", "state", "try", "why"):
+        table.add_column(title, no_wrap=title != "why")
+    table.columns[2].max_width = None if whole else _NAME
+    for job in found:
+        wrong = job.waits.why if job.waits else job.error.message if job.error else ""
+        created, shown = here(job.created_at), str(job.id)
+        if not whole:
+            created, shown = created[5:16], shown[:8]
+        table.add_row(created, shown, Text(job.application), job.state, str(job.attempt), Text(wrong))
+    return table
+
+
 def show(config: Path | None, job_id: str, as_json: bool) -> int:
     async def work(store: Store) -> int:
-        known = await _find(store, job_id)
+        known = await find_job(store, job_id)
         if known is None:
             return FAILED
-        await _print(store, known, as_json)
+        await _print(store, known, as_json, closer=True)
         return 0
 
     return with_store(config, work)
 
 
 def act(
-    config: Path | None, what: Act, job_ids: Sequence[str], filters: Filters, everything: bool, as_json: bool
+    config: Path | None,
+    what: Act,
+    job_ids: Sequence[str],
+    filters: Filters,
+    everything: bool,
+    yes: bool,
+    as_json: bool,
 ) -> int:
-    """On these jobs, or on all that the filters mean. For one to resume, a study is the one chosen."""
+    """On these jobs, or on all that the filters mean; `yes`: without asking. For one to resume, a study is
+    the one chosen."""
     choice: list[str] = []
     if what == "resume" and len(job_ids) == 1:
         filters = dict(filters)
@@ -74,18 +96,20 @@ def act(
     if bool(job_ids) == (filtered or everything) or len(choice) > 1:
         complain("name jobs by their ids, or with --all by the filters of gateway jobs list")
         return WRONG_USE
+    if is_too_short(job_ids):
+        return WRONG_USE
     if job_ids:
         return with_store(config, _act_on_each(what, job_ids, choice, as_json))
-    return with_store(config, _act_on_all(what, _filter(filters), everything, as_json))
+    return with_store(config, _act_on_all(what, filter_of(filters), everything, yes, as_json))
 
 
 def _act_on_each(
     what: Act, job_ids: Sequence[str], choice: Sequence[str], as_json: bool
 ) -> Callable[[Store], Awaitable[int]]:
-    who = f"command line ({_user()})"
+    who = who_asks()
 
     async def work(store: Store) -> int:
-        found = [await _find(store, job_id) for job_id in job_ids]
+        found = [await find_job(store, job_id) for job_id in job_ids]
         refusals = found.count(None)
         for job_id in dict.fromkeys(filter(None, found)):
             try:
@@ -109,66 +133,47 @@ def _act_on_each(
 
 
 def _act_on_all(
-    what: Act, wanted: Filter, everything: bool, as_json: bool
+    what: Act, wanted: Filter, everything: bool, yes: bool, as_json: bool
 ) -> Callable[[Store], Awaitable[int]]:
     async def work(store: Store) -> int:
         count = await store.count_for(what, wanted)
-        complain(f"{count} jobs to {what}")
+        complain(f"{count} job{'' if count == 1 else 's'} to {what}")
         if not everything:
             complain("nothing was done: say --all to do it")
             return WRONG_USE
+        if not yes and sys.stdin.isatty() and not typer.confirm(f"{what} them?", err=True):
+            complain("nothing was done")
+            return FAILED
         try:
-            done = await store.act_on_all(what, wanted, f"command line ({_user()})", count)
+            acted = await store.act_on_all(what, wanted, who_asks(), count)
         except Refused as refused:
             complain(str(refused))
             return FAILED
-        for job in done:
+        for job in acted.done:
             _print_line(job, as_json)
-        return 0
+        complain(*(f"{job_id}: {why}" for job_id, why in acted.passed_over.items()))
+        return FAILED if acted.passed_over else 0
 
     return work
 
 
-def export(config: Path | None, filters: Filters, verify: bool, as_json: bool) -> int:
-    return with_store(config, _verify(as_json) if verify else _export(filters))
+def filter_of(filters: Filters) -> Filter:
+    named = {name: value for name, value in filters.items() if value}
+    if "accession_number" in named:
+        named["accession_number"] = [number.strip(" ") for number in named["accession_number"]]
+    return Filter(**named)
 
 
-def _export(filters: Filters) -> Callable[[Store], Awaitable[int]]:
-    async def work(store: Store) -> int:
-        after = None
-        while page := await store.find(_filter(filters), limit=_PAGE, after=after):
-            for job in page:
-                events = await store.events_of(job.id)
-                shown = view(job, events, await store.deliveries_of(job.id)).model_dump(mode="json")
-                for said, event in zip(shown["events"], events, strict=True):
-                    said |= {"previous_hash": event.previous_hash, "hash": event.hash}
-                    said |= {"salt": event.salt, "detail_digest": event.detail_digest}
-                print(json.dumps(shown))
-            after = (page[-1].created_at, page[-1].id)
-        return 0
-
-    return work
+def is_too_short(job_ids: Sequence[str]) -> bool:
+    """Whether one of them is too little of an id to change something by: a slip would meet another job."""
+    short = [each for each in job_ids if len(each.replace("-", "")) < _LEAST_DIGITS]
+    complain(
+        *(f"{each!r} is too little of a job's id: give {_LEAST_DIGITS} digits or more" for each in short)
+    )
+    return bool(short)
 
 
-def _verify(as_json: bool) -> Callable[[Store], Awaitable[int]]:
-    async def work(store: Store) -> int:
-        inspection = await verify_chains(store)
-        if as_json:
-            print(json.dumps({"intact": not inspection.breaks, **asdict(inspection)}))
-        elif inspection.breaks:
-            complain(*inspection.breaks)
-        else:
-            print(f"intact: {inspection.jobs} jobs, {inspection.events} events, {inspection.seals} seals")
-        return FAILED if inspection.breaks else 0
-
-    return work
-
-
-def _filter(filters: Filters) -> Filter:
-    return Filter(**{name: value for name, value in filters.items() if value})
-
-
-async def _find(store: Store, job_id: str) -> UUID | None:
+async def find_job(store: Store, job_id: str) -> UUID | None:
     """By its id, or by as much of its beginning as no other job has."""
     digits = job_id.replace("-", "")
     found = await store.find_by_prefix(digits) if re.fullmatch("[0-9a-fA-F]{1,32}", digits) else []
@@ -181,16 +186,22 @@ async def _find(store: Store, job_id: str) -> UUID | None:
     return None
 
 
-async def _print(store: Store, job_id: UUID, as_json: bool) -> None:
-    job = await store.get(job_id)
+async def _print(store: Store, job_id: UUID, as_json: bool, *, closer: bool = False) -> None:
+    """`closer`: with what peers said, which is for operators; whoever looks at it is noted."""
+    job = await store.glance(job_id)
     assert job is not None
-    shown = view(job, await store.events_of(job_id), await store.deliveries_of(job_id))
-    print(shown.model_dump_json(indent=2) if as_json else _describe(shown))
+    said = await store.said_of(job_id, who_asks()) if closer else None
+    shown = view(job, await store.events_of(job_id), await store.deliveries_of(job_id), said)
+    print(
+        shown.model_dump_json(indent=2, exclude=None if said else {"said"}) if as_json else _describe(shown)
+    )
 
 
 def _print_line(job: Job, as_json: bool) -> None:
     print(
-        view(job).model_dump_json(exclude={"events", "deliveries"}) if as_json else f"{job.id}  {job.state}"
+        view(job).model_dump_json(exclude={"events", "deliveries", "said"})
+        if as_json
+        else f"{job.id}  {job.state}"
     )
 
 
@@ -200,25 +211,40 @@ def _describe(job: JobView) -> str:
         f"job {job.id}",
         f"  {job.application} ({job.department}), adapter {job.adapter}, priority {job.priority}",
         *_subjects(job),
-        f"  {job.state}, try {job.attempt}" + (f", next at {_here(job.next_at)}" if job.next_at else ""),
+        f"  {job.state}, try {job.attempt}" + (f", next at {here(job.next_at)}" if job.next_at else ""),
         f"  instances promised {_count(proof.promised)}, sent {_count(proof.sent)},"
         f" acknowledged {_count(proof.acknowledged)};"
         f" results received {_count(proof.received)}, stored {_count(proof.stored)}",
     ]
     if job.waits:
-        lines.append(f"  waits until {_here(job.waits.until)}: {job.waits.why}")
+        until = "" if job.waits.until is None else f" until {here(job.waits.until)}"
+        lines.append(f"  waits{until}: {job.waits.why}")
     if job.error:
         lines += [f"  {job.error.kind}: {job.error.message}", f"  what to do: {job.error.advice}"]
     for delivery in job.deliveries or []:
         there = f", there {delivery.reference}" if delivery.reference else ""
-        again = f", next at {_here(delivery.next_at)}" if delivery.next_at and delivery.last_error else ""
+        again = f", next at {here(delivery.next_at)}" if delivery.next_at and delivery.last_error else ""
         wrong = f": {delivery.last_error}" if delivery.last_error else ""
         tried = f"{delivery.state}, attempts {delivery.attempts}"
         lines.append(f"  to {delivery.destination}: {tried}{there}{again}{wrong}")
     for event in job.events or []:
         detail = f"  {json.dumps(event.detail)}" if event.detail else ""
-        lines.append(f"  {_here(event.at)}  {event.state:<11} {event.what}{detail}")
-    return "\n".join(lines)
+        lines.append(f"  {here(event.at)}  {event.state:<11} {event.what}{detail}")
+    for said in job.said or []:
+        lines.append(
+            f"  {here(said.at)}  said with “{said.what}”: {json.dumps(said.words, ensure_ascii=False)}"
+        )
+    return "\n".join(_fold(line) for line in lines)
+
+
+def _fold(line: str) -> str:
+    """Into the terminal, below where it begins."""
+    if not os.isatty(1) or len(line) < (width := Console().width):
+        return line
+    indent = " " * (len(line) - len(line.lstrip()) + 4)
+    return textwrap.fill(
+        line, width, subsequent_indent=indent, break_on_hyphens=False, drop_whitespace=True, tabsize=1
+    )
 
 
 def _subjects(job: JobView) -> list[str]:
@@ -232,7 +258,7 @@ def _subjects(job: JobView) -> list[str]:
     return [f"  {name} {value}" for name, value in known.items() if value]
 
 
-def _here(moment: datetime) -> str:
+def here(moment: datetime) -> str:
     return f"{moment.astimezone():%F %T}"
 
 
@@ -240,9 +266,10 @@ def _count(known: int | None) -> str:
     return "–" if known is None else str(known)
 
 
-def _user() -> str:
+def who_asks() -> str:
     """Containers run under numbers that no name belongs to."""
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        return str(os.getuid())
+        user = str(os.getuid())
+    return f"command line ({user})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -15,23 +16,35 @@ from pydantic import SecretStr
 
 from gateway import logs
 from gateway.contract import Failure
-from gateway.database import database, open_store, require_tables
-from gateway.jobs.store import DatabaseLost, Store
+from gateway.database import found_database, open_store, require_tables
+from gateway.jobs.store import DatabaseError, Store
+from gateway.jobs.store.trouble import why
+from gateway.settings.keys import has_encryption_key
 from gateway.settings.load import config_path, load, process_environment
-from gateway.settings.sections import Settings
+from gateway.settings.sections import Log, Settings
 from gateway.settings.tree import Misconfigured
 
 FAILED = 1
 WRONG_USE = 2
 
 
-def read_settings(config: Path | None) -> Settings:
+def read_settings(config: Path | None, *, failed: int = FAILED, aloud: bool = True) -> Settings:
+    """`failed`: the exit code if it is no good. `aloud`: says which file it read."""
     environment = process_environment()
+    path = config or config_path(environment)
     try:
-        return load(config or config_path(environment), environment)
+        settings = load(path, environment)
     except Misconfigured as problem:
         complain(*problem.problems)
-        raise typer.Exit(FAILED) from None
+        raise typer.Exit(failed) from None
+    if aloud:
+        complain(f"configuration: {source_of(config)}")
+    return settings
+
+
+def source_of(config: Path | None) -> str:
+    path = config or config_path(process_environment())
+    return "none but the environment (GATEWAY_CONFIG isn't set)" if path is None else str(path)
 
 
 def complain(*sentences: str) -> None:
@@ -39,22 +52,21 @@ def complain(*sentences: str) -> None:
         print(sentence, file=sys.stderr)
 
 
-def go(main: Coroutine[Any, Any, int]) -> int:
+def go(main: Coroutine[Any, Any, int], *, failed: int = FAILED, log: Log | None = None) -> int:
     """Run to the end, on uvloop."""
-    logs.begin()
+    log = log or Log()
+    logs.begin(logging.getLevelNamesMapping()[log.level.upper()], log.format)
     try:
         return uvloop.run(main)
     except Misconfigured as problem:
         complain(*problem.problems)
-        return FAILED
     except Failure as failure:
         complain(failure.message, failure.advice)
-        return FAILED
-    except DatabaseLost:
-        complain("the database doesn't answer; check database_url and that the server runs")
-        return FAILED
+    except DatabaseError as trouble:
+        complain(why(trouble))
     except KeyboardInterrupt:
         return 130
+    return failed
 
 
 def only_looking(settings: Settings) -> Settings:
@@ -66,7 +78,10 @@ def only_looking(settings: Settings) -> Settings:
 
 @asynccontextmanager
 async def store_of(settings: Settings) -> AsyncIterator[Store]:
-    async with database(settings) as url:
+    """Of a database that is there; nothing is created for those who look at what a gateway has done."""
+    if not has_encryption_key(settings):
+        settings = only_looking(settings)
+    async with found_database(settings) as url:
         await require_tables(url)  # whoever only looks must not change them under those who work
         async with open_store(settings, url) as store:
             yield store

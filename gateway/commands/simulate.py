@@ -10,10 +10,10 @@ from gateway.simulate.milvue import TOKEN
 from gateway.simulate.serve import KINDS, Kind, serve
 
 
-def simulate(peer: Kind, port: int) -> int:
+def simulate(peer: Kind, port: int, url: str | None = None) -> int:
     async def run() -> int:
         try:
-            runner, taken = await serve(KINDS[peer](), port=port)
+            runner, taken = await serve(KINDS[peer](), port=port, url=url)
         except OSError as error:
             complain(f"port {port}: {error.strerror}")
             return FAILED

@@ -74,14 +74,14 @@ async def stow(
     """Send the files, and read what the archive says of each; it isn't asked whether that is true."""
     if not files:
         return StowOutcome()
-    sent = {(await _read_header(file, study_instance_uid)).sop_instance_uid for file in files}
+    sent, small = await asyncio.to_thread(_open, files, study_instance_uid)
     writer = Writer()
     frame = [writer.begin() for _ in files]
     end = writer.end()
     size = sum(map(len, frame)) + len(end) + sum(file.stat().st_size for file in files)
     # Not every archive takes a body of untold length.
     headers = {"Content-Type": writer.content_type, "Content-Length": str(size)}
-    address, body = peer.address(study_instance_uid), _stream(files, frame, end)
+    address, body = peer.address(study_instance_uid), _stream(files, small, frame, end)
     async with web.post(session, peer, address, body, _DOING, headers) as (answer, _):
         if answer.status not in (200, 202, 204, 409):
             raise web.refusal_of(answer, peer.name, _DOING, writes=True)
@@ -94,13 +94,21 @@ async def stow(
         return outcome
 
 
-async def _read_header(file: Path, study_instance_uid: str) -> Header:
-    def read() -> bytes:
-        with file.open("rb") as opened:
-            return opened.read(MAX_HEADER)
+def _open(files: Sequence[Path], study_instance_uid: str) -> tuple[set[str], dict[Path, bytes]]:
+    """The UIDs, and what needn't be read again: small files, up to a piece in all."""
+    uids, small, room = set(), {}, _CHUNK
+    for file in files:
+        begin = _read(file, 0, MAX_HEADER)
+        uids.add(_header_in(begin, study_instance_uid).sop_instance_uid)
+        if len(begin) <= room:
+            small[file] = begin
+            room -= len(begin)
+    return uids, small
 
+
+def _header_in(begin: bytes, study_instance_uid: str) -> Header:
     try:
-        header = read_header(await asyncio.to_thread(read))
+        header = read_header(begin)
     except NotDicom as error:
         raise NeedsHuman(
             f"a result is no DICOM instance ({error})", "Ask the vendor what it has returned."
@@ -116,14 +124,28 @@ async def _read_header(file: Path, study_instance_uid: str) -> Header:
 
 
 async def _stream(
-    files: Sequence[Path], frame: Sequence[bytes], end: bytes
+    files: Sequence[Path], small: Mapping[Path, bytes], frame: Sequence[bytes], end: bytes
 ) -> AsyncGenerator[bytes | memoryview, None]:
+    """Small ones leave together: each piece is a write of its own on the wire."""
+    waiting = bytearray()
     for file, begin in zip(files, frame, strict=True):
-        yield begin
-        with await asyncio.to_thread(file.open, "rb") as opened:
-            while chunk := await asyncio.to_thread(opened.read, _CHUNK):
-                yield chunk
-    yield end
+        waiting += begin
+        if file in small:
+            waiting += small[file]
+            continue
+        yield bytes(waiting)
+        waiting.clear()
+        at, size = 0, file.stat().st_size
+        while at < size and (chunk := await asyncio.to_thread(_read, file, at, _CHUNK)):
+            yield chunk
+            at += len(chunk)
+    yield bytes(waiting + end)
+
+
+def _read(file: Path, at: int, most: int) -> bytes:
+    with file.open("rb") as opened:
+        opened.seek(at)
+        return opened.read(most)
 
 
 async def _read_answer(answer: aiohttp.ClientResponse, peer: web.WebPeer) -> web.Item:

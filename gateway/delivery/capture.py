@@ -20,12 +20,16 @@ from gateway.contract import Finding
 from gateway.delivery.objects import Maker, shorten, stamp
 from gateway.delivery.shapes import outline, words
 from gateway.dicom.heading import frames_of
+from gateway.dicom.reading import unreadable
 
 _INK, _SHADE = (255, 200, 0), (0, 0, 0)
 _MOST_SAMPLES = 200_000_000
-_UNDECODABLE = (
-    *(RuntimeError, NotImplementedError, ValueError, TypeError, LookupError),
-    *(AttributeError, OSError, EOFError, MemoryError),
+_UNDECODABLE: tuple[type[BaseException], ...] = (
+    *unreadable(),
+    ArithmeticError,
+    RuntimeError,
+    OSError,
+    MemoryError,
 )
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
@@ -96,8 +100,7 @@ def render(image: Dataset, frame: int | None = None) -> Image.Image:
         raise NotDrawable(f"it has no frame {frame}")
     if "NumberOfFrames" in image:
         image.NumberOfFrames = frames
-    rows, columns = int(image.get("Rows") or 0), int(image.get("Columns") or 0)
-    if not 0 < rows * columns * int(image.get("SamplesPerPixel") or 1) <= _MOST_SAMPLES:
+    if not 0 < _samples_of(image) <= _MOST_SAMPLES:
         raise NotDrawable("it is too large, or has no pixels")
     try:
         raw = pixel_array(image, index=(frame or 1) - 1)
@@ -115,6 +118,14 @@ def render(image: Dataset, frame: int | None = None) -> Image.Image:
     if photometric == "MONOCHROME1":
         grey = 1 - grey
     return Image.fromarray((grey * 255).round().astype(np.uint8), "L").convert("RGB")
+
+
+def _samples_of(image: Dataset) -> int:
+    try:
+        area = int(image.get("Rows") or 0) * int(image.get("Columns") or 0)
+        return area * int(image.get("SamplesPerPixel") or 1)
+    except _UNDECODABLE as error:
+        raise NotDrawable(f"its size can't be read ({type(error).__name__})") from None
 
 
 def _take_over(image: Dataset, index: int) -> None:
@@ -154,10 +165,10 @@ def _aspect_of(image: Dataset) -> list[str] | None:
     """Of its pixels, height to width, where they aren't square."""
     try:
         if told := image.get("PixelAspectRatio"):
-            return [str(part) for part in told]
+            return [str(int(part)) for part in told]
         spacing = image.get("PixelSpacing") or image.get("ImagerPixelSpacing") or (1, 1)
         ratio = Fraction(float(spacing[0]) / float(spacing[1])).limit_denominator(1000)
-    except (TypeError, ValueError, LookupError, ZeroDivisionError, OverflowError):
+    except _UNDECODABLE:
         return None
     return None if ratio == 1 or ratio <= 0 else [str(ratio.numerator), str(ratio.denominator)]
 

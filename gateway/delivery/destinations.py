@@ -6,15 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
-
-import aiohttp
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.archives.dicomweb import DicomwebArchive
-from gateway.archives.dimse import DimseArchive
 from gateway.archives.spool import Spool
 from gateway.contract import Failure, Finished, Health, NeedsHuman
-from gateway.delivery import dimse, mllp
+from gateway.delivery import mllp
 from gateway.delivery.archive import Stored, store
 from gateway.delivery.commitment import Commitments
 from gateway.delivery.dispatch import Delivered
@@ -23,7 +20,6 @@ from gateway.delivery.originals import Originals
 from gateway.delivery.pdf import set_in_pages
 from gateway.delivery.readback import THERE, Standing, read_back
 from gateway.delivery.result_objects import Prepared, ResultObjects, application_of
-from gateway.delivery.wording import BadTemplate, Wording
 from gateway.dicom.storing import describe, describe_all
 from gateway.dicom.subject import Subject
 from gateway.jobs.records import Job
@@ -31,6 +27,10 @@ from gateway.jobs.store import Store
 from gateway.settings.certificates import calling
 from gateway.settings.sections import Hl7Destination, Settings
 from gateway.settings.tree import Misconfigured
+
+if TYPE_CHECKING:
+    from gateway.archives.dimse import DimseArchive
+    from gateway.delivery.wording import Wording
 
 _MOST_RENAMINGS = 3
 _LARGEST_DOCUMENT = 32 * 2**20
@@ -51,15 +51,14 @@ class Keeper(Protocol):
 class ByStow:
     proof = "read back"
 
-    def __init__(self, session: aiohttp.ClientSession, archive: DicomwebArchive) -> None:
-        self._session = session
+    def __init__(self, archive: DicomwebArchive) -> None:
         self._archive = archive
 
     async def look(self, files: Sequence[Path], study_instance_uid: str) -> Mapping[str, Standing]:  # noqa: ARG002
         return await read_back(self._archive, files)
 
     async def store(self, files: Sequence[Path], study_instance_uid: str) -> Stored:
-        return await store(self._session, self._archive, files, study_instance_uid)
+        return await store(self._archive.session, self._archive, files, study_instance_uid)
 
 
 class ByCStore:
@@ -79,6 +78,8 @@ class ByCStore:
         return await read_back(self._archive, files, {instance.sop_instance_uid for instance in listed})
 
     async def store(self, files: Sequence[Path], study_instance_uid: str) -> Stored:
+        from gateway.delivery import dimse
+
         return await dimse.store(self._archive.peer, files, study_instance_uid, self._commitments)
 
 
@@ -160,7 +161,7 @@ class IntoRis:
             place.receiving_facility,
         )
         self._wordings = _wordings(name, place, settings)
-        tls = calling(f"destinations.{name}.tls", place.tls)
+        tls = None if place.tls is None else calling(f"destinations.{name}.tls", place.tls)
         self._listener = mllp.Listener(
             f"destination {name}", place.host, place.port, tls, send_again=place.send_again
         )
@@ -198,6 +199,8 @@ class IntoRis:
         return await mllp.check(self._listener)
 
     async def _write(self, job: Job, finished: Finished, subject: Subject) -> list[Message]:
+        from gateway.delivery.wording import Wording
+
         seed = f"{job.id}/{self._name}"
         wording = self._wordings.get(job.department)
         if finished.hl7 and wording is None and self._place.format == "text":
@@ -230,6 +233,8 @@ def _document(finished: Finished, text: str) -> bytes:
 
 def _wordings(name: str, place: Hl7Destination, settings: Settings) -> Mapping[str, Wording]:
     """By department: its own template, else the destination's."""
+    from gateway.delivery.wording import BadTemplate, Wording
+
     wordings: dict[str, Wording] = {}
     problems = []
     for department, part in settings.departments.items():

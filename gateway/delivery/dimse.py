@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import evt
@@ -25,8 +24,10 @@ from gateway.contract import Failure, Header, NeedsHuman, Retryable
 from gateway.delivery.archive import Stored
 from gateway.delivery.commitment import Commitments, Report, Transaction
 from gateway.dicom.arrival import Watch
-from gateway.dicom.association import PENDING, DimsePeer, associated, context, exchange, failure_of
+from gateway.dicom.association import PENDING, associated, context, exchange, failure_of
 from gateway.dicom.part10 import IMPLICIT, MAX_HEADER, NotDicom, read_header
+from gateway.dicom.peer import DimsePeer
+from gateway.dicom.reading import read_whole
 from gateway.dicom.storing import (
     DUPLICATE,
     NO_SUCH_CLASS,
@@ -138,7 +139,7 @@ def _as_taken(file: Path, header: Header, offered: set[tuple[str, str]]) -> Path
     if (header.sop_class_uid, header.transfer_syntax_uid) in offered:
         return file
     if header.transfer_syntax_uid == _EXPLICIT and (header.sop_class_uid, IMPLICIT) in offered:
-        return pydicom.dcmread(file)
+        return read_whole(file)
     return NO_SUCH_SYNTAX if header.sop_class_uid in dict(offered) else NO_SUCH_CLASS
 
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Protocol
 
 import structlog
 
 from gateway.archives.spool import Spool
+from gateway.circuits import Circuits
 from gateway.contract import Busy, Failure, Finished, NeedsHuman, Retryable, blaming
 from gateway.delivery.drawings import with_these_alone
 from gateway.delivery.originals import Originals
@@ -21,7 +21,7 @@ from gateway.jobs.outcomes import Advance, Outcome, Wait
 from gateway.jobs.records import Delivery, InstanceRecord, Job, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
-from gateway.settings.sections import Application
+from gateway.settings.sections import Application, Retry
 from gateway.watch import metrics
 
 log = structlog.get_logger(__name__)
@@ -79,14 +79,15 @@ class OnTheSlide:
 
 
 class Dispatch:
-    def __init__(self, store: Store, destinations: Mapping[str, Destination]) -> None:
+    def __init__(self, store: Store, destinations: Mapping[str, Destination], circuits: Circuits) -> None:
         self._store = store
+        self._circuits = circuits
         self._destinations = destinations
 
     async def run(self, job: Job, application: Application, finished: Finished) -> Outcome:
         await self._remember(job, finished)
         planned = await self._store.deliveries_of(job.id)
-        due = [delivery for delivery in planned if delivery.state == "pending" and delivery.due]
+        due = [delivery for delivery in planned if delivery.state == "pending" and delivery.is_due]
         tries = (self._try(job, application, finished, delivery) for delivery in due)
         ended = await asyncio.gather(*tries, return_exceptions=True)
         broken = [failure for failure in ended if failure is not None]
@@ -98,15 +99,44 @@ class Dispatch:
         """What a vendor made is nobody's input later; an input that it returns under its old UID still is."""
         made = await asyncio.to_thread(_uids_of, finished)
         if made:
-            sent = {instance.sop_instance_uid for instance in await self._store.instances_of(job.id)}
-            await self._store.record_results(job, made - sent)
+            await self._store.record_results(job, made)
 
     async def _try(self, job: Job, application: Application, finished: Finished, delivery: Delivery) -> None:
-        policy = application.retry
+        to_slide = delivery.destination == "sectra"
+        peer = f"sectra.{job.server}" if to_slide else f"destinations.{delivery.destination}"
         try:
-            with blaming(f"destinations.{delivery.destination}"):
+            await self._circuits.require(peer, job.id)
+            with blaming(peer):
                 done = await self._to(delivery.destination).deliver(job, finished)
-        except Retryable as failure:
+        except Failure as failure:
+            if await self._circuits.met(failure, job.id):
+                await self._let_wait(job, delivery, failure)
+            else:
+                await self._judge_failure(job, application.retry, delivery, failure)
+        else:
+            await self._circuits.heard(peer)
+            await self._store.record_delivery(
+                job, delivery.destination, "done", done.what, reference=done.reference, stored=done.stored
+            )
+
+    async def _let_wait(self, job: Job, delivery: Delivery, failure: Failure) -> None:
+        """Until the peer is back; it costs no attempt."""
+        assert failure.peer is not None
+        why = self._circuits.why(failure.peer)
+        await self._store.record_delivery(
+            job,
+            delivery.destination,
+            "pending",
+            f"waiting: {why}",
+            error=why,
+            detail={"peer": failure.peer, "message": failure.message, "advice": failure.advice},
+            waits_for=failure.peer,
+            tried=False,
+        )
+        log.warning("a delivery waits for a peer", job=str(job.id), peer=failure.peer, error=failure.message)
+
+    async def _judge_failure(self, job: Job, policy: Retry, delivery: Delivery, failure: Failure) -> None:
+        if isinstance(failure, Retryable):
             # A doctor looks at the slide: telling it has no budget.
             patient = isinstance(failure, Busy) or delivery.destination == "sectra"
             if patient or delivery.attempts + 1 < policy.attempts:
@@ -115,12 +145,8 @@ class Dispatch:
                 await self._record(job, delivery, "pending", failure, pause)
             else:
                 await self._record(job, delivery, "held", failure)
-        except Failure as failure:
-            await self._record(job, delivery, "held", failure)
         else:
-            await self._store.record_delivery(
-                job, delivery.destination, "done", done.what, reference=done.reference, stored=done.stored
-            )
+            await self._record(job, delivery, "held", failure)
 
     def _to(self, name: str) -> Destination:
         if name not in self._destinations:
@@ -142,6 +168,7 @@ class Dispatch:
             after=after,
             error=failure.message,
             detail={**failure.detail, "message": failure.message, "advice": failure.advice},
+            said=failure.said,
             held_by=failure.peer if after is None else None,
             tried=not isinstance(failure, Busy),
         )
@@ -164,13 +191,16 @@ def _uids_of(finished: Finished) -> set[str]:
 def _judge(job: Job, deliveries: list[Delivery]) -> Outcome:
     failing = [each for each in deliveries if each.state != "done" and each.last_error is not None]
     named = "not delivered everywhere: " + "; ".join(f"{e.destination}: {e.last_error}" for e in failing)
-    pending = [each.next_at or datetime.now(UTC) for each in deliveries if each.state == "pending"]
+    pending = [each for each in deliveries if each.state == "pending"]
     if pending:
+        timed = [max(each.due_in, 0.0) for each in pending if each.due_in is not None]
         if not failing:
-            return Wait(at=min(pending))
+            return Wait(after=min(timed))
         advice = "It is tried again by itself; if this goes on, mend the destination."
         error = {"error_kind": Retryable.kind, "error_message": named, "error_advice": advice}
-        return Wait(at=min(pending), why=named, values=error)
+        if timed:
+            return Wait(after=min(timed), why=named, values=error)
+        return Wait(why=named, values={**error, "waits_for": pending[0].waits_for})
     if failing:
         stuck = NeedsHuman(named, "Mend the destination, then resume the job.")
         if all(each.held_by for each in failing):

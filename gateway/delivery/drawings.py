@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gateway.contract import Finding, Finished, SlideResult
+from gateway.sectra.known import known_result
 from gateway.sectra.results import Patch, PatchCollection, Point, Primitive
 from gateway.sectra.shapes import frame, line, outline, pin, to_fractions
 
@@ -24,7 +25,7 @@ Box = tuple[tuple[float, float], tuple[float, float]]
 def present(finished: Finished, size: Size, widths: Mapping[str, int]) -> SlideResult:
     """The vendor's own slide result, or one made of its findings. `widths`: of the images, by SOP UID."""
     if finished.slide is not None:
-        return finished.slide
+        return _rebuilt(finished.slide)
     placed = [finding for finding in finished.findings if finding.points]
     if len(placed) > MANY:
         data = _gallery(finished.summary, placed, size, widths)
@@ -33,6 +34,13 @@ def present(finished: Finished, size: Size, widths: Mapping[str, int]) -> SlideR
         primitives = [frame(*size, finished.summary), *drawn]
         data = {"type": "primitive", "content": [primitive.to_wire() for primitive in primitives]}
     return SlideResult(finished.summary, dict(finished.properties), data)
+
+
+def _rebuilt(own: SlideResult) -> SlideResult:
+    """As the vendor has it, of what is known."""
+    given = {"displayProperties": dict(own.display_properties), "data": {"result": own.data}}
+    built = known_result(given)
+    return SlideResult(own.display_result, built["displayProperties"], built["data"]["result"])
 
 
 def with_these_alone(drawn: Sequence[Finding], finished: Finished) -> Finished:

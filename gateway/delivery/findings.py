@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-
-import pydicom
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING
 
 from gateway.contract import Finished, NeedsHuman, Retryable
 from gateway.delivery.objects import Maker
+
+if TYPE_CHECKING:  # pydicom is loaded when the first study is met
+    from pydicom.dataset import Dataset
+
 
 _LIMIT = 180.0
 REPORT = "report.dcm"
@@ -83,6 +85,8 @@ def _prepare(
     at: datetime,
 ) -> str | None:
     """The digest of what is asked; None if that was answered before."""
+    import pydicom
+
     pydicom.dcmwrite(folder / "header.dcm", header, enforce_file_format=True)
     request = {
         "maker": asdict(maker),

@@ -23,6 +23,7 @@ from gateway.contract import Finding
 from gateway.delivery.capture import NotDrawable, draw_capture
 from gateway.delivery.objects import Maker
 from gateway.delivery.shapes import finding_of, words
+from gateway.dicom.reading import read_before, read_whole
 from gateway.logs import places_of
 
 _DIE_WITH_PARENT = 1
@@ -31,9 +32,9 @@ _DIE_WITH_PARENT = 1
 def make(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
     maker, at = Maker(**request["maker"]), datetime.fromisoformat(request["at"])
     findings = [finding_of(finding) for finding in request["findings"]]
-    header = pydicom.dcmread(folder / "header.dcm", stop_before_pixels=True)
+    header = read_before(folder / "header.dcm")
     paths = [folder / name for name in request["images"]]
-    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in paths]
+    headers = [read_before(path) for path in paths]
     images = {str(image.SOPInstanceUID): image for image in headers}
     made, remarks = _draw_all(folder, paths, findings, maker, at)
     from gateway.delivery.report import write_report  # 2 s and 200 MB, after the pictures have gone
@@ -54,15 +55,13 @@ def _draw_all(
     made: list[str] = []
     remarks: list[str] = []
     everywhere = [words(finding) for finding in findings if finding.sop_instance_uid is None]
-    images = {
-        str(pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID): path for path in paths
-    }
+    images = {str(read_before(path, keywords=["SOPInstanceUID"]).SOPInstanceUID): path for path in paths}
     drawn_on = dict.fromkeys((f.sop_instance_uid, f.frame) for f in findings if f.sop_instance_uid in images)
     for number, (uid, frame) in enumerate(drawn_on, 1):
         here = [finding for finding in findings if (finding.sop_instance_uid, finding.frame) == (uid, frame)]
         notes = [maker.display_name, *(everywhere if number == 1 else ())]
         try:
-            image = pydicom.dcmread(images[uid or ""])
+            image = read_whole(images[uid or ""])
             capture = draw_capture(image, here, notes, maker, at, number, frame)
         except NotDrawable as error:
             remarks.append(f"image {number} has no drawing: {error}")

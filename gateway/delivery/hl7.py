@@ -181,12 +181,12 @@ def check_acknowledgement(
     if code in _REFUSED:
         kind = "an error" if code in ("AE", "CE") else "a rejection"
         errors = segments.get("ERR", [])
-        detail = {"code": code, "text": _field(acknowledged, 3), "error": "|".join(errors[1:])}
+        words = {"text": _field(acknowledged, 3), "error": "|".join(errors[1:])}
         said = f"the {peer} answered {code}, {kind}; the message isn't in it"
         if code in send_again:
-            raise Retryable(said, "The same message is sent again; its log says why.", detail=detail)
+            raise Retryable(said, "The same message is sent again; its log says why.", said=words)
         advice = "Its log says why: have it accept such messages, then resume the job."
-        raise NeedsHuman(said, advice, detail=detail)
+        raise NeedsHuman(said, advice, said=words)
 
 
 def _seal(segments: list[list[str]], marks: _Marks, to: Addressing, seed: str) -> Message:

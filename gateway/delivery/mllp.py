@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from gateway.contract import Failure, Health, NeedsHuman, Retryable
+from gateway import traffic
+from gateway.contract import Failure, Health, NotLetIn, Retryable, Unreachable, Untrusted
 from gateway.delivery.hl7 import Message, check_acknowledgement
 from gateway.http import distrust
 
@@ -45,10 +46,13 @@ async def send(listener: Listener, message: Message) -> None:
     async with _connected(listener) as (reader, writer):
         try:
             async with asyncio.timeout(listener.limits.total):
-                writer.write(_BEGIN + message.encode() + _END)
+                framed = _BEGIN + message.encode() + _END
+                writer.write(framed)
                 await writer.drain()
+                traffic.count(traffic.sent, traffic.key_of(listener.name), len(framed))
                 async with asyncio.timeout(listener.limits.answer):
                     answer = await reader.readuntil(_END[:1])
+                traffic.count(traffic.received, traffic.key_of(listener.name), len(answer))
         except TimeoutError as error:
             raise Retryable(
                 f"the {listener.name} took the message and did not acknowledge it in time",
@@ -61,6 +65,9 @@ async def send(listener: Listener, message: Message) -> None:
                 "Check that an HL7 listener is behind this host and port.",
                 uncertain=True,
             ) from error
+        except ssl.SSLError as error:
+            why, advice = distrust(error)
+            raise NotLetIn(f"the {listener.name} can't be reached: {why}", advice) from error
         except (asyncio.IncompleteReadError, OSError) as error:
             raise Retryable(
                 f"the {listener.name} broke the connection before it acknowledged the message",
@@ -96,11 +103,11 @@ async def _connected(listener: Listener) -> AsyncIterator[tuple[asyncio.StreamRe
             )
     except ssl.SSLError as error:
         why, advice = distrust(error)
-        raise NeedsHuman(
+        raise Untrusted(
             f"the {listener.name} can't be trusted: {why}", advice or "Name the authority as its tls.ca."
         ) from error
     except OSError as error:  # a time-out is one as well
-        raise Retryable(
+        raise Unreachable(
             f"the {listener.name} can't be reached",
             "Check that it listens, and the name, port and firewall between it and this machine.",
         ) from error

@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import struct
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import pydicom
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.sequence import Sequence as Items
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+from typing import TYPE_CHECKING
 
 from gateway.contract import NeedsHuman, Retryable
 from gateway.dicom.identity import text_in
+from gateway.dicom.reading import read_before, read_whole, unreadable
+
+if TYPE_CHECKING:  # pydicom is loaded when the first study is met
+    from pydicom.dataset import Dataset, FileDataset
+    from pydicom.sequence import Sequence as Items
+
 
 # Attributes that every object of a study has, known or not, and such that are there when they are known.
 _REQUIRED = (
@@ -42,10 +42,6 @@ _KINDS = {
     "DOC": "document",
     "KO": "key images",
 }
-_UNREADABLE = (
-    *(InvalidDicomError, BytesLengthException, EOFError, ValueError, TypeError, LookupError),
-    *(AttributeError, NotImplementedError, RecursionError, OverflowError, struct.error),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,15 +172,17 @@ def shorten(text: str) -> str:
 
 
 def _open(path: Path) -> _Object:
+    from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
+
     with path.open("rb") as file:
-        dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        dataset = read_before(file)
         tail: int | None = file.tell()
     syntax = UID(str(dataset.file_meta.get("TransferSyntaxUID") or ImplicitVRLittleEndian))
     dataset.file_meta.TransferSyntaxUID = syntax
     implicit = syntax.is_implicit_VR
     mixed = any(getattr(raw, "is_implicit_VR", implicit) != implicit for raw in dataset.values())
     if syntax == DeflatedExplicitVRLittleEndian or mixed:
-        dataset, tail = pydicom.dcmread(path), None
+        dataset, tail = read_whole(path), None
         dataset.file_meta.TransferSyntaxUID = syntax
         deque(dataset.iterall(), maxlen=0)  # what was only stepped over can't be encoded otherwise
     sop, series = text_in(dataset, "SOPInstanceUID"), text_in(dataset, "SeriesInstanceUID")
@@ -218,6 +216,8 @@ def _follow(dataset: Dataset, renamed: _Renamed) -> None:
 
 def _regroup(item: Dataset, renamed: _Renamed) -> list[Dataset]:
     """A list of a series' instances: those that moved to another series get a list of their own."""
+    from pydicom.dataset import Dataset
+
     if "SeriesInstanceUID" not in item:
         return [item]
     here = str(item.SeriesInstanceUID)
@@ -250,6 +250,8 @@ def _sequences(dataset: Dataset) -> Iterator[Items]:
 
 
 def _name(made: _Object, maker: Maker) -> None:
+    from pydicom.uid import UID
+
     dataset, meta = made.dataset, made.dataset.file_meta
     _make_room(dataset, maker.display_name + maker.manufacturer + maker.version)
     dataset.SOPInstanceUID = meta.MediaStorageSOPInstanceUID = UID(made.fresh_sop)
@@ -273,6 +275,8 @@ def _name(made: _Object, maker: Maker) -> None:
 
 
 def _write(made: _Object, path: Path) -> None:
+    import pydicom
+
     with path.open("wb") as file:
         pydicom.dcmwrite(file, made.dataset, enforce_file_format=True)
         if made.tail is not None:
@@ -311,7 +315,7 @@ def _explained() -> Iterator[None]:
     """pydicom's own words quote values, so they aren't repeated."""
     try:
         yield
-    except _UNREADABLE as error:
+    except unreadable() as error:
         raise NeedsHuman(
             f"a result object of the vendor can't be written anew ({type(error).__name__})",
             "Ask the vendor whether it is valid DICOM; retry the job to have it collected again.",

@@ -8,10 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
-
-import pydicom
-from pydicom.dataset import FileDataset
-from pydicom.uid import JPEGExtended12Bit
+from typing import TYPE_CHECKING
 
 from gateway.archives.archive import Retrieval
 from gateway.archives.lookup import Lookup
@@ -22,6 +19,10 @@ from gateway.dicom.heading import frames_of, place_of_frame, read_heading
 from gateway.dicom.subject import Subject, subject_of
 from gateway.jobs.records import InstanceRecord, Job
 from gateway.jobs.store import Store
+
+if TYPE_CHECKING:  # pydicom is loaded when the first study is met
+    from pydicom.dataset import FileDataset
+
 
 _LARGEST = 2**29  # of an image that is fetched for one of its frames
 
@@ -94,6 +95,9 @@ class Originals:
     async def _fetch(
         self, job: Job, record: InstanceRecord, path: Path, framed: bool, plain: bool = False
     ) -> Path:
+        import pydicom
+        from pydicom.uid import JPEGExtended12Bit
+
         if await asyncio.to_thread(path.exists):
             return path
         part = path.with_suffix(".part")

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pydicom
 from pydicom.pixels.utils import iter_pixels
+
+from gateway.dicom.reading import read_before
 
 _MOST_LOST: Final = 0.03  # of the range of values, in the mean
 
 
 def is_same(sent: Path, returned: Path) -> bool:
-    told = pydicom.dcmread(returned, specific_tags=["BitsStored", "LossyImageCompression"])
+    told = read_before(returned, keywords=["BitsStored", "LossyImageCompression"])
     most = _MOST_LOST if told.get("LossyImageCompression") == "01" else 0
     for ours, theirs in zip(iter_pixels(sent), iter_pixels(returned), strict=True):
         if ours.shape != theirs.shape:

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import shutil
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import aclosing
 from enum import Enum
+from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.sequence import Sequence as Items
-from pydicom.uid import UID
+from typing import TYPE_CHECKING, BinaryIO, Literal
+from uuid import uuid4
 
 from gateway.archives.archive import Archive
-from gateway.contract import Header, NeedsHuman
-from gateway.dicom.part10 import MAX_HEADER, dataset_start, read_header
+from gateway.contract import Header, NeedsHuman, Retryable
+from gateway.dicom.part10 import MAX_HEADER, NotDicom, dataset_start, read_header
+from gateway.dicom.reading import read_whole, readable
+
+if TYPE_CHECKING:  # pydicom is loaded when the first study is met
+    from pydicom.dataset import Dataset
+
 
 _CHUNK = 1024 * 1024
 _REPORT_CONTENT = range(0x0040A000, 0x0040B000)
@@ -49,16 +52,24 @@ async def read_back(
     """By SOP instance UID, what the archive returns for each of these files. `listed`: what it has at all, if
     it was asked before."""
     standings: dict[str, Standing] = {}
-    for file in files:
-        header = await asyncio.to_thread(_read_header, file)
+    for file, header in zip(files, await asyncio.to_thread(_read_headers, files), strict=True):
         uid = header.sop_instance_uid
         returned = file.with_name(f".{file.name}.returned")
         try:
-            here = (listed is None or uid in listed) and await _fetch(archive, header, returned)
-            standings[uid] = await _compare(file, returned) if here else Standing.MISSING
+            same = None
+            if listed is None or uid in listed:
+                same = await _fetch(archive, header, returned, file)
+            if same is None:
+                standings[uid] = Standing.MISSING
+            else:
+                standings[uid] = Standing.SAME if same else await _compare(file, returned)
         finally:
             returned.unlink(missing_ok=True)
     return standings
+
+
+def _read_headers(files: Sequence[Path]) -> list[Header]:
+    return [_read_header(file) for file in files]
 
 
 def _read_header(file: Path) -> Header:
@@ -69,24 +80,57 @@ def _read_header(file: Path) -> Header:
     return header
 
 
-async def _fetch(archive: Archive, wanted: Header, into: Path) -> bool:
+async def _fetch(archive: Archive, wanted: Header, into: Path, sent: Path) -> bool | None:
+    """Whether it is the same, byte by byte; None, if it isn't there."""
     uids = wanted.study_instance_uid, wanted.series_instance_uid, wanted.sop_instance_uid
-    found = False
-    with TemporaryDirectory(dir=into.parent) as folder:
-        async with aclosing(archive.retrieve_instance(*uids, Path(folder))) as retrieval:
+    found = None
+    # New each time, or what a look before left there would be taken for what the archive holds; and made only
+    # by who needs one.
+    folder = into.with_name(f"{into.name}-{uuid4().hex}")
+    try:
+        async with aclosing(archive.retrieve_instance(*uids, folder)) as retrieval:
             async for instance in retrieval:
                 if instance.header.sop_instance_uid == wanted.sop_instance_uid:
-                    found = True
-                    with await asyncio.to_thread(into.open, "wb") as opened:
-                        async for chunk in instance.chunks():
-                            await asyncio.to_thread(opened.write, chunk)
+                    found = await _is_same(sent, into, instance.chunks())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return found
 
 
+async def _is_same(sent: Path, into: Path, chunks: AsyncIterator[bytes | memoryview]) -> bool:
+    """If it isn't, what came is kept. Most results are small, and a thread for each piece would cost more
+    than the writing."""
+    mode: Literal["wb", "ab"] = "wb"
+    waiting = bytearray()
+    async for chunk in chunks:
+        waiting += chunk
+        if len(waiting) >= _CHUNK:
+            await asyncio.to_thread(_write, into, mode, waiting)
+            mode, waiting = "ab", bytearray()
+    return await asyncio.to_thread(_end, sent, into, mode, waiting)
+
+
+def _end(sent: Path, into: Path, mode: Literal["wb", "ab"], rest: bytearray) -> bool:
+    if mode == "wb" and _dataset_digest(sent) == _digest_from(BytesIO(rest)):
+        return True
+    _write(into, mode, rest)
+    return mode == "ab" and _dataset_digest(sent) == _dataset_digest(into)
+
+
+def _write(into: Path, mode: Literal["wb", "ab"], data: bytearray) -> None:
+    with into.open(mode) as opened:
+        opened.write(data)
+
+
 async def _compare(sent: Path, returned: Path) -> Standing:
-    if await asyncio.to_thread(_dataset_digest, sent) == await asyncio.to_thread(_dataset_digest, returned):
-        return Standing.SAME
-    same = await asyncio.to_thread(_same_content, sent, returned)
+    try:
+        with readable():
+            same = await asyncio.to_thread(_same_content, sent, returned)
+    except NotDicom as error:
+        raise Retryable(
+            f"what an archive returned of a result can't be compared with it ({error})",
+            "Have the archive check what it holds of the study.",
+        ) from error
     if same is None:
         same = await _same_pixels(sent, returned)
     return Standing.COERCED if same else Standing.OTHER
@@ -94,7 +138,9 @@ async def _compare(sent: Path, returned: Path) -> Standing:
 
 def _same_content(sent: Path, returned: Path) -> bool | None:
     """None: all but the pixels, which are encoded otherwise."""
-    ours, theirs = pydicom.dcmread(sent), pydicom.dcmread(returned)
+    from pydicom.uid import UID
+
+    ours, theirs = read_whole(sent), read_whole(returned)
     if ours.SOPClassUID != theirs.SOPClassUID:
         return False
     syntaxes = {UID(dataset.file_meta.TransferSyntaxUID) for dataset in (ours, theirs)}
@@ -122,16 +168,22 @@ async def _same_pixels(sent: Path, returned: Path) -> bool:
 
 
 def _dataset_digest(file: Path) -> bytes:
-    digest = hashlib.sha256()
     with file.open("rb") as opened:
-        opened.seek(dataset_start(opened.read(MAX_HEADER)) or 0)
-        while chunk := opened.read(_CHUNK):
-            digest.update(chunk)
+        return _digest_from(opened)
+
+
+def _digest_from(opened: BinaryIO) -> bytes:
+    digest = hashlib.sha256()
+    opened.seek(dataset_start(opened.read(MAX_HEADER)) or 0)
+    while chunk := opened.read(_CHUNK):
+        digest.update(chunk)
     return digest.digest()
 
 
 def _content_of(dataset: Dataset, apart: Collection[str] = ()) -> Dataset:
     """Pixels, overlays, annotations, report text: what somebody will look at."""
+    from pydicom.dataset import Dataset
+
     content = Dataset()
     for element in dataset:
         tag = element.tag
@@ -151,6 +203,8 @@ def _alike(ours: Dataset, theirs: Dataset) -> bool:
 
 
 def _plain(value: object) -> object:
+    from pydicom.sequence import Sequence as Items
+
     if isinstance(value, Items):
         return [{element.tag: _plain(element.value) for element in item} for item in value]
     if isinstance(value, bytes):

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+from gateway.archives import canary
 from gateway.archives.spool import Spool
 from gateway.contract import Finished, NeedsHuman
 from gateway.delivery.findings import REPORT, Made, make_objects
@@ -48,7 +49,6 @@ class ResultObjects:
             return Prepared()
         work = self._spool.folder(job.id)
         originals = work / "originals"
-        originals.mkdir(mode=0o700, exist_ok=True)
         source = await self._originals.source_of(job, originals)
         maker = self._maker(job, finished)
         made = Made(finished.dicom)
@@ -66,6 +66,7 @@ class ResultObjects:
 
     async def _make(self, job: Job, finished: Finished, source: Source, maker: Maker, folder: Path) -> Made:
         async with self._workshops.setdefault(job.id, asyncio.Lock()):
+            await asyncio.to_thread(folder.mkdir, mode=0o700, exist_ok=True)
             images = await self._originals.fetch(job, finished.findings, folder)
             at = job.created_at.astimezone().replace(tzinfo=None)
             return await make_objects(folder, source.header, images, finished, maker, at)
@@ -80,6 +81,9 @@ class ResultObjects:
 
 
 def application_of(settings: Settings, job: Job) -> Application:
+    if job.canary:
+        made = Application(display_name="Canary", adapter=job.adapter, deliver=[])
+        return made.model_copy(update={"archives": [canary.ARCHIVE]})
     found = settings.application(job.application)
     if found is None:
         raise NeedsHuman(

@@ -7,9 +7,11 @@ one, however late it comes.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Protocol
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -27,18 +29,22 @@ Size = tuple[int, int]  # width, height
 UNKNOWN_SIZE: Size = (1000, 1000)
 
 _TRIES = 12
-_CREATING = 15.0
+FIRST_FOR = 15.0  # seconds that the right to store the first result lasts
+_LOOKS = 8
+_BETWEEN_LOOKS = 0.25
 _PATIENCE = 20  # seconds to wait for whoever creates it, or died in the middle of that
 _REPLACED = 32
 _MARK = "gatewayArea"  # in the context of a result: it is ours, and for this area
 _VENDORS_TEXT = "Result"
+_NOTHING = {"type": "primitive", "content": []}
+_RETIRED = SlideResult("replaced by a newer result", {}, _NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
 class Author:
     """Whose word it is: of two, the younger job's and then the higher rank's stays. A `sign` (queued, at
-    work, failed) never covers what a vendor has put there; of this job's own vendor nothing is added to it
-    either, unless it is the `last` sign of the job."""
+    work, failed) never covers what a vendor has put there. Nothing is added to what the job's own vendor has
+    put there, nor put in the place of the job's own result, unless it is the `last` sign of the job."""
 
     job_id: UUID
     created_at: datetime
@@ -49,14 +55,21 @@ class Author:
     def comes_before(self, other: SlideRecord) -> bool:
         if other.job_created_at is None or other.rank is None:
             return False
-        if other.taken_by == self.job_id and not self.last:
+        if self.job_id in (other.taken_by, other.result_of) and self.sign and not self.last:
             return True
         return (self.created_at, self.rank) < (other.job_created_at, other.rank)
 
     def of(self, stored: StoredResult, known: SlideRecord | None, replaced: Sequence[str]) -> SlideRecord:
         taken_by = known.taken_by if known is not None and self.sign else None
         return SlideRecord(
-            stored.id, stored.version_id, self.job_id, self.created_at, self.rank, taken_by, list(replaced)
+            stored.id,
+            stored.version_id,
+            self.job_id,
+            self.created_at,
+            self.rank,
+            taken_by,
+            list(replaced),
+            result_of=None if self.sign else self.job_id,
         )
 
 
@@ -109,6 +122,17 @@ class SlideWriter:
             if known is not None and known.result_id is not None and _stands(known, author):
                 return await client.read_result(place.application, known.result_id)
             return await self._show(client, place, author, result)
+
+    async def put_first(
+        self, client: SectraClient, place: Place, author: Author, result: SlideResult
+    ) -> StoredResult:
+        """Where nothing is known to stand, and the right to be first was taken with the job (`giving_up` is
+        around this). What an earlier life of the database has left there is looked for later."""
+        async with self.turn(place):
+            new = NewResult(**_compose(place, result))
+            stored = await client.create_result(place.application, new)
+            await self._remember(place, replace(author.of(stored, None, []), alone=False))
+            return stored
 
     async def _show(
         self, client: SectraClient, place: Place, author: Author, result: SlideResult
@@ -173,6 +197,8 @@ class SlideWriter:
     ) -> tuple[StoredResult, Sequence[str]]:
         """And the versions that it replaces."""
         if known is not None and known.result_id is not None and known.version_id is not None:
+            if not known.alone:
+                await self._retire_others(client, place, known.result_id)
             if known.taken_by is not None and author.sign:
                 current = await client.read_result(place.application, known.result_id)
                 changed = _with_sign(current, result).model_copy(update={"version_id": known.version_id})
@@ -181,42 +207,59 @@ class SlideWriter:
                 changed = StoredResult(**body, id=known.result_id, version_id=known.version_id)
             stored = await client.update_result(place.application, changed)
             return stored, [*known.replaced, known.version_id][-_REPLACED:]
-        # One may stand there all the same: from before a crash, or an earlier life of the database.
-        last = await _last_of(client, place)
-        if last is None:
-            if not await self._memory.begin_slide_result(place, _CREATING):
+        first = await self._memory.begin_slide_result(place, FIRST_FOR)
+        async with self.giving_up(place) if first else nullcontext():
+            # One may stand there all the same: from before a crash, or an earlier life of the database.
+            last = next(iter(await _ours_on(client, place)), None)
+            if last is None and not first:
                 raise _BeingCreated
-            try:
-                last = await _last_of(client, place)  # it may be done since we looked
-                if last is None:
-                    new = NewResult(**_compose(place, result))
-                    return await client.create_result(place.application, new), []
-            except Failure as failure:
-                if not (isinstance(failure, Unanswered) and failure.uncertain):
-                    await self._memory.give_up_slide_result(place)
-                raise
-        body = _compose(place, result)
-        stored = await client.update_result(
-            place.application, StoredResult(**body, id=last.id, version_id=last.version_id)
-        )
-        return stored, [last.version_id]
+            if last is None:
+                new = NewResult(**_compose(place, result))
+                return await client.create_result(place.application, new), []
+            body = _compose(place, result)
+            stored = await client.update_result(
+                place.application, StoredResult(**body, id=last.id, version_id=last.version_id)
+            )
+            return stored, [last.version_id]
+
+    @asynccontextmanager
+    async def giving_up(self, place: Place) -> AsyncIterator[None]:
+        """The right to be the first there goes back, unless something may have been stored."""
+        try:
+            yield
+        except Failure as failure:
+            if not (isinstance(failure, Unanswered) and failure.uncertain):
+                await self._memory.give_up_slide_result(place)
+            raise
+
+    async def _retire_others(self, client: SectraClient, place: Place, result_id: int) -> None:
+        for other in await _ours_on(client, place):
+            if other.id != result_id:
+                body = _compose(place, _RETIRED) | {"data": {"context": {}, "result": _NOTHING}}
+                retired = StoredResult(**body, id=other.id, version_id=other.version_id)
+                await client.update_result(place.application, retired)
 
     async def _look_again(self, client: SectraClient, place: Place, known: SlideRecord | None) -> None:
         if known is None or known.result_id is None:
             return
+        for _ in range(_LOOKS):  # it may be another process of ours, which remembers what it wrote at once
+            if await self._memory.slide_result(place) != known:
+                return
+            await asyncio.sleep(_BETWEEN_LOOKS)
         current = await client.read_result(place.application, known.result_id)
-        # Somebody else wrote: who holds a version from before that has missed it.
-        await self._remember(place, replace(known, version_id=current.version_id, replaced=[]))
+        # Somebody else wrote: who holds a version from before that has missed it. Whose word stands there is
+        # left as it is: it may be more than what was known of it here.
+        await self._memory.note_version(place.server, place.application, known.result_id, current.version_id)
 
     async def _remember(self, place: Place, record: SlideRecord) -> None:
         await self._memory.remember_slide_result(place, record)
 
 
-async def _last_of(client: SectraClient, place: Place) -> StoredResult | None:
-    """Of ours alone, and of this area's: what others wrote, and other areas, are left as they are."""
+async def _ours_on(client: SectraClient, place: Place) -> list[StoredResult]:
+    """The youngest first. Of this area alone: what others wrote, and other areas, are left as they are."""
     stored = await client.list_results(place.application, place.slide_id)
     ours = [result for result in stored if result.data.context.get(_MARK) == place.area]
-    return max(ours, key=lambda result: result.id, default=None)
+    return sorted(ours, key=lambda result: result.id, reverse=True)
 
 
 def _with_sign(standing: StoredResult, sign: SlideResult) -> StoredResult:
@@ -234,7 +277,7 @@ def _stands(known: SlideRecord, author: Author) -> bool:
 
 
 def _compose(place: Place, result: SlideResult) -> dict[str, Any]:
-    data = {"context": {_MARK: place.area}, "result": result.data or {"type": "primitive", "content": []}}
+    data = {"context": {_MARK: place.area}, "result": result.data or _NOTHING}
     return {
         "slide_id": place.slide_id,
         "display_result": result.display_result,
@@ -252,5 +295,10 @@ def temporary(place: Place, result: SlideResult) -> Mapping[str, Any]:
 
 def sign(text: str, size: Size, properties: Mapping[str, str | int | float]) -> SlideResult:
     """A frame around the whole slide with a label: queued, at work, failed."""
-    framed = frame(*size, text).to_wire()
-    return SlideResult(text, dict(properties), {"type": "primitive", "content": [framed]})
+    return SlideResult(text, dict(properties), {"type": "primitive", "content": [_framed(size, text)]})
+
+
+@lru_cache(256)
+def _framed(size: Size, text: str) -> dict[str, Any]:
+    """As it is for nearly all slides of a scanner."""
+    return frame(*size, text).to_wire()

@@ -9,12 +9,13 @@ from dataclasses import replace
 
 import structlog
 
-from gateway.contract import Failure, Finished, NeedsHuman, Permanent, SlideResult
+from gateway.circuits import Gate, Unguarded
+from gateway.contract import Failure, Finished, NeedsHuman, Permanent, SlideResult, Unreachable
 from gateway.delivery.drawings import present
 from gateway.delivery.slide import UNKNOWN_SIZE, Author, Size, SlideWriter, sign
 from gateway.dicom.part10 import NotDicom, read_header
 from gateway.jobs.records import Job, Place, area_of
-from gateway.jobs.states import State
+from gateway.jobs.states import WORKING, State
 from gateway.sectra.client import SectraClient
 from gateway.sectra.results import StoredResult
 from gateway.sectra.servers import SectraServers
@@ -38,6 +39,8 @@ _ENDED = {
 def sign_of(job: Job, size: Size | None = None) -> SlideResult:
     """What there is to say of a job without a result, as it stands now."""
     size = size or size_of(job)
+    if job.waits_for is not None and job.waits_why and job.state in WORKING:
+        return sign(f"analysis: {job.waits_why}", size, {"Status": job.waits_why})
     if job.state in _UNDER_WAY:
         words = _UNDER_WAY[job.state]
         return sign(f"analysis: {words}", size, {"Status": words})
@@ -51,15 +54,17 @@ def sign_of(job: Job, size: Size | None = None) -> SlideResult:
 
 
 class SlideStatus:
-    def __init__(self, writer: SlideWriter, servers: SectraServers) -> None:
+    def __init__(self, writer: SlideWriter, servers: SectraServers, gate: Gate | None = None) -> None:
         self._writer = writer
+        self._gate = gate or Unguarded()
         self._servers = servers
         self._shown: dict[object, tuple[str, str]] = {}
 
     def client_of(self, job: Job) -> SectraClient:
         if job.server is None or job.callback_url is None:
             raise NeedsHuman("the job has no Sectra server to report to", "Ask again from Sectra.")
-        return self._servers.client(job.server, job.callback_url, job.application, job.callback_token)
+        place = job.server, job.callback_url, job.application, job.callback_token
+        return self._servers.client(*place, own=job.callback_accepted)
 
     async def show(self, job: Job, result: SlideResult) -> StoredResult | None:
         return await self._put(job, author_of(job), result)
@@ -67,16 +72,24 @@ class SlideStatus:
     async def _put(self, job: Job, author: Author, result: SlideResult) -> StoredResult | None:
         return await self._writer.show(self.client_of(job), place_of(job), author, result)
 
-    async def acknowledge(self, job: Job) -> StoredResult | None:
-        """The job's sign as Sectra stored it, or what stands there of this job already."""
+    async def acknowledge(self, job: Job, *, first: bool = False) -> StoredResult | None:
+        """The job's sign as Sectra stored it, or what stands there of this job already. `first`: it has the
+        right to store the first, which goes back unless that was tried."""
+        client, place, author = self.client_of(job), place_of(job), author_of(job)
+        if first:
+            async with self._writer.giving_up(place):
+                return await self._writer.put_first(
+                    client, place, author, await self._fitting_sign(job, client)
+                )
+        if job.slide_width is None and not await self._writer.is_known(place, author):
+            return await self._writer.ensure(client, place, author, await self._fitting_sign(job, client))
+        return await self._writer.ensure(client, place, author, sign_of(job))
+
+    async def _fitting_sign(self, job: Job, client: SectraClient) -> SlideResult:
         assert job.slide_id is not None
-        client = self.client_of(job)
-        size = None
-        if job.slide_width is None and not await self._writer.is_known(place_of(job), author_of(job)):
-            info = await client.slide_info(job.slide_id, extended=False)
-            if info.image_size is not None:
-                size = info.image_size.width, info.image_size.height
-        return await self._writer.ensure(client, place_of(job), author_of(job), sign_of(job, size))
+        info = await client.slide_info(job.slide_id, extended=False)
+        size = info.image_size
+        return sign_of(job, None if size is None else (size.width, size.height))
 
     async def show_queued(self, job: Job) -> None:
         """Only if nothing of this job stands there yet: the acknowledgement usually has done it."""
@@ -90,17 +103,26 @@ class SlideStatus:
         if self._shown.get(job.id) == (note, share):
             return
         properties = {"Status": note, **({"Progress": share} if share else {})}
-        await self._show_in_passing(job, sign(f"analysis: {note}", size_of(job), properties))
+        if not await self._show_in_passing(job, sign(f"analysis: {note}", size_of(job), properties)):
+            return
         if len(self._shown) > _REMEMBERED:
             self._shown.clear()
         self._shown[job.id] = (note, share)
 
-    async def _show_in_passing(self, job: Job, result: SlideResult) -> None:
+    async def _show_in_passing(self, job: Job, result: SlideResult) -> bool:
+        """Whether it was tried to an end."""
+        peer = f"sectra.{job.server}"
         try:
+            await self._gate.require(peer)
             async with asyncio.timeout(_PROGRESS_LIMIT):
                 await self.show(job, result)
         except (Failure, TimeoutError) as trouble:
             log.warning("progress couldn't be shown on the slide", job=str(job.id), error=str(trouble))
+            if isinstance(trouble, Unreachable):
+                trouble.blame(peer)
+                await self._gate.met(trouble, job.id)
+            return False
+        return True
 
     async def show_end(self, job: Job) -> None:
         self._shown.pop(job.id, None)

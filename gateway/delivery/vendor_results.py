@@ -14,12 +14,11 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.contract import Retryable
-from gateway.delivery.slide import Author, Memory, SlideWriter
+from gateway.delivery.slide import FIRST_FOR, Author, Memory, SlideWriter
 from gateway.jobs.records import Place, SlideRecord
 from gateway.sectra.calls import segment
 from gateway.sectra.passage import Answer, Passage
 
-_CREATING = 15.0
 _PAUSE = 0.25
 _TRIES = 8
 _ANOTHERS = Answer(404, {"message": "there is no such result on this slide"}, {})
@@ -72,7 +71,7 @@ class VendorResults:
                     answer = await self._take(passage, place, known, author, body, headers)
                     if answer is not None:
                         return answer
-                elif await self._memory.begin_slide_result(place, _CREATING):
+                elif await self._memory.begin_slide_result(place, FIRST_FOR):
                     answer = await self._store_new(passage, place, body, headers)
                     if answer.good:
                         first = SlideRecord(_id_of(answer), _version_of(answer), None, None, None)

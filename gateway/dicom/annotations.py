@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
-
-import pydicom
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING, Literal
 
 from gateway.contract import Finding
+from gateway.dicom.reading import read_before, readable
+
+if TYPE_CHECKING:  # pydicom is loaded when the first study is met
+    from pydicom.dataset import Dataset
+
 
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 _PRESENTATIONS = "1.2.840.10008.5.1.4.1.1.11."
@@ -24,16 +26,22 @@ _SHAPES: dict[str, Shape] = {"POINT": "point", "MULTIPOINT": "point", "POLYLINE"
 
 
 def read_findings(path: Path) -> tuple[Finding, ...]:
-    """Nothing for objects of other kinds, and for coordinates that aren't pixels of an image."""
+    """Nothing for objects of other kinds, and for coordinates that aren't pixels of an image; NotDicom, where
+    it can't be read."""
+    return () if path.stat().st_size > _LARGEST else findings_in(read_before(path), path)
+
+
+def findings_in(dataset: Dataset, path: Path) -> tuple[Finding, ...]:
+    """`dataset`: of what lies there, all before the pixels."""
     if path.stat().st_size > _LARGEST:
         return ()
-    dataset = pydicom.dcmread(path, stop_before_pixels=True)
-    sop_class = f"{dataset.get('SOPClassUID', '')}."
-    if sop_class.startswith(_REPORTS):
-        return tuple(_of_report(dataset, _label_of(dataset)))
-    if sop_class.startswith(_PRESENTATIONS):
-        return tuple(_of_presentation(dataset))
-    return ()
+    with readable():
+        sop_class = f"{dataset.get('SOPClassUID', '')}."
+        if sop_class.startswith(_REPORTS):
+            return tuple(_of_report(dataset, _label_of(dataset)))
+        if sop_class.startswith(_PRESENTATIONS):
+            return tuple(_of_presentation(dataset))
+        return ()
 
 
 def _of_report(item: Dataset, label: str) -> Iterator[Finding]:

@@ -7,22 +7,31 @@ others need. The sentences name the peer as the configuration does.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
+import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from typing import Any, Final, TypeVar, cast
 
 import pydicom.config
 from pydicom.dataset import Dataset
-from pynetdicom import AE, _config, build_context, build_role, evt
+from pynetdicom import _config, build_context, build_role, evt
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from gateway.contract import Failure, NeedsHuman, NotLetIn, Retryable, Unreachable
-from gateway.dicom.arrival import PacedQueue, SpoolingProvider, Take, Watch
+from gateway import traffic
+from gateway.contract import Failure, NeedsHuman, NotLetIn, Retryable, Unreachable, Untrusted
+from gateway.dicom.arrival import Take, Watch
+from gateway.dicom.peer import DimsePeer
+from gateway.dicom.provider import PacedQueue, SpoolingProvider
 from gateway.dicom.staging import Staging
+from gateway.dicom.wire import Caller
+from gateway.http import Unanswered, distrust
+from gateway.sessions import expiry_in
 
 # Process-wide, as pynetdicom has it: nothing of a dataset is logged, none is decoded that is only passed on.
 _config.LOG_HANDLER_LEVEL = "none"
@@ -37,29 +46,6 @@ LARGEST_PDU: Final = 256 * 1024
 PENDING: Final = frozenset((0xFF00, 0xFF01))
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds. `answer` is the longest silence within an exchange, `transfer` is for a whole study."""
-
-    connect: float = 10
-    accept: float = 30
-    answer: float = 60
-    query: float = 120
-    transfer: float = 6 * 3600
-
-
-@dataclass(frozen=True, slots=True)
-class DimsePeer:
-    """A DIMSE peer as the configuration names it: `name` is "archive pacs". `calling` is our own AE title."""
-
-    name: str
-    host: str
-    port: int
-    ae_title: str
-    calling: str
-    limits: Limits = Limits()
 
 
 async def exchange(work: Callable[[Watch], T], total: float) -> T:
@@ -85,7 +71,8 @@ async def exchange(work: Callable[[Watch], T], total: float) -> T:
         if not loop.is_closed():
             loop.call_soon_threadsafe(tell, result, error)
 
-    threading.Thread(target=run, name="dimse exchange", daemon=True).start()
+    within = contextvars.copy_context()  # its log lines belong to the same job
+    threading.Thread(target=within.run, args=(run,), name="dimse exchange", daemon=True).start()
     try:
         return await done
     finally:
@@ -104,11 +91,11 @@ def associated(
     handlers: Sequence[tuple[Any, Callable[[Any], Any]]] = (),
 ) -> Iterator[Any]:
     """An association that is established. With `take`, what the peer stores on it is taken."""
-    entity = AE(peer.calling)
+    entity = Caller(peer.calling)
     entity.connection_timeout = peer.limits.connect
     entity.acse_timeout = peer.limits.accept
     entity.dimse_timeout = entity.network_timeout = peer.limits.answer
-    connected = threading.Event()
+    opening = _Opening(peer)
     roles = [
         build_role(str(offered.abstract_syntax), scp_role=True) for offered in contexts if offered.scp_role
     ]
@@ -120,12 +107,13 @@ def associated(
             peer.ae_title,
             LARGEST_PDU,
             ext_neg=list({role.sop_class_uid: role for role in roles}.values()),
-            evt_handlers=[(evt.EVT_CONN_OPEN, _on_connected, [peer.limits.answer, connected]), *handlers],
+            tls_args=None if peer.tls is None else (cast(ssl.SSLContext, opening), peer.host),
+            evt_handlers=[(evt.EVT_CONN_OPEN, opening.finish), *_counting(peer), *handlers],
         )
     except OSError as error:
         raise unreachable(peer, doing) from error
     if not association.is_established:
-        raise _refusal(peer, doing, association, connected.is_set())
+        raise _refusal(peer, doing, association, opening)
     provider = SpoolingProvider(association, staging=staging, take=take, watch=watch)
     association.dul.to_provider_queue = PacedQueue(association.dul, watch)
     association.dimse = provider
@@ -139,12 +127,21 @@ def associated(
         provider.abandon()
 
 
-def echo(peer: DimsePeer, watch: Watch) -> None:
+def _counting(peer: DimsePeer) -> Iterator[tuple[Any, Callable[[Any], None]]]:
+    key = traffic.key_of(peer.name)
+    yield evt.EVT_DATA_SENT, lambda event: traffic.count(traffic.sent, key, len(event.data))
+    yield evt.EVT_DATA_RECV, lambda event: traffic.count(traffic.received, key, len(event.data))
+
+
+def echo(peer: DimsePeer, watch: Watch) -> datetime | None:
+    """Until when its certificate holds, with TLS."""
     doing = "checking it"
     with associated(peer, [context(Verification)], doing, watch) as association:
         status = association.send_c_echo()
         if status.get("Status") != 0:
             raise failure_of(peer, doing, status)
+        link = association.dul.socket.socket
+        return expiry_in(link.getpeercert()) if isinstance(link, ssl.SSLSocket) else None
 
 
 def context(
@@ -168,7 +165,7 @@ def failure_of(peer: DimsePeer, doing: str, status: Dataset) -> Failure:
     """What an unwelcome status of a query or retrieval means."""
     code = status.get("Status")
     if code is None:
-        return Retryable(
+        return Unanswered(
             f"the {peer.name} broke off, or did not answer in time, while {doing}",
             f"Check its load, its log and the network, and that it knows our AE title {peer.calling}:"
             " some break off with strangers.",
@@ -189,20 +186,53 @@ def failure_of(peer: DimsePeer, doing: str, status: Dataset) -> Failure:
     )
 
 
-def _on_connected(event: Any, seconds: float, connected: threading.Event) -> None:
-    """pynetdicom takes the limit away once connected; a peer that stops amid a message would never end."""
-    event.assoc.dul.socket.socket.settimeout(seconds)
-    connected.set()
+class _Opening:
+    """The connection as it comes about. pynetdicom would keep to itself why a handshake fails, so that it is
+    made here; and it takes the limit away once connected: who stops amid a message would never end."""
+
+    def __init__(self, peer: DimsePeer) -> None:
+        self._peer = peer
+        self.connected = False
+        self.trouble: OSError | None = None
+
+    def wrap_socket(self, plain: socket.socket, **named: Any) -> ssl.SSLSocket:
+        assert self._peer.tls is not None
+        return self._peer.tls.wrap_socket(plain, do_handshake_on_connect=False, **named)
+
+    def finish(self, event: Any) -> None:
+        link = event.assoc.dul.socket.socket
+        link.settimeout(self._peer.limits.answer)
+        if isinstance(link, ssl.SSLSocket):
+            try:
+                link.do_handshake()
+            except OSError as trouble:
+                self.trouble = trouble
+                with suppress(OSError):
+                    link.shutdown(socket.SHUT_RDWR)
+        self.connected = True
 
 
-def _refusal(peer: DimsePeer, doing: str, association: Any, connected: bool) -> Failure:
+def _refusal(peer: DimsePeer, doing: str, association: Any, opening: _Opening) -> Failure:
     answer = association.acceptor.primitive
+    if isinstance(opening.trouble, ssl.SSLError):
+        why, advice = distrust(opening.trouble)
+        return Untrusted(
+            f"the {peer.name} can't be trusted while {doing}: {why}",
+            advice or "Name the authority of its certificate as its `ca`, or have the certificate renewed.",
+        )
+    if opening.trouble is not None:
+        return Unreachable(
+            f"the {peer.name} broke off the TLS handshake while {doing}",
+            "Check that it speaks TLS 1.2 or later at its port, and whether it asks for a `certificate` of"
+            " ours.",
+        )
     if answer is None:
-        if not connected:
+        if not opening.connected:
             return unreachable(peer, doing)
+        asked = ", and whether it asks for a `certificate` of ours" if peer.tls else ""
         return Retryable(
             f"the {peer.name} did not answer in time while {doing}",
-            "Check its load, and that a DICOM service listens on its port.",
+            f"Check its load, and that a DICOM service listens on its port{asked}.",
         )
     if answer.result == 0:
         return NeedsHuman(

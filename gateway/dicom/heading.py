@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from io import BytesIO
-
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_partial
+from typing import TYPE_CHECKING
 
 from gateway.contract import NeedsHuman
 from gateway.dicom.part10 import PIXELS, NotDicom, reaches
+from gateway.dicom.reading import read_before
+
+if TYPE_CHECKING:  # pydicom is loaded when the first study is met
+    from pydicom.dataset import Dataset, FileDataset
+
 
 ENDS_IDENTITY = 0x00200011  # whose it is, and of which study, stands before it
-_LARGEST = 256 * 2**20  # of a header: private attributes can be long
-_UNREADABLE = (InvalidDicomError, NotDicom, EOFError, ValueError, TypeError, LookupError, AttributeError)
+_LARGEST = 64 * 2**20  # of a header: private attributes can be long
 
 
 def frames_of(header: Dataset) -> int:
@@ -53,7 +55,7 @@ async def read_heading(chunks: AsyncIterator[bytes], before: int = PIXELS) -> tu
     """The attributes before this tag, and the bytes that were taken; what follows can still be asked of
     `chunks`."""
     taken = await take_heading(chunks, before)
-    return parse_heading(taken, before), taken
+    return await asyncio.to_thread(parse_heading, taken, before), taken
 
 
 async def take_heading(chunks: AsyncIterator[bytes], before: int) -> bytes:
@@ -67,21 +69,21 @@ async def take_heading(chunks: AsyncIterator[bytes], before: int) -> bytes:
             if len(taken) < 2 * looked:
                 continue  # looked at again only when there is as much more of it
             looked = len(taken)
-            if reaches(bytes(taken), before) or looked > _LARGEST:
+            if looked > _LARGEST or await asyncio.to_thread(reaches, bytes(taken), before):
                 break
         return bytes(taken)
 
 
 def parse_heading(taken: bytes, before: int) -> FileDataset:
     with _readable():
-        return read_partial(BytesIO(taken), lambda tag, *_: tag >= before)
+        return read_before(BytesIO(taken), before)
 
 
 @contextmanager
 def _readable() -> Iterator[None]:
     try:
         yield
-    except _UNREADABLE:
+    except NotDicom:
         raise NeedsHuman(
             "the archive has an instance of the study whose header can't be read",
             "Have the archive check the study, then resume the job.",

@@ -11,12 +11,14 @@ import unicodedata
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Final
-
-from pydicom.dataset import Dataset
-from pydicom.multival import MultiValue
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.contract import NeedsHuman
+from gateway.dicom.part10 import NotDicom
+
+if TYPE_CHECKING:  # pydicom is loaded when the first study is met
+    from pydicom.dataset import Dataset
+
 
 ISSUER: Final = "IssuerOfAccessionNumberSequence"
 
@@ -90,13 +92,14 @@ def differences(ours: Identity, theirs: Identity) -> list[str]:
 
 def require_agreement(ours: Identity, theirs: Identity, what: str, advice: str) -> None:
     """`what`: the sentence up to the difference, such as "the study found isn't the one asked for". Both
-    sides go into the failure's detail, which is kept with the job and logged nowhere."""
+    sides are kept encrypted with the job, for who has to compare them."""
     found = differences(ours, theirs)
     if found:
         raise NeedsHuman(
             f"{what}: another {_listed(found)}",
             advice,
-            detail={"expected": _known(ours), "met": _known(theirs), "differs": found},
+            detail={"differs": found},
+            said={"expected": _known(ours), "met": _known(theirs)},
         )
 
 
@@ -153,8 +156,13 @@ def _sex(written: str) -> str:
 
 def text_in(header: Dataset, keyword: str, *within: str) -> str:
     """As `read_identity` asks for it."""
-    value = header.get(keyword)
+    try:
+        value = header.get(keyword)
+    except RecursionError:
+        raise NotDicom("the sequences of an instance are nested without end") from None
     if within:
         return next((text for item in value or () if (text := text_in(item, *within))), "")
+    from pydicom.multival import MultiValue
+
     values = value if isinstance(value, MultiValue) else [value]
     return "\\".join(str(each).strip(" \0") for each in values if each is not None)

@@ -71,10 +71,11 @@ _EMPTY_LINE = re.compile(rb"\n(\r?\n)")
 
 
 class Parser:
-    def __init__(self, boundary: str, max_header: int = 65536) -> None:
+    def __init__(self, boundary: str, max_header: int = 65536, most_parts: int = 100_000) -> None:
         self._dashed = b"--" + boundary.encode("ascii")
         self._delimiter = b"\r\n" + self._dashed
         self._max_header = max_header
+        self._parts_left = most_parts
         self._state = _State.PREAMBLE
         self._held = b""  # the end of the last chunk, where it may be the beginning of something
         self._skip = 0  # bytes of the headers' empty line: a delimiter may begin in it, data don't
@@ -132,6 +133,9 @@ class Parser:
                 raise Malformed("the headers of a part don't end")
             self._held = data[at:]
             return None
+        self._parts_left -= 1
+        if self._parts_left < 0:
+            raise Malformed("the body has more parts than any real one")
         events.append(PartBegin(_parse_headers(data[at + 1 : end.start(1)])))
         self._skip = len(end[1])
         self._state = _State.BODY

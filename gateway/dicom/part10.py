@@ -15,6 +15,7 @@ from typing import Final, Literal, NamedTuple
 from gateway.contract import Header
 
 MAX_HEADER: Final = 4 * 1024 * 1024
+_PLAUSIBLE_RATIO: Final = 50  # of headers, which are text
 
 IMPLICIT: Final = "1.2.840.10008.1.2"
 DEFLATED: Final = "1.2.840.10008.1.2.1.99"
@@ -130,7 +131,7 @@ def _read_width(data: bytes) -> tuple[int | None, bool]:
         meta = read_meta(data)
         if meta is None:
             return None, False
-        dataset, at = _open_dataset(data, meta, limit=MAX_HEADER)
+        dataset, at = _open_dataset(data, meta)
         for element in _elements(dataset, at, meta.transfer_syntax):
             if element.tag > _SLIDE_COLUMNS:
                 return width, True
@@ -151,11 +152,18 @@ def dataset_start(data: bytes) -> int | None:
 
 
 def reaches(data: bytes, tag: int) -> bool:
-    """Whether all that stands before this tag is there. Of a deflated file that isn't known."""
+    """Whether all that stands before this tag is there."""
     meta = read_meta(data)
-    if meta is None or meta.transfer_syntax == DEFLATED:
+    if meta is None:
         return False
-    return any(element.tag >= tag for element in _elements(data, meta.dataset, meta.transfer_syntax))
+    dataset, at = _open_dataset(data, meta)
+    return any(element.tag >= tag for element in _elements(dataset, at, meta.transfer_syntax))
+
+
+def find_element(data: bytes, transfer_syntax: str, tag: int) -> int | None:
+    """Where the first element of a dataset begins that is this or one behind it; None as long as the bytes
+    don't reach so far."""
+    return next((each.start for each in _elements(data, 0, transfer_syntax) if each.tag >= tag), None)
 
 
 def read_patient(data: bytes) -> tuple[bytes, ...]:
@@ -173,7 +181,7 @@ def without_pixels(data: bytes) -> bytes:
     meta = read_meta(data)
     if meta is None:
         raise NotDicom("the file meta information is cut off")
-    dataset, at = _open_dataset(data, meta, limit=0)
+    dataset, at = _open_dataset(data, meta)
     for element in _elements(dataset, at, meta.transfer_syntax):
         if element.tag in _PIXELS:
             dataset = dataset[: element.value - 4] + bytes(4)  # all of the element but its length
@@ -205,9 +213,10 @@ def read_meta(data: bytes) -> Meta | None:
     return None
 
 
-def _open_dataset(data: bytes, meta: Meta, limit: int = MAX_HEADER) -> tuple[bytes, int]:
+def _open_dataset(data: bytes, meta: Meta) -> tuple[bytes, int]:
     if meta.transfer_syntax != DEFLATED:
         return data, meta.dataset
+    limit = min(MAX_HEADER, _PLAUSIBLE_RATIO * len(data))
     try:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[meta.dataset :], limit), 0
     except zlib.error as error:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pydicom
-from pydicom.dataset import Dataset
+from gateway.dicom.reading import read_before, readable
 
-from gateway.dicom.part10 import NotDicom
+if TYPE_CHECKING:  # pydicom is loaded when the first study is met
+    from pydicom.dataelem import DataElement
+    from pydicom.dataset import Dataset
 
-_REFERRING = [
+
+REFERRING = (
     "ReferencedStudySequence",
     "ReferencedSeriesSequence",
     "ReferencedImageSequence",
@@ -18,22 +21,18 @@ _REFERRING = [
     "CurrentRequestedProcedureEvidenceSequence",
     "PertinentOtherEvidenceSequence",
     "StudiesContainingOtherReferencedInstancesSequence",
-]
+)
 _MOST_REFERENCES = 1000
-# What pydicom is seen to raise on bytes that aren't DICOM.
-_UNREADABLE = (EOFError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError)
 
 
 def references_of(path: Path) -> tuple[list[str], list[str]]:
-    """Studies, and instances."""
-    try:
-        told = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_REFERRING))
-        return _gather(told)
-    except _UNREADABLE:
-        raise NotDicom("the object's references can't be read") from None
+    """Studies, and instances; NotDicom, if that can't be read."""
+    with readable():
+        return references_in(read_before(path, keywords=REFERRING))
 
 
-def _gather(told: Dataset) -> tuple[list[str], list[str]]:
+def references_in(header: Dataset) -> tuple[list[str], list[str]]:
+    """Of its own study nothing is said here."""
     studies: dict[str, None] = {}
     instances: dict[str, None] = {}
 
@@ -46,9 +45,14 @@ def _gather(told: Dataset) -> tuple[list[str], list[str]]:
             (studies if within == "ReferencedStudySequence" else instances)[str(sop)] = None
         if depth and len(studies) + len(instances) < _MOST_REFERENCES:
             for element in dataset:
-                if element.VR == "SQ":
-                    for item in element.value:
-                        walk(item, element.keyword, depth - 1)
+                descend(element, depth - 1)
 
-    walk(told, "", 5)
+    def descend(element: DataElement, depth: int) -> None:
+        if element.VR == "SQ":
+            for item in element.value:
+                walk(item, element.keyword, depth)
+
+    for keyword in REFERRING:
+        if keyword in header:
+            descend(header[keyword], 4)
     return list(studies)[:_MOST_REFERENCES], list(instances)[:_MOST_REFERENCES]

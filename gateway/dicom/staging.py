@@ -8,10 +8,32 @@ import os
 import shutil
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
+
+# What is under way may need the room that no new work may have; the database and the log need this much.
+LEAST_FREE: Final = 128 * 2**20
+
+_LOOK_EVERY = 2**20  # bytes
+
+
+class Gauge:
+    """Of something that is being written: looks now and then whether there is still room."""
+
+    def __init__(self, require_room: Callable[[], None]) -> None:
+        self._require_room = require_room
+        self._unseen = 0
+        require_room()
+
+    def count(self, size: int) -> None:
+        self._unseen += size
+        if self._unseen >= _LOOK_EVERY:
+            self._unseen = 0
+            self._require_room()
 
 
 class Staging:
@@ -42,9 +64,14 @@ class Staging:
         return self.path / f"{self.path.name}-{next(self._numbers)}"
 
     def require_room(self) -> None:
-        disk = os.statvfs(self.path)
-        if disk.f_bavail * disk.f_frsize < self._least_free:
-            raise OSError(errno.ENOSPC, "the disk is as good as full")
+        require_room(self.path, self._least_free)
+
+
+def require_room(place: Path | int, least_free: int) -> None:
+    """`place`: a folder on that disk, or an open file."""
+    disk = os.statvfs(place)
+    if disk.f_bavail * disk.f_frsize < least_free:
+        raise OSError(errno.ENOSPC, "the disk is as good as full")
 
 
 def _hold(folder: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 
@@ -19,12 +20,13 @@ from gateway.dicom.multipart import (
     boundary_of,
     media_type_of,
 )
-from gateway.dicom.part10 import NotDicom, read_header
+from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
 from gateway.dicom.web import nonsense, translated
 from gateway.dicom.whole import WholeCheck
 from gateway.http import LEAST_RATE, LeastRate, Pace
 
 _FIRST_LOOK = 4096
+_QUICKLY_READ = 16 * 1024
 
 
 class StreamedInstance:
@@ -44,13 +46,13 @@ class StreamedInstance:
         check = WholeCheck()
         head, self._head = self._head, []
         for piece in head:
-            self._parts.follow(check, piece)
+            await self._parts.follow(check, piece)
             yield bytes(piece)  # costs nothing where it is bytes already
         del head
         while (data := await self._parts.next_data(self)) is not None:
-            self._parts.follow(check, data)
+            await self._parts.follow(check, data)
             yield bytes(data)
-        self._parts.follow(check, None)
+        await self._parts.follow(check, None)
 
 
 async def instances_of(
@@ -102,40 +104,49 @@ class _Parts:
             self._inside = False
         return None
 
-    def follow(self, check: WholeCheck, data: bytes | memoryview | None) -> None:
+    async def follow(self, check: WholeCheck, data: bytes | memoryview | None) -> None:
         """None: that was all."""
         try:
             if data is None:
                 check.finish()
+            elif check.inflates:
+                await asyncio.to_thread(check.feed, data)
             else:
                 check.feed(data)
         except NotDicom as error:
             raise nonsense(self._peer, self._doing, f"with an instance that isn't whole ({error})") from error
 
     async def _begin_instance(self) -> StreamedInstance:
-        pieces: list[bytes | memoryview] = []
-        known = b""
+        known = bytearray()
+        look_at = 0
         while True:
             event = await self._next_event()
             if not isinstance(event, Data):
+                self._inside = False
+                if (header := await self._read_header(known)) is not None:
+                    return StreamedInstance(header, [bytes(known)], self)
                 raise nonsense(self._peer, self._doing, "with a part that ends before it says what it is")
-            pieces.append(event.data)
-            look = _FIRST_LOOK
-            offered = memoryview(event.data)
-            try:
-                # The header is short and the chunk long: copy a little first, and all of it only if needed.
-                header = None
-                while header is None and offered:
-                    known += offered[:look]
-                    offered = offered[look:]
-                    look = max(look, len(known))
-                    header = read_header(known)
-            except NotDicom as error:
-                raise nonsense(
-                    self._peer, self._doing, f"with a part that is no instance ({error})"
-                ) from error
-            if header is not None:
-                return StreamedInstance(header, pieces, self)
+            # The header is short and the chunk long: copy a little first, and more only if needed. Where the
+            # chunks are tiny, look again only when there is as much more.
+            alone, rest = not known, memoryview(event.data)
+            while rest:
+                step = max(_FIRST_LOOK, look_at - len(known))
+                known += rest[:step]
+                rest = rest[step:]
+                if len(known) < look_at:
+                    continue
+                look_at = min(2 * len(known), MAX_HEADER)
+                if (header := await self._read_header(known)) is not None:
+                    head = [event.data] if alone else [bytes(known), *([rest] if rest else ())]
+                    return StreamedInstance(header, head, self)
+
+    async def _read_header(self, known: bytearray) -> Header | None:
+        try:
+            if len(known) > _QUICKLY_READ:
+                return await asyncio.to_thread(read_header, bytes(known))
+            return read_header(bytes(known))
+        except NotDicom as error:
+            raise nonsense(self._peer, self._doing, f"with a part that is no instance ({error})") from error
 
     async def _next_event(self) -> Event | None:
         while not self._events:
@@ -183,6 +194,8 @@ class _Bare:
 
 
 def _parser_for(response: aiohttp.ClientResponse, peer: str, doing: str) -> Parser | _Bare:
+    if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise nonsense(peer, doing, "with something packed, which nobody asked for")
     content_type = response.headers.get("Content-Type", "")
     kind = media_type_of(content_type)
     if kind.startswith("multipart/"):

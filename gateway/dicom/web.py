@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import aiohttp
-from dicomweb_client.uri import URI
 
 from gateway import http
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable
+from gateway.dicom import items
 from gateway.dicom.multipart import media_type_of
 from gateway.dicom.outgoing import Outgoing
 
@@ -27,10 +27,14 @@ ACCEPT_DICOM: Final = 'multipart/related; type="application/dicom"; transfer-syn
 ACCEPT_PLAIN: Final = 'multipart/related; type="application/dicom"; transfer-syntax=1.2.840.10008.1.2.1'
 READ_BUFFER: Final = 1024 * 1024
 
-_LARGEST_JSON = 256 * 1024 * 1024
-_ACCEPT_AS_GIVEN: Final = 'multipart/related; type="application/dicom"'  # some don't know the asterisk
+Item = items.Item
 
-Item = Mapping[str, Any]
+_LARGEST_JSON = 32 * 1024 * 1024
+_PAGE = 2000  # items, of who gives more than that at once
+_MOST_PAGES = 2000
+_MOST_ITEMS = 200_000
+_QUICKLY_READ = 64 * 1024
+_ACCEPT_AS_GIVEN: Final = 'multipart/related; type="application/dicom"'  # some don't know the asterisk
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,8 @@ def require_uid(uid: str) -> str:
 
 
 def _write_uri(base: str, study: str | None, series: str | None = None, instance: str | None = None) -> str:
+    from dicomweb_client.uri import URI  # and with it all of pydicom
+
     try:
         return str(URI(base, study, series, instance))
     except ValueError:
@@ -180,27 +186,39 @@ async def list_items(
 ) -> list[Item]:
     """All that match, each once by its `unique` tag, page by page where the server caps its answers.
     `promised` spares the empty page."""
+    keep = {unique, *query, *query.get("includefield", "").split(",")}
     listed: dict[str, Item] = {}
     offset = 0
     capped = False
-    while True:
+    limit: dict[str, str] = {}
+    for _ in range(_MOST_PAGES):
         # Beyond the end some answer 400; so do those that know no pages, whose first is all there is.
         welcome = (200, 204, 206, 404, *((400,) if offset else ()))
-        asked = {**query, **({"offset": str(offset)} if offset else {})}
-        async with get(session, peer, address, ACCEPT_JSON, doing, asked, welcome=welcome) as answer:
-            items = await read_items(answer, peer.name, doing) if answer.status in (200, 206) else []
-            says_capped = tells_part(answer)
+        asked = {**query, **limit, **({"offset": str(offset)} if offset else {})}
+        try:
+            async with get(session, peer, address, ACCEPT_JSON, doing, asked, welcome=welcome) as answer:
+                found = answer.status in (200, 206)
+                page = await read_items(answer, peer.name, doing, keep) if found else []
+                says_capped = tells_part(answer)
+        except Overlong:
+            if limit:
+                raise
+            limit = {"limit": str(_PAGE)}
+            continue
         known = len(listed)
-        listed = {**{text_of(item, unique) or "": item for item in items}, **listed}
-        offset += len(items)
+        for item in page:
+            listed.setdefault(text_of(item, unique) or "", item)
+        offset += len(page)
         if len(listed) == promised:
-            break
+            return list(listed.values())
         if len(listed) == known:
             if capped:
                 raise partial(peer.name, doing)
+            return list(listed.values())
+        if len(listed) > _MOST_ITEMS:
             break
         capped = says_capped
-    return list(listed.values())
+    raise nonsense(peer.name, doing, "with pages that have no end")
 
 
 def tells_part(answer: aiohttp.ClientResponse) -> bool:
@@ -209,8 +227,12 @@ def tells_part(answer: aiohttp.ClientResponse) -> bool:
     return answer.status == 206 or any(said.strip().startswith("299") for said in warnings)
 
 
-def partial(peer: str, doing: str) -> Retryable:
-    return Retryable(
+class Partial(Retryable):
+    """The server knows more than it tells."""
+
+
+def partial(peer: str, doing: str) -> Partial:
+    return Partial(
         f"the {peer} told only a part while {doing}, and keeps the rest to itself",
         "If this goes on, have it answer such questions whole, or page by page.",
     )
@@ -243,19 +265,24 @@ def _named(name: str) -> http.Peer:
     )
 
 
-async def read_items(response: aiohttp.ClientResponse, peer: str, doing: str) -> list[Item]:
-    """The datasets of an answer in DICOM JSON."""
+class Overlong(NeedsHuman):
+    """An answer that may come in pages instead."""
+
+
+async def read_items(
+    response: aiohttp.ClientResponse, peer: str, doing: str, keep: Collection[str] | None = None
+) -> list[Item]:
+    """The datasets of an answer in DICOM JSON; of each what stands under the tags to keep."""
     kind = media_type_of(response.headers.get("Content-Type", ""))
     if kind not in (ACCEPT_JSON, "application/json"):
         raise nonsense(peer, doing, f"with {kind[:60] or 'no content type'} instead of DICOM JSON")
-    asked = _named(peer)
-    body = await http.read_body(asked, response, doing, _LARGEST_JSON)
-    items = await http.parse_json(asked, body, doing) if body.strip() else []
-    if isinstance(items, dict):
-        items = [items]
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise nonsense(peer, doing, "with JSON that is no DICOM")
-    return items
+    body = await http.read_body(replace(_named(peer), refused=Overlong), response, doing, _LARGEST_JSON)
+    try:
+        if len(body) < _QUICKLY_READ:
+            return items.read_items(body, keep)
+        return await asyncio.to_thread(items.read_items, body, keep)
+    except items.NoItems as error:
+        raise nonsense(peer, doing, f"with something that is no DICOM JSON: {error}") from None
 
 
 def values_of(item: Item, tag: str) -> list[Any]:

@@ -3,21 +3,20 @@
 A file that was cut off reads like a whole one until its pixels are decoded. So it is walked to its end, value
 by value, and what its kind must hold has to be there: pixels of full length or up to their closing delimiter,
 a fragment for each frame, the content of a report. Values are stepped over: nothing is decoded, and nothing
-kept of them but a few numbers. Deflated objects are inflated piece by piece, up to a limit.
+kept of them but a few numbers. Deflated objects are inflated piece by piece, up to a limit, and sequences may
+lie only so deep in one another, which readers follow by recursion.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from pydicom.config import IGNORE
-from pydicom.uid import UID
-
 from gateway.contract import Header
+from gateway.dicom.inflation import Inflation
 from gateway.dicom.part10 import (
     BIG_ENDIAN,
     DEFLATED,
@@ -33,7 +32,7 @@ from gateway.dicom.part10 import (
 )
 
 _PIECE: Final = 64 * 1024
-_MOST_INFLATED: Final = 8 * 2**30
+_DEEPEST: Final = 64  # sequences within sequences; reports of real findings reach a dozen
 _LONGEST_WANTED: Final = 1024
 
 _SAMPLES, _PHOTOMETRIC, _FRAMES = 0x00280002, 0x00280004, 0x00280008
@@ -81,31 +80,52 @@ class WholeCheck:
         self._head = bytearray()
         self._meta: Meta | None = None
         self._dataset: _Dataset | None = None
-        self._inflating: _Inflating | None = None
+        self._inflation: Inflation | None = None
+        self._look_at = 0
+
+    @property
+    def inflates(self) -> bool:
+        """What is fed may hold hundreds of times as much: that takes its time."""
+        return self._inflation is not None
 
     def feed(self, data: bytes | memoryview) -> None:
         """NotDicom as soon as it is known; nothing may be fed after that."""
         if self._dataset is None:
             self._head += data
-            self._meta = read_meta(bytes(self._head))
-            if self._meta is None:
-                if len(self._head) > MAX_HEADER:
-                    raise NotDicom("the file meta information of an instance doesn't end")
-                return
-            syntax = self._meta.transfer_syntax
-            self._dataset = _Dataset(syntax)
-            if syntax == DEFLATED or syntax in _DEFLATED_TOO:
-                self._inflating = _Inflating()
-            data = bytes(self._head[self._meta.dataset :])
-            self._head.clear()
-        if self._inflating is None:
-            self._dataset.feed(data)
+            if len(self._head) >= self._look_at:
+                self._open()
         else:
-            self._inflating.feed(data, self._dataset)
+            self._follow(self._dataset, data)
+
+    def _open(self) -> None:
+        """Tried again only when there is as much more of it: it may come in a few bytes at a time."""
+        self._look_at = 2 * len(self._head)
+        self._meta = read_meta(bytes(self._head))
+        if self._meta is None:
+            if len(self._head) > MAX_HEADER:
+                raise NotDicom("the file meta information of an instance doesn't end")
+            return
+        syntax = self._meta.transfer_syntax
+        self._dataset = _Dataset(syntax)
+        if syntax == DEFLATED or syntax in _DEFLATED_TOO:
+            self._inflation = Inflation()
+        begun = bytes(self._head[self._meta.dataset :])
+        self._head.clear()
+        self._follow(self._dataset, begun)
+
+    def _follow(self, dataset: _Dataset, data: bytes | memoryview) -> None:
+        if self._inflation is None:
+            dataset.feed(data)
+            return
+        for piece in self._inflation.feed(data):
+            dataset.feed(piece)
 
     @property
     def header(self) -> Header | None:
         """What it says of itself, as far as it has come."""
+        if self._dataset is None:
+            with suppress(NotDicom):
+                self._open()
         if self._dataset is None or self._meta is None:
             return None
         try:
@@ -116,44 +136,22 @@ class WholeCheck:
     @property
     def skippable(self) -> int:
         """So many of the next bytes needn't be looked at."""
-        return 0 if self._dataset is None or self._inflating else self._dataset.skipping
+        return 0 if self._dataset is None or self._inflation else self._dataset.skipping
 
     def skip(self, count: int) -> None:
         assert self._dataset is not None and count <= self._dataset.skipping
         self._dataset.skipping -= count
 
     def finish(self) -> Header:
+        if self._dataset is None:
+            self._open()
         if self._dataset is None or self._meta is None:
             raise CutOff("an instance ends within its file meta information")
-        if not self._dataset.at_end or not (self._inflating is None or self._inflating.at_end):
+        if not self._dataset.at_end or not (self._inflation is None or self._inflation.at_end):
             raise CutOff("an instance is cut off")
         header = header_of(self._dataset.texts(), self._meta)
         self._dataset.require_content(header)
         return header
-
-
-class _Inflating:
-    def __init__(self) -> None:
-        self._stream = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._size = 0
-
-    @property
-    def at_end(self) -> bool:
-        return self._stream.eof
-
-    def feed(self, data: bytes | memoryview, dataset: _Dataset) -> None:
-        try:
-            while not self._stream.eof:
-                piece = self._stream.decompress(data, _PIECE)
-                data = self._stream.unconsumed_tail
-                self._size += len(piece)
-                if self._size > _MOST_INFLATED:
-                    raise NotDicom("a deflated instance is too large when inflated")
-                dataset.feed(piece)
-                if not data and len(piece) < _PIECE:
-                    return
-        except zlib.error:
-            raise NotDicom("a deflated instance can't be inflated") from None
 
 
 class _Dataset:
@@ -201,6 +199,9 @@ class _Dataset:
 
     def require_content(self, header: Header) -> None:
         """What an object of its kind can't do without."""
+        from pydicom.config import IGNORE
+        from pydicom.uid import UID
+
         name = UID(header.sop_class_uid, IGNORE).name
         if "Image Storage" in name or name in _IMAGES_BY_ANOTHER_NAME:
             self._require_one_of(_PIXELS, _FLOATS, _DOUBLES, _PIXELS_ELSEWHERE)
@@ -253,7 +254,7 @@ class _Dataset:
                 return at
             if length == UNDEFINED:
                 self._in_fragments = tag == _PIXELS and not self._outer
-                self._outer.append(self._implicit)
+                self._enter()
                 self._implicit = self._implicit or vr == b"UN"
                 length = 0
             at = value + length
@@ -272,8 +273,13 @@ class _Dataset:
             return at + length
         if self._in_fragments:
             raise NotDicom("a fragment of an instance has no length")
-        self._outer.append(bool(self._implicit))
+        self._enter()
         return at
+
+    def _enter(self) -> None:
+        if len(self._outer) >= 2 * _DEEPEST:  # a sequence and its item each
+            raise NotDicom("the sequences of an instance are nested without end")
+        self._outer.append(bool(self._implicit))
 
     def _note(self, tag: int, data: bytes | memoryview, value: int, length: int) -> bool:
         """False: the value isn't all here yet."""

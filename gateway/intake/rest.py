@@ -3,62 +3,74 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import re
 from contextlib import suppress
-from datetime import UTC, datetime
-from typing import Annotated, Any, NoReturn, TypeVar
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import Annotated, Any
 from uuid import UUID
 
 from aiohttp import web
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    TypeAdapter,
-    ValidationError,
     model_validator,
 )
 
+from gateway.intake import audit, quality, reconcile, revisions
 from gateway.intake.access import Access
-from gateway.intake.openapi import describe
-from gateway.intake.problems import Problem, read_json
+from gateway.intake.bodies import OF_PROGRAMS, read_json
+from gateway.intake.looks import Looks
+from gateway.intake.openapi import CURSOR, describe
+from gateway.intake.peers import PauseRequest, PeerList, PeerView
+from gateway.intake.problems import Problem
+from gateway.intake.shapes import Line, Number, limit_of, moment, read
 from gateway.intake.views import JobList, JobView, view
-from gateway.jobs.records import Job, NewJob, Origin
+from gateway.jobs.records import Job, NewJob, Origin, Said
 from gateway.jobs.states import State
 from gateway.jobs.store import Refused, Store
-from gateway.jobs.store.reading import Filter, Place
-from gateway.jobs.store.requests import Act
+from gateway.jobs.store.batches import Act
+from gateway.jobs.store.reading import EVERY_JOB, Filter, Place
 from gateway.settings.sections import Settings
 
 
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("control characters don't belong here")
-    return text
+def _whole(value: object) -> object:
+    """What JSON calls an integer: neither a text nor a truth, but 5.0 too."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise ValueError("a whole number is expected here")
+    return int(value)
 
 
-_Text = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
+_Priority = Annotated[int, Field(ge=0, le=9)]
+_Count = Annotated[int, Field(ge=0, le=10**9)]
 _Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
-_MOMENT = TypeAdapter(datetime)
+_EPOCH, _STEP = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _EVENTS_PAUSE = 1.0
-M = TypeVar("M", bound=BaseModel)
+_MOST_LISTENERS = 100
 
 
 class JobRequest(BaseModel):
     """Ask for an analysis of one study."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "anyOf": [
+                {"required": [name], "properties": {name: {"type": "string"}}}
+                for name in ("study_instance_uid", "accession_number")
+            ]
+        },
+    )
 
-    application: _Text
+    application: Line
     study_instance_uid: _Uid | None = None
-    accession_number: _Text | None = None
-    patient_id: _Text | None = None
-    priority: Annotated[int, Field(ge=0, le=9)] | None = None
-    idempotency_key: _Text | None = None
+    accession_number: Number | None = None
+    patient_id: Number | None = None
+    priority: Annotated[_Priority, BeforeValidator(_whole, json_schema_input_type=_Priority)] | None = None
+    idempotency_key: Line | None = None
 
     @model_validator(mode="after")
     def _names_a_study(self) -> JobRequest:
@@ -75,18 +87,12 @@ class Resumption(BaseModel):
     study_instance_uid: _Uid | None = None
 
 
-def _moment(text: object) -> datetime | None:
-    try:
-        return None if text is None else _MOMENT.validate_python(text).astimezone(UTC)
-    except (ValidationError, OverflowError):
-        raise ValueError("a date and time as in 2026-01-31T12:00:00Z") from None
-
-
 def _several(given: object) -> object:
     return given if isinstance(given, list) else [given]
 
 
-_Any = Annotated[list[_Text], BeforeValidator(_several)]
+_Any = Annotated[list[Line], BeforeValidator(_several, json_schema_input_type=list[Line] | Line)]
+_Numbers = Annotated[list[Number], BeforeValidator(_several, json_schema_input_type=list[Number] | Number)]
 
 
 class JobFilter(BaseModel):
@@ -94,14 +100,14 @@ class JobFilter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    state: Annotated[list[State], BeforeValidator(_several)] = []
+    state: Annotated[list[State], BeforeValidator(_several, json_schema_input_type=list[State] | State)] = []
     department: _Any = []
     application: _Any = []
     adapter: _Any = []
     study: _Any = []
-    accession_number: _Any = []
+    accession_number: _Numbers = []
     slide_id: _Any = []
-    since: Annotated[datetime | None, BeforeValidator(_moment)] = None
+    since: Annotated[datetime | None, BeforeValidator(moment)] = None
 
     def filter(self) -> Filter:
         named = self.model_dump(exclude={"study"})
@@ -115,7 +121,7 @@ class JobsAction(BaseModel):
 
     do: Act
     filter: JobFilter
-    expect: Annotated[int, Field(ge=0)]
+    expect: Annotated[_Count, BeforeValidator(_whole, json_schema_input_type=_Count)]
 
 
 class RestDoor:
@@ -123,6 +129,13 @@ class RestDoor:
         self._settings = settings
         self._store = store
         self._access = access
+        self._looks = Looks(store, "the API")
+        self._closing = asyncio.Event()
+        self._listeners = 0
+
+    async def close(self, _: web.Application) -> None:
+        """Whoever listens for events is told to go, since they would for ever."""
+        self._closing.set()
 
     def routes(self) -> list[web.RouteDef]:
         api = "/api/v1"
@@ -130,6 +143,7 @@ class RestDoor:
             web.post(f"{api}/jobs", self._create),
             web.get(f"{api}/jobs", self._list),
             web.post(f"{api}/jobs/actions", self._act_on_all),
+            web.route("*", f"{api}/jobs/actions", _only_posted),
             web.get(f"{api}/jobs/{{id}}", self._show),
             web.post(f"{api}/jobs/{{id}}/{{act:retry|cancel|resume}}", self._act),
             web.get(f"{api}/events", self._events),
@@ -138,7 +152,7 @@ class RestDoor:
 
     async def _create(self, request: web.Request) -> web.Response:
         who = self._access.require(request, "operator")
-        asked = _read(JobRequest, await read_json(request))
+        asked = read(JobRequest, _with_key(request, await read_json(request, OF_PROGRAMS)))
         found = self._settings.application(asked.application)
         if found is None:
             known = ", ".join(sorted(self._settings.applications))
@@ -164,33 +178,38 @@ class RestDoor:
     async def _list(self, request: web.Request) -> web.Response:
         self._access.require(request, "viewer")
         asked: dict[str, Any] = {name: request.query.getall(name) for name in request.query}
-        limit = _limit(asked.pop("limit", ["50"])[0])
+        limit = limit_of(asked.pop("limit", ["50"])[0])
         after = _read_cursor(asked.pop("cursor", [None])[0])
         asked |= {name: asked[name][0] for name in ("since",) if name in asked}
-        found = await self._store.find(_read(JobFilter, asked).filter(), limit=limit + 1, after=after)
+        found = await self._store.find(read(JobFilter, asked).filter(), limit=limit + 1, after=after)
         page = found[:limit]
         cursor = _write_cursor(page[-1]) if len(found) > limit else None
-        listed = JobList(jobs=[view(job) for job in page], next_cursor=cursor)
+        identified = self._access.allows(request, "operator")
+        shown = [view(job, identified=identified) for job in page]
+        listed = JobList(jobs=shown, next_cursor=cursor)
         return web.Response(
-            text=listed.model_dump_json(exclude={"jobs": {"__all__": {"events", "deliveries"}}}),
+            text=listed.model_dump_json(exclude={"jobs": {"__all__": {"events", "deliveries", "said"}}}),
             content_type="application/json",
         )
 
     async def _show(self, request: web.Request) -> web.Response:
-        self._access.require(request, "viewer")
-        job = await self._store.get(_job_id(request))
+        who = self._access.require(request, "viewer")
+        job = await self._store.glance(_job_id(request))
         if job is None:
             raise Problem(404, "there is no job of this id")
-        return await self._answer(job)
+        if not self._access.allows(request, "operator"):
+            return await self._answer(job, identified=False)
+        await self._looks.note(who, job.id)
+        return await self._answer(job, said=await self._store.said_of(job.id, who))
 
     async def _act(self, request: web.Request) -> web.Response:
         who = self._access.require(request, "operator")
         job_id, act = _job_id(request), request.match_info["act"]
         values: dict[str, Any] = {}
-        if act == "resume" and request.can_read_body and await request.read():
-            choice = _read(Resumption, await read_json(request))
+        if act == "resume":
+            choice = read(Resumption, await read_json(request, OF_PROGRAMS, empty={}))
             values = choice.model_dump(exclude_none=True)
-        if await self._store.get(job_id) is None:
+        if await self._store.glance(job_id) is None:
             raise Problem(404, "there is no job of this id")
         try:
             if act == "retry":
@@ -205,65 +224,98 @@ class RestDoor:
 
     async def _act_on_all(self, request: web.Request) -> web.Response:
         who = self._access.require(request, "operator")
-        asked = _read(JobsAction, await read_json(request))
+        asked = read(JobsAction, await read_json(request, OF_PROGRAMS))
         try:
             acted = await self._store.act_on_all(asked.do, asked.filter.filter(), who, asked.expect)
         except Refused as refused:
             raise Problem(409, str(refused)) from None
-        return web.json_response({"do": asked.do, "jobs": [str(job.id) for job in acted]})
+        return web.json_response(
+            {
+                "do": asked.do,
+                "jobs": [str(job.id) for job in acted.done],
+                "passed_over": [{"id": str(job), "why": why} for job, why in acted.passed_over.items()],
+            }
+        )
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent: each event of each job, from now on or from Last-Event-ID."""
         self._access.require(request, "viewer")
+        if self._listeners >= _MOST_LISTENERS:
+            raise Problem(503, "too many listen for events already", {"Retry-After": "30"})
         last = _last_event(request.headers.get("Last-Event-ID", ""))
         if last is None:
             last = await self._store.last_place()
         response = web.StreamResponse(headers={"Cache-Control": "no-cache"})
         response.content_type = "text/event-stream"
-        with suppress(ConnectionResetError):  # whoever listened has gone
-            await response.prepare(request)
-            await self._tell_events(response, last)
+        self._listeners += 1
+        try:
+            with suppress(ConnectionResetError):  # whoever listened has gone
+                await response.prepare(request)
+                await self._tell_events(response, last, self._access.allows(request, "operator"))
+        finally:
+            self._listeners -= 1
         return response
 
-    async def _tell_events(self, response: web.StreamResponse, last: Place) -> NoReturn:
+    async def _tell_events(self, response: web.StreamResponse, last: Place, identified: bool) -> None:
         await response.write(b": listening\n\n")
-        while True:
-            for place, job_id, event in await self._store.events_since(last):
+        while not self._closing.is_set():
+            told = await self._store.events_since(last)
+            meant = await self._store.among({job_id for _, job_id, _ in told}, EVERY_JOB) if told else set()
+            for place, job_id, event in told:
                 last = place
+                if job_id not in meant:
+                    continue
                 data = json.dumps(
                     {
                         "job_id": str(job_id),
                         "at": event.at.isoformat(),
                         "state": event.state,
                         "what": event.what,
-                        "detail": event.detail,
+                        "detail": event.detail if identified else {},
                     }
                 )
                 await response.write(f"id: {place[0]}-{place[1]}\nevent: job\ndata: {data}\n\n".encode())
-            await asyncio.sleep(_EVENTS_PAUSE)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), _EVENTS_PAUSE)
             await response.write(b": \n\n")
 
     async def _openapi(self, request: web.Request) -> web.Response:
         self._access.require(request, "viewer")
-        return web.json_response(describe(JobRequest, Resumption, JobsAction, JobView, JobList))
+        return web.json_response(describe_api())
 
-    async def _answer(self, job: Job, status: int = 200) -> web.Response:
+    async def _answer(
+        self, job: Job, status: int = 200, said: list[Said] | None = None, *, identified: bool = True
+    ) -> web.Response:
         events, deliveries = await asyncio.gather(
             self._store.events_of(job.id), self._store.deliveries_of(job.id)
         )
-        text = view(job, events, deliveries).model_dump_json()
-        return web.Response(text=text, status=status, content_type="application/json")
+        shown = view(job, events, deliveries, said, identified=identified)
+        text = shown.model_dump_json(exclude=None if shown.said else {"said"})
+        place = {"Location": f"/api/v1/jobs/{job.id}"} if status == 202 else None
+        return web.Response(text=text, status=status, headers=place, content_type="application/json")
 
 
-def _read(model: type[M], body: object) -> M:
-    try:
-        return model.model_validate(body)
-    except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors(include_input=False)
-        ]
-        raise Problem(422, "; ".join(faults)) from None
+@cache
+def describe_api() -> dict[str, Any]:
+    return describe(
+        *(JobRequest, Resumption, JobsAction, JobView, JobList, PauseRequest, PeerView, PeerList),
+        beside=(*reconcile.OPERATIONS, *audit.OPERATIONS, *quality.OPERATIONS, *revisions.OPERATIONS),
+    )
+
+
+def _with_key(request: web.Request, body: object) -> object:
+    """The key may also stand in the header that other APIs have it in."""
+    key = request.headers.get("Idempotency-Key")
+    if key is None or not isinstance(body, dict):
+        return body
+    if body.get("idempotency_key") not in (None, key):
+        raise Problem(409, "the header Idempotency-Key and idempotency_key differ: give one of them")
+    return {**body, "idempotency_key": key}
+
+
+async def _only_posted(request: web.Request) -> web.Response:
+    """It isn't the id of a job either."""
+    raise web.HTTPMethodNotAllowed(request.method, ["POST"])
 
 
 def _job_id(request: web.Request) -> UUID:
@@ -273,12 +325,6 @@ def _job_id(request: web.Request) -> UUID:
         raise Problem(404, "there is no job of this id") from None
 
 
-def _limit(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 500:
-        raise Problem(422, "limit: a number from 1 to 500")
-    return int(text)
-
-
 def _last_event(text: str) -> Place | None:
     """Nonsense is as good as nothing: the listener then hears what comes from now on."""
     found = re.fullmatch(r"([0-9]{1,18})-([0-9]{1,18})", text)
@@ -286,14 +332,13 @@ def _last_event(text: str) -> Place | None:
 
 
 def _write_cursor(job: Job) -> str:
-    return base64.urlsafe_b64encode(f"{job.created_at.isoformat()} {job.id}".encode()).decode()
+    return f"{(job.created_at - _EPOCH) // _STEP}-{job.id}"
 
 
 def _read_cursor(text: str | None) -> tuple[datetime, UUID] | None:
     if text is None:
         return None
-    try:
-        at, _, job_id = base64.urlsafe_b64decode(text).decode().rpartition(" ")
-        return datetime.fromisoformat(at), UUID(job_id)
-    except ValueError:
-        raise Problem(422, "cursor: take it from next_cursor of the page before") from None
+    if not re.fullmatch(CURSOR.strip("^$"), text):
+        raise Problem(422, "cursor: take it from next_cursor of the page before")
+    steps, _, job_id = text.partition("-")
+    return _EPOCH + int(steps) * _STEP, UUID(job_id)

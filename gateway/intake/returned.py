@@ -43,9 +43,6 @@ class Returned:
             for sender in each:
                 self._adapters.setdefault(sender.ae_title, []).append(adapter)
 
-    def is_from(self, calling: str) -> bool:
-        return calling in self._adapters
-
     def take(self, calling: str, header: Header, path: Path) -> Reply:
         return self.keep(self._adapters[calling], [(header, path)])[header.sop_instance_uid]
 

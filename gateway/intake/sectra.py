@@ -7,23 +7,30 @@ the slide is a courtesy with a short limit; if Sectra is slow, a worker puts it 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from collections.abc import Awaitable, Callable
+import hmac
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
 
 from gateway import __version__
-from gateway.contract import Failure, Modification
-from gateway.delivery.slide import SlideWriter, temporary
+from gateway.contract import Failure, NotLetIn
+from gateway.delivery.slide import FIRST_FOR, SlideWriter, temporary
 from gateway.delivery.slide_status import SlideStatus, place_of, sign_of
-from gateway.intake.problems import Problem, read_json
-from gateway.jobs.records import Job, NewJob, Origin
-from gateway.jobs.store import Store, Superseded
-from gateway.jobs.store.grants import ChangedResult
+from gateway.intake.bodies import OF_SECTRA, read_json
+from gateway.intake.callers import Callers, is_within
+from gateway.intake.certified import ClientCertificates
+from gateway.intake.corrections import CLICK_MAY_COST, Corrections
+from gateway.intake.problems import Problem, WrongToken
+from gateway.jobs.records import Job, Joining, NewJob, Origin
+from gateway.jobs.states import WORKING
+from gateway.jobs.store import DatabaseError, Store
+from gateway.jobs.store.accepting import Accepted
 from gateway.sectra.client import API_VERSION
+from gateway.sectra.known import known_context, known_input
 from gateway.sectra.messages import (
     Call,
     Cancel,
@@ -36,18 +43,21 @@ from gateway.sectra.messages import (
     parse_invocation,
     parse_notification,
 )
-from gateway.sectra.results import PatchResult, StoredResult
+from gateway.sectra.results import StoredResult
 from gateway.sectra.servers import SectraServers
 from gateway.sectra.wire import BadMessage
 from gateway.settings.sections import Application, Settings, TaggedPolygonInput
+from gateway.work.admission import Admission, Stranger
 from gateway.work.changes import Changes
 
 log = structlog.get_logger(__name__)
 
 VERSION_HEADERS = {"X-Sectra-ApiVersion": API_VERSION, "X-Sectra-SoftwareVersion": __version__}
-_CLICK_MAY_COST = 2.5  # seconds, beyond our own commit
+_LONG = 2.5  # seconds for the first sign, in which others may have given up
+_MOST_LATE = 500  # the others are seen to when there is room
 _TEMPLATES = {"whole_slide": "wholeSlide", "multi_area": "multiArea"}
 
+T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -60,20 +70,23 @@ class SectraDoor:
         status: SlideStatus,
         writer: SlideWriter,
         changes: Changes,
+        admission: Admission,
     ) -> None:
         self._settings = settings
         self._store = store
         self._servers = servers
         self._status = status
-        self._writer = writer
-        self._changes = changes
-        self._networks = [ipaddress.ip_network(network) for network in settings.sectra.allowed_networks]
-        self._late: set[asyncio.Task[StoredResult | None]] = set()
+        self._corrections = Corrections(store, servers, writer, changes, self._require_sectra)
+        self._admission = admission
+        self._certificates = ClientCertificates(settings.listen.tls)
+        self._callers = Callers(settings.listen.proxies)
+        self._late: set[asyncio.Task[Any]] = set()
         secret = settings.sectra.secret_path
-        self.prefix = f"/ia/{secret}" if secret else "/ia"
+        self._secret = secret.get_secret_value() if secret else ""
+        self._prefix = f"/ia/{self._secret}" if secret else "/ia"
 
     def routes(self) -> list[web.RouteDef]:
-        place = self.prefix + "/{application}"
+        place = "/ia/{secret}/{application}" if self._secret else "/ia/{application}"
         return [
             web.get(place, self._guarded(self._register)),
             web.get(place + "/info", self._guarded(self._info)),
@@ -82,15 +95,28 @@ class SectraDoor:
         ]
 
     async def close(self, _: web.Application) -> None:
-        if self._late:
-            await asyncio.wait(self._late, timeout=5)
+        if not self._late:
+            return
+        _done, late = await asyncio.wait(list(self._late), timeout=5)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=5)
 
     def _guarded(self, handler: Handler) -> Handler:
+        allowed = self._settings.sectra.allowed_networks
+
         async def guarded(request: web.Request) -> web.StreamResponse:
-            if self._networks:
-                caller = ipaddress.ip_address(request.remote or "0.0.0.0")  # noqa: S104
-                if not any(caller in network for network in self._networks):
+            said = request.match_info.get("secret", "").encode("utf-8", "replace")
+            if not hmac.compare_digest(said, self._secret.encode()):
+                raise WrongToken(404, "there is nothing at this address")
+            self._certificates.require(request)
+            if allowed:
+                caller = self._callers.address(request)
+                if caller is None or not is_within(caller, allowed):
                     raise Problem(403, "calls from this address aren't allowed (sectra.allowed_networks)")
+            if request.method == "POST" and request.content_type != "application/json":
+                raise Problem(415, "the body has to be application/json")
             return await handler(request)
 
         return guarded
@@ -109,7 +135,7 @@ class SectraDoor:
             application_id=name,
             display_name=application.display_name,
             manufacturer=application.manufacturer,
-            url=f"{public.scheme or request.scheme}://{request.host}{public.path}{self.prefix}/{name}",
+            url=f"{public.scheme or request.scheme}://{request.host}{public.path}{self._prefix}/{name}",
             input_template=template,
         )
         return web.json_response(registration.to_wire())
@@ -121,7 +147,7 @@ class SectraDoor:
     async def _invoke(self, request: web.Request) -> web.Response:
         name, department, application = self._application(request)
         try:
-            call = parse_invocation(await read_json(request))
+            call = await read_json(request, OF_SECTRA, parse_invocation)
         except BadMessage as bad:
             raise Problem(422, "; ".join(bad.faults)) from None
         _check_name(call, name)
@@ -130,107 +156,123 @@ class SectraDoor:
                 body = await self._create(call, name, department, application)
                 return web.json_response(body)
             case Modify():
-                return web.json_response(await self._modify(call, name, application))
+                made = self._new_job(call, name, department, application, Origin.SECTRA)
+                return web.json_response(await self._corrections.modify(call, made))
             case Cancel():
-                if call.cancellation_token:
-                    await self._store.cancel_by_token(name, call.cancellation_token)
+                await self._cancel(call, name)
                 return web.json_response([])
             case Delete():
-                await self._delete(call, name, application)
+                if call.input is not None and call.callback_info is not None:
+                    made = self._new_job(call, name, department, application, Origin.SECTRA)
+                    await self._corrections.delete(call, call.input, made)
                 return web.json_response({})
 
     async def _notify(self, request: web.Request) -> web.Response:
         name, department, application = self._application(request)
         try:
-            call = parse_notification(await read_json(request))
+            call = await read_json(request, OF_SECTRA, parse_notification)
         except BadMessage as bad:
             raise Problem(422, "; ".join(bad.faults)) from None
         _check_name(call, name)
         new = self._new_job(call, name, department, application, Origin.NOTIFICATION)
-        await self._commit(replace(new, input={"type": "wholeSlide"}))
+        new = replace(new, input={"type": "wholeSlide"})
+        accepted = await self._commit(new)
+        self._begin_joining(accepted)
         return web.json_response({})
 
     # -- what we do -----------------------------------------------------------------------------------
 
     async def _create(self, call: Create, name: str, department: str, application: Application) -> object:
         new = self._new_job(call, name, department, application, Origin.SECTRA)
-        job = await self._commit(replace(new, input=call.input.to_wire()))
-        if self._settings.sectra.acknowledge == "stored":
-            stored = await self._acknowledge(job)
-            if stored is not None:
-                return stored.to_wire()
-        return temporary(place_of(job), sign_of(job))
+        new = replace(new, input=known_input(call.input.to_wire()))
+        waits = self._settings.sectra.acknowledge == "stored"
+        accepted = await self._commit(new, first_for=FIRST_FOR if waits else 0.0)
+        job, stored = accepted.job, None
+        if not waits:
+            self._begin_joining(accepted)
+        elif accepted.joining is None or len(self._late) < _MOST_LATE:
+            stored = await self._in_time(self._begin(self._answer(accepted, new)), job)
+        return temporary(place_of(job), sign_of(job)) if stored is None else stored.to_wire()
 
-    async def _commit(self, new: NewJob) -> Job:
-        while True:
-            try:
-                job, fresh = await self._store.create(new)
-            except Superseded:
-                continue
-            log.info(
-                "job accepted" if fresh else "job joined",
-                job=str(job.id),
-                application=job.application,
-                origin=new.origin,
-            )
-            return job
+    async def _commit(self, new: NewJob, *, first_for: float = 0.0) -> Accepted:
+        accepted = await self._store.accept(new, first_for=first_for)
+        job, said = accepted.job, "job accepted" if accepted.fresh else "job asked for again"
+        log.info(said, job=str(job.id), application=job.application, origin=new.origin)
+        return accepted
 
-    async def _acknowledge(self, job: Job) -> StoredResult | None:
-        task = asyncio.create_task(self._status.acknowledge(job))
+    async def _answer(self, accepted: Accepted, new: NewJob) -> StoredResult | None:
+        job = accepted.job
+        if accepted.joining is not None:
+            joined = await self._join(accepted.joining)
+            if joined is None:
+                return None
+            job = joined
+        began = asyncio.get_running_loop().time()
+        try:
+            stored = await self._status.acknowledge(job, first=accepted.first)
+        except NotLetIn:
+            if not job.callback_accepted:
+                await self._require_sectra(new)
+            raise
+        if asyncio.get_running_loop().time() - began > _LONG:
+            self._begin(self._tell_meanwhile(job))
+        if not job.callback_accepted and self._servers.has_user(new.server or ""):
+            await self._store.accept_callback(job)  # so that our user takes over, however soon the token dies
+        return stored
+
+    async def _tell_meanwhile(self, job: Job) -> None:
+        """It may have begun to wait for somebody, and whoever was to say so on the slide hadn't the patience
+        for the first sign to be there."""
+        now = await self._store.get(job.id)
+        if now is not None and now.waits_for is not None and now.waits_why and now.state in WORKING:
+            await self._status.show_progress(now, now.waits_why, None)
+
+    async def _join(self, who: Joining) -> Job | None:
+        try:
+            return await self._admission.let_in(who)
+        except Stranger as stranger:
+            raise Problem(403, stranger.message) from None
+
+    async def _require_sectra(self, call: NewJob) -> None:
+        try:
+            await self._admission.require(call)
+        except Stranger as stranger:
+            raise Problem(403, stranger.message) from None
+
+    def _begin_joining(self, accepted: Accepted) -> None:
+        if accepted.joining is not None and len(self._late) < _MOST_LATE:
+            self._begin(self._join(accepted.joining))
+
+    def _begin(self, answering: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """What goes on when its caller has been answered."""
+        task = asyncio.create_task(answering)
         self._late.add(task)
-        task.add_done_callback(self._late.discard)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._late.discard(task)
+        trouble = None if task.cancelled() else task.exception()
+        if isinstance(trouble, Failure | Problem):
+            log.warning("an invocation couldn't be seen to", error=str(trouble))
+        elif isinstance(trouble, DatabaseError):
+            log.warning("an invocation is left for later", error=type(trouble).__name__)
+        elif trouble is not None:
+            log.error("an invocation broke", exc_info=trouble)
+
+    async def _in_time(self, answering: asyncio.Task[StoredResult | None], job: Job) -> StoredResult | None:
         try:
             # Shielded: a result that is on its way to Sectra is better waited for than sent twice.
-            return await asyncio.wait_for(asyncio.shield(task), _CLICK_MAY_COST)
+            return await asyncio.wait_for(asyncio.shield(answering), CLICK_MAY_COST)
         except TimeoutError:
-            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             log.warning("acknowledged with a temporary result: Sectra is slow", job=str(job.id))
-        except Failure as failure:
-            log.warning("acknowledged with a temporary result", job=str(job.id), error=failure.message)
+        except Failure:
+            log.warning("acknowledged with a temporary result", job=str(job.id))
         return None
 
-    async def _modify(self, call: Modify, name: str, application: Application) -> object:
-        """The vendor's answer; without one the result stays as the user changed it, buttons released."""
-        server = self._server(call)
-        answer = await self._tell_change(call, call.input, name, application)
-        if answer is not None:
-            return answer
-        changed = _release_buttons(call.input)
-        callback = call.callback_info
-        client = self._servers.client(server, callback.url, name, callback.token.get_secret_value())
-        try:
-            async with asyncio.timeout(_CLICK_MAY_COST):
-                stored = await self._writer.change(client, server, name, changed)
-                return stored.to_wire()
-        except (Failure, TimeoutError) as trouble:
-            log.warning("a change by the user couldn't be stored", application=name, error=str(trouble))
-            return changed.to_wire()
-
-    async def _tell_change(
-        self, call: Modify | Delete, changed: StoredResult, name: str, application: Application
-    ) -> object | None:
-        if call.callback_info is None:
-            return None  # nobody says which server's slide it is
-        sectra = {
-            "callback_url": call.callback_info.url,
-            "callback_token": call.callback_info.token.get_secret_value(),
-        }
-        answer = await self._changes.tell(
-            application.adapter,
-            ChangedResult(self._server(call), name, call.slide_id, changed.id),
-            Modification(call.action, changed.to_wire()),
-            sectra,
-            call.context,
-        )
-        if answer is None or (answer.get("id"), answer.get("slideId")) != (changed.id, call.slide_id):
-            return None
-        return answer
-
-    async def _delete(self, call: Delete, name: str, application: Application) -> None:
-        if call.input is not None:
-            await self._tell_change(call, call.input, name, application)
-        if call.input is not None and call.callback_info is not None:
-            await self._writer.forget(self._server(call), name, call.input.id)
+    async def _cancel(self, call: Cancel, name: str) -> None:
+        if call.cancellation_token:
+            await self._store.cancel_by_token(name, call.cancellation_token)
 
     # -- inside ---------------------------------------------------------------------------------------
 
@@ -267,7 +309,7 @@ class SectraDoor:
             server=server,
             callback_url=call.callback_info.url,
             callback_token=call.callback_info.token.get_secret_value(),
-            context=call.context,
+            context=known_context(call.context),
             cancellation_token=call.cancellation_token,
             joinable=True,
         )
@@ -276,13 +318,6 @@ class SectraDoor:
 def _check_name(call: Call, name: str) -> None:
     if call.application_id != name:
         raise Problem(422, f"applicationId: this address belongs to the application {name}")
-
-
-def _release_buttons(result: StoredResult) -> StoredResult:
-    if isinstance(result.data.result, PatchResult):
-        for action in result.data.result.content.actions:
-            action.state = 0
-    return result
 
 
 @web.middleware

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -13,15 +15,17 @@ from gateway.contract import Failure, Retryable
 from gateway.delivery.slide_status import author_of, place_of
 from gateway.delivery.vendor_results import VendorResults
 from gateway.intake import problems
+from gateway.intake.bodies import OF_VENDORS, read_sized_json
 from gateway.intake.problems import Problem
 from gateway.intake.streams import Stream, Streams
-from gateway.intake.uploads import read_upload
 from gateway.intake.vendor_call import VendorCall
 from gateway.jobs.records import Place
 from gateway.jobs.store import Store
 from gateway.jobs.store.grants import Grant
 from gateway.sectra.calls import segment
+from gateway.sectra.known import known_quality, known_result
 from gateway.sectra.passage import Answer, Passage, without_identity
+from gateway.sectra.wire import BadMessage
 
 _TEXT = 4000
 _PROPERTIES = 200
@@ -102,7 +106,7 @@ class SlideAccess(VendorCall):
     async def set_quality(self) -> web.StreamResponse:
         self.what = "quality control"
         self._check_alive()
-        body = await self._read_body()
+        body = await self._rebuilt(known_quality, await self._read_body())
         path = f"{self._slide}/qualityControl"
         doing = "setting the slide's quality control"
         return self._say(await self._passage.ask("PUT", path, doing, body=body, headers=self._versions))
@@ -115,12 +119,13 @@ class SlideAccess(VendorCall):
         if self._given.reach == "results" and isinstance(answer.body, list):
             theirs = [result for result in answer.body if str(result.get("id")) in self._given.results]
             answer = Answer(answer.status, theirs, answer.headers)
-        return self._say(answer)
+        return await self._say_results(answer)
 
     async def read_result(self, result_id: int) -> web.StreamResponse:
         self.what = f"result {result_id}"
         self._check_theirs(result_id)
-        return self._say(await self._results.read(self._passage, self._place, result_id, self._versions))
+        answer = await self._results.read(self._passage, self._place, result_id, self._versions)
+        return await self._say_results(answer)
 
     async def create_result(self) -> web.StreamResponse:
         self.what = "a new result"
@@ -148,6 +153,11 @@ class SlideAccess(VendorCall):
         result = answer.body
         if answer.good and isinstance(result, dict) and isinstance(result.get("id"), int):
             await self._keep(_shown(result), {str(result["id"]): str(result.get("versionId", ""))})
+        return await self._say_results(answer)
+
+    async def _say_results(self, answer: Answer) -> web.StreamResponse:
+        if answer.good and answer.body is not None:
+            answer = replace(answer, body=await asyncio.to_thread(_known, answer.body))
         return self._say(answer)
 
     # -- what passes ----------------------------------------------------------------------------------
@@ -210,8 +220,8 @@ class SlideAccess(VendorCall):
                 stream.size += len(chunk)  # before it is known: what is cut off in the middle may have left
                 await response.write(chunk)
             await response.write_eof()
-        except ConnectionResetError:
-            self.outcome = "broken off: the vendor left"
+        except ConnectionResetError:  # also where a write meets our own cut before the cancellation does
+            self.outcome = "broken off: the vendor left" if stream.cut is None else f"cut off: {stream.cut}"
         else:
             self.outcome = str(response.status)
         finally:
@@ -243,18 +253,27 @@ class SlideAccess(VendorCall):
 
     async def _read_result(self) -> dict[str, Any]:
         body = await self._read_body()
-        if body.setdefault("slideId", self._place.slide_id) != self._place.slide_id:
-            raise Problem(403, "slideId: this job is about another slide")
         data = body.get("data")
         result = data.get("result") if isinstance(data, dict) else None
         if isinstance(result, dict) and result.get("type") == "primitive":
             content = result.get("content")
             if isinstance(content, dict):
                 result["content"] = [content]  # the older form, which newer servers refuse
+        body = await self._rebuilt(partial(known_result, strict=True), body)
+        if body.setdefault("slideId", self._place.slide_id) != self._place.slide_id:
+            raise Problem(403, "slideId: this job is about another slide")
         return body
 
+    @staticmethod
+    async def _rebuilt(rebuild: Callable[[Any], dict[str, Any]], body: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await asyncio.to_thread(rebuild, body)
+        except BadMessage as bad:
+            raise Problem(422, "; ".join(bad.faults)) from None
+
     async def _read_body(self) -> dict[str, Any]:
-        body, self.size = await read_upload(self._request)
+        body: object
+        body, self.size = await read_sized_json(self._request, OF_VENDORS)
         if not isinstance(body, dict):
             raise Problem(422, "the body must be a JSON object")
         return body
@@ -266,6 +285,10 @@ def explain_failure(failure: Failure) -> web.Response:
         wait = {"Retry-After": str(round(failure.after or 5))}
         return problems.answer(503, "Sectra can't be reached at the moment; try again", wait)
     return problems.answer(502, "Sectra can't be asked for this job any more; the hospital's IT knows why")
+
+
+def _known(body: Any) -> Any:
+    return [known_result(each) for each in body] if isinstance(body, list) else known_result(body)
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:

@@ -38,19 +38,21 @@ from gateway.dicom.multipart import (
     media_type_of,
 )
 from gateway.dicom.part10 import NotDicom
-from gateway.dicom.staging import Staging
+from gateway.dicom.reading import loaded
+from gateway.dicom.staging import Gauge, Staging
 from gateway.dicom.web import require_uid
 from gateway.dicom.whole import WholeCheck
 from gateway.intake.access import Access, shows
 from gateway.intake.incoming import Incoming
-from gateway.intake.problems import Problem
+from gateway.intake.problems import Problem, WrongToken
 from gateway.intake.returned import Returned
 from gateway.settings.sections import Settings
 
 log = structlog.get_logger(__name__)
 
 _PIECE = 2**20
-_MOST_INSTANCES = 100_000
+MOST_INSTANCES = 100_000
+_MOST_STRANGE = 1000  # parts of an upload that are no instance
 _SILENCE = 60.0
 _TAKEN = "multipart/related; type=application/dicom, or application/dicom"
 
@@ -79,7 +81,10 @@ class StowDoor:
 
     def routes(self) -> list[web.RouteDef]:
         below = "/dicomweb/{application}/studies"
-        routes = [web.post(below, self._store), web.post(f"{below}/{{study}}", self._store)]
+        return [web.post(below, self._store), web.post(f"{below}/{{study}}", self._store)]
+
+    def routes_of_vendors(self) -> list[web.RouteDef]:
+        routes = []
         for name in self._push_tokens:
             below, serve = f"/adapters/{name}/studies", partial(self._take_back, name)
             routes += [web.post(below, serve), web.post(f"{below}/{{study}}", serve)]
@@ -103,7 +108,7 @@ class StowDoor:
     async def _take_back(self, name: str, request: web.Request) -> web.Response:
         """A vendor's results, each to the job that it belongs to."""
         if not shows(request, self._push_tokens[name]):
-            raise Problem(401, "this takes the push_token of the adapter", {"WWW-Authenticate": "Bearer"})
+            raise WrongToken(401, "this takes the push_token of the adapter", {"WWW-Authenticate": "Bearer"})
 
         returned = self._returned
         assert returned is not None
@@ -120,6 +125,7 @@ class StowDoor:
     async def _receive(
         self, request: web.Request, keep: Callable[[Upload], None], **said: str
     ) -> web.Response:
+        await loaded()
         parser = _parser_for(request.headers.get("Content-Type", ""))
         upload = Upload(self._staging, request.match_info.get("study"))
         try:
@@ -167,11 +173,22 @@ class StowDoor:
 @dataclass(slots=True)
 class _Part:
     path: Path
-    descriptor: int
+    gauge: Gauge
     announced: str | None
     check: WholeCheck = field(default_factory=WholeCheck)
     lost: bool = False
     size: int = 0
+    descriptor: int | None = None  # of its file, once there is anything to write
+
+    def open(self) -> int:
+        if self.descriptor is None:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self.descriptor = os.open(self.path, flags, 0o600)
+        return self.descriptor
+
+    def close(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
 
 
 class Upload:
@@ -184,6 +201,7 @@ class Upload:
         self._staging = staging
         self._study = study
         self._part: _Part | None = None
+        self._strange = 0
         self._lock = threading.Lock()
         self._cleared = False
 
@@ -207,7 +225,7 @@ class Upload:
         with self._lock:
             self._cleared = True
             if self._part is not None:
-                os.close(self._part.descriptor)
+                self._part.close()
             shutil.rmtree(self.folder, ignore_errors=True)  # what was kept is no longer there
 
     def answer(self) -> web.Response:
@@ -233,13 +251,13 @@ class Upload:
         )
 
     def _begin(self, event: PartBegin) -> None:
-        if self.count >= _MOST_INSTANCES:
-            raise Malformed(f"an upload holds {_MOST_INSTANCES} instances at the most")
-        self._staging.require_room()
+        if self.count >= MOST_INSTANCES:
+            raise Malformed(f"an upload holds {MOST_INSTANCES} instances at the most")
+        if self._strange >= _MOST_STRANGE:
+            raise Malformed(f"more than {_MOST_STRANGE} of its parts are no instance")
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        path = self.folder / "part"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        self._part = _Part(path, descriptor, event.headers.get("content-length"))
+        gauge = Gauge(self._staging.require_room)
+        self._part = _Part(self.folder / "part", gauge, event.headers.get("content-length"))
 
     def _write(self, data: bytes | memoryview) -> None:
         part = self._part
@@ -252,9 +270,10 @@ class Upload:
         except NotDicom:
             part.lost = True
             return
+        part.gauge.count(len(data))
         view = memoryview(data)
         while view:
-            view = view[os.write(part.descriptor, view) :]
+            view = view[os.write(part.open(), view) :]
 
     def _end(self) -> None:
         part, self._part = self._part, None
@@ -262,11 +281,12 @@ class Upload:
         try:
             header, reason = self._judge(part)
             if header is not None and reason is None:
-                os.fsync(part.descriptor)  # now, while the rest is still on its way
+                os.fsync(part.open())  # now, while the rest is still on its way
         finally:
-            os.close(part.descriptor)
+            part.close()
         if header is None or reason is not None:
-            part.path.unlink()
+            part.path.unlink(missing_ok=True)
+            self._strange += header is None
             self.failed.append((header, reason or NOT_UNDERSTOOD))
             return
         twice = self.whole.pop(header.sop_instance_uid, None)

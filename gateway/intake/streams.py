@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from uuid import UUID
 
-import structlog
 from aiohttp import web
 
-log = structlog.get_logger(__name__)
+from gateway.loops import Loop
 
 _LOOKS = 0.5  # seconds between two looks at the jobs
 _LONGEST_SILENCE = 120.0  # of a vendor that doesn't read on
@@ -61,12 +60,15 @@ class Streams:
     def open(self, job_id: UUID, request: web.Request) -> Iterator[Stream]:
         stream = Stream(job_id, request)
         self._open.add(stream)
-        if self._watch is None or self._watch.done():
-            self._watch = asyncio.create_task(self._look())
+        if self._watch is None:
+            self._watch = asyncio.create_task(Loop("streams").run(self._look, pause=_LOOKS))
         try:
             yield stream
         finally:
             self._open.discard(stream)
+            if not self._open and self._watch is not None:
+                self._watch.cancel()
+                self._watch = None
 
     async def close(self) -> None:
         if self._watch is not None:
@@ -75,16 +77,10 @@ class Streams:
                 await self._watch
 
     async def _look(self) -> None:
-        while self._open:
-            await asyncio.sleep(_LOOKS)
-            for stream in list(self._open):
-                if stream.is_stalled():
-                    stream.end("the vendor stopped reading")
-            try:
-                ended = await self._ended({stream.job_id for stream in self._open})
-            except Exception:
-                log.exception("the jobs of open streams can't be looked at")
-                continue
-            for stream in list(self._open):
-                if stream.job_id in ended and stream.cut is None:
-                    stream.end("the job has ended")
+        for stream in list(self._open):
+            if stream.is_stalled():
+                stream.end("the vendor stopped reading")
+        ended = await self._ended({stream.job_id for stream in self._open})
+        for stream in list(self._open):
+            if stream.job_id in ended and stream.cut is None:
+                stream.end("the job has ended")

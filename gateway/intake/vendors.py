@@ -18,7 +18,8 @@ from gateway.contract import Call, Failure, Handler, Route
 from gateway.delivery.slide import SlideWriter
 from gateway.delivery.slide_status import SlideStatus
 from gateway.delivery.vendor_results import VendorResults
-from gateway.intake.problems import Problem
+from gateway.intake.access import RIGHT
+from gateway.intake.problems import Problem, WrongToken
 from gateway.intake.slide_access import SlideAccess, explain_failure
 from gateway.intake.streams import Streams
 from gateway.intake.uploads import Uploads
@@ -66,10 +67,10 @@ class VendorDoor:
     ) -> web.StreamResponse:
         given = await self._store.begin_call(name, _token(request), what)
         if given is None:
-            log.warning("a vendor's call was refused: nobody's token", adapter=name)
-            raise Problem(401, "this token isn't one of a job of yours")
-        if given.reach == "nothing" or (given.reach == "results" and given.job.slide_id is None):
-            await self._store.end_call(given, what, 0, "refused: the job has ended")
+            raise WrongToken(401, "this token isn't one of a job of yours")
+        request[RIGHT] = True
+        if given.reach == "nothing":
+            log.warning("a vendor's call was refused: its job has ended", adapter=name, job=str(given.job.id))
             raise Problem(401, "the job that this token belongs to has ended")
         if not await self._take_turn(given.job.id, self._vendors.rates[name]):
             await self._store.end_tile(given, what, 0, "refused: too many calls")

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field
 
-from gateway.jobs.records import Delivery, Event, Job
+from gateway.jobs.records import Act, Delivery, Event, Job, Said
 from gateway.jobs.states import State
 
 
@@ -51,11 +51,23 @@ class DeliveryView(BaseModel):
 
 
 class WaitView(BaseModel):
-    until: datetime
+    """`until` is unknown while a peer is waited for that is away or paused, or a place at the vendor."""
+
+    until: datetime | None
     why: str
 
 
+class SaidView(BaseModel):
+    """What a peer said itself; for operators."""
+
+    at: datetime
+    what: str
+    words: dict[str, Any]
+
+
 class JobView(BaseModel):
+    """Viewers aren't told which study, slide or order it is about, nor events' details and references."""
+
     id: UUID
     department: str
     application: str
@@ -69,11 +81,13 @@ class JobView(BaseModel):
     study: StudyView
     slide_id: str | None
     vendor_reference: str | None
+    revision: str | None  # of the configuration that it ran under
     waits: WaitView | None
     error: ErrorView | None
     proof: ProofView
     events: list[EventView] | None = None
     deliveries: list[DeliveryView] | None = None
+    said: list[SaidView] | None = None
 
 
 class JobList(BaseModel):
@@ -81,7 +95,42 @@ class JobList(BaseModel):
     next_cursor: str | None
 
 
-def view(job: Job, events: list[Event] | None = None, deliveries: list[Delivery] | None = None) -> JobView:
+class ActView(BaseModel):
+    """Who did what, and to which job if it was to one."""
+
+    id: int
+    at: datetime
+    who: str
+    what: str
+    job_id: UUID | None
+    detail: dict[str, Any]
+
+
+class ActList(BaseModel):
+    acts: list[ActView]
+    next_cursor: str | None
+
+
+def view_of_act(act: Act) -> ActView:
+    return ActView(
+        id=act.id,
+        at=act.at.astimezone(UTC),
+        who=act.who,
+        what=act.what,
+        job_id=act.job_id,
+        detail=dict(act.detail),
+    )
+
+
+def view(
+    job: Job,
+    events: list[Event] | None = None,
+    deliveries: list[Delivery] | None = None,
+    said: list[Said] | None = None,
+    *,
+    identified: bool = True,
+) -> JobView:
+    """Not `identified`: nothing by which the patient could be found; for viewers."""
     error = None
     if job.error_kind is not None:
         error = ErrorView(kind=job.error_kind, message=job.error_message or "", advice=job.error_advice or "")
@@ -97,15 +146,18 @@ def view(job: Job, events: list[Event] | None = None, deliveries: list[Delivery]
         created_at=job.created_at.astimezone(UTC),
         updated_at=job.updated_at.astimezone(UTC),
         study=StudyView(
-            study_instance_uid=job.study_instance_uid,
-            accession_number=job.accession_number,
+            study_instance_uid=job.study_instance_uid if identified else None,
+            accession_number=job.accession_number if identified else None,
             archive=job.archive,
         ),
-        slide_id=job.slide_id,
-        vendor_reference=(job.ticket or {}).get("reference"),
+        slide_id=job.slide_id if identified else None,
+        vendor_reference=(job.ticket or {}).get("reference") if identified else None,
+        revision=job.revision,
         waits=None
-        if job.next_at is None or job.waits_why is None or job.lease_holder is not None
-        else WaitView(until=job.next_at.astimezone(UTC), why=job.waits_why),
+        if job.waits_why is None
+        or job.lease_holder is not None
+        or (job.next_at is None and job.waits_for is None)
+        else WaitView(until=_yet_to_come(job.next_at), why=job.waits_why),
         error=error,
         proof=ProofView(
             promised=job.promised,
@@ -114,7 +166,7 @@ def view(job: Job, events: list[Event] | None = None, deliveries: list[Delivery]
             received=job.received,
             stored=job.stored,
         ),
-        events=None if events is None else [_event(event) for event in events],
+        events=None if events is None else [_event(event, identified) for event in events],
         deliveries=None
         if deliveries is None
         else [
@@ -122,19 +174,25 @@ def view(job: Job, events: list[Event] | None = None, deliveries: list[Delivery]
                 destination=delivery.destination,
                 state=delivery.state,
                 attempts=delivery.attempts,
-                reference=delivery.reference,
+                reference=delivery.reference if identified else None,
                 last_error=delivery.last_error,
                 next_at=_utc(delivery.next_at) if delivery.state == "pending" else None,
             )
             for delivery in deliveries
         ],
+        said=None
+        if said is None
+        else [SaidView(at=each.at.astimezone(UTC), what=each.what, words=dict(each.words)) for each in said],
     )
 
 
-def _event(event: Event) -> EventView:
-    return EventView(
-        at=event.at.astimezone(UTC), state=event.state, what=event.what, detail=dict(event.detail)
-    )
+def _event(event: Event, identified: bool) -> EventView:
+    detail = dict(event.detail) if identified else {}
+    return EventView(at=event.at.astimezone(UTC), state=event.state, what=event.what, detail=detail)
+
+
+def _yet_to_come(moment: datetime | None) -> datetime | None:
+    return None if moment is None or moment <= datetime.now(UTC) else _utc(moment)
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -1,15 +1,88 @@
-"""Whether a job's history is as it was written: each event holds the hash of the one before it."""
+"""What hashes prove: each event holds the hash of the one before it, and of what its job is about. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from gateway.jobs.records import PURGED, Event, Job
-from gateway.jobs.store import Store
+from gateway.jobs.records import PURGED, Event, Origin, Seal, canonical, digest_of, moment_of
+from gateway.jobs.states import FINAL, State
 
-_PAGE = 200
+ABOUT = (
+    "department",
+    "application",
+    "adapter",
+    "origin",
+    "study_instance_uid",
+    "accession_number",
+    "slide_id",
+    "server",
+)
+_PROOF = ("archive", "promised", "sent", "acknowledged", "received", "stored")
+ABOUT_1 = "1:"  # ahead of a digest: of which columns it is
+
+BEFORE_ALL = -(2**63)  # no number of a row is lower
+Sealed = tuple[int, UUID, str]  # an event's number, its job, its hash
+
+
+class LookedAt(NamedTuple):
+    """All of a job's row that its history vouches for."""
+
+    id: UUID
+    state: State
+    created_at: datetime
+    department: str
+    application: str
+    adapter: str
+    origin: str
+    study_instance_uid: str | None
+    accession_number: str | None
+    slide_id: str | None
+    server: str | None
+    archive: str | None
+    promised: int | None
+    sent: int | None
+    acknowledged: int | None
+    received: int | None
+    stored: int | None
+
+
+def vouched_for(state: State) -> tuple[str, ...]:
+    """Those of a job's columns that its next event vouches for."""
+    return ABOUT + _PROOF if state in FINAL else ABOUT
+
+
+def digest_job(job: Any, salt: str | None) -> str:
+    """Of the job's columns that don't change without an event: an edit of them is seen. The counts enter
+    when it has ended, for until then they do. Salted, since an accession number could be guessed."""
+    names = vouched_for(job.state)
+    about = [Origin(job.origin) if name == "origin" else getattr(job, name) for name in names]
+    return ABOUT_1 + digest_of([salt, moment_of(job.created_at), *about])
+
+
+def around_moment(salt: str, state: State, values: Mapping[str, Any]) -> tuple[str, str]:
+    """What is hashed for `digest_job` before and after the moment of creation, which isn't known yet."""
+    written = canonical([salt, "", *(values.get(name) for name in vouched_for(state))])
+    before, after = written.split('""', 1)
+    return f'{before}"', f'"{after}'
+
+
+def end_of(seal: Seal | None) -> tuple[int, int, str]:
+    """Where the next one begins: after this event and this line of the audit, on its hash."""
+    if seal is None:
+        return BEFORE_ALL, BEFORE_ALL, ""
+    return seal.last_event_id, seal.last_audit_id or 0, seal.audit_hash or ""
+
+
+def digest_events(events: Iterable[Sealed]) -> str:
+    """Of a stretch of all events, in their order: one that is gone, put in or exchanged changes it."""
+    digest = hashlib.sha256()
+    for number, job_id, event_hash in events:
+        digest.update(f"{number} {job_id} {event_hash}\n".encode())
+    return digest.hexdigest()
 
 
 def find_break(job_id: UUID, events: Sequence[Event]) -> str | None:
@@ -27,6 +100,20 @@ def find_break(job_id: UUID, events: Sequence[Event]) -> str | None:
     return None
 
 
+def find_edit(job: Any, events: Sequence[Event]) -> str | None:
+    """Whether the job's row still says what its last event said of it."""
+    if not events:
+        return "it has no history"
+    last = events[-1]
+    if State(last.state) != job.state:
+        return "its state isn't what its history says"
+    if last.job_digest is None or not last.job_digest.startswith(ABOUT_1):
+        return None
+    if last.job_digest != digest_job(job, last.salt):
+        return "what it is about, or its counts, was changed past its history"
+    return None
+
+
 def _is_as_written(job_id: UUID, event: Event, vouched: Collection[str]) -> bool:
     if event.detail_digest == "":
         return not event.detail and event.voucher(job_id) in vouched
@@ -37,48 +124,3 @@ def _is_as_written(job_id: UUID, event: Event, vouched: Collection[str]) -> bool
     if event.salt is None:
         return not event.detail
     return event.digest_detail() == event.detail_digest
-
-
-@dataclass(slots=True)
-class Inspection:
-    jobs: int = 0
-    events: int = 0
-    seals: int = 0
-    breaks: list[str] = field(default_factory=list)  # where, and what is wrong there
-
-
-async def verify(store: Store) -> Inspection:
-    """Every history, and every seal on them."""
-    inspection = Inspection()
-    after = None
-    while page := await store.find(limit=_PAGE, after=after):
-        for job in page:
-            await _verify_job(store, job, inspection)
-        after = (page[-1].created_at, page[-1].id)
-    previous = ""
-    async for seal_id, seal in store.seals():
-        inspection.seals += 1
-        if seal.previous_hash != previous:
-            inspection.breaks.append(f"seal {seal_id}: doesn't follow the one before it")
-        if seal.digest() != seal.hash:
-            inspection.breaks.append(f"seal {seal_id}: was changed after it was made")
-        previous = seal.hash
-        inspection.breaks += [
-            f"job {job_id}: sealed by seal {seal_id}, and gone or cut short since"
-            for job_id in await store.lost_heads(seal.heads)
-        ]
-    return inspection
-
-
-async def _verify_job(store: Store, job: Job, inspection: Inspection) -> None:
-    events = await store.events_of(job.id)
-    inspection.jobs += 1
-    inspection.events += len(events)
-    broken = find_break(job.id, events)
-    if broken is None and (not events or events[-1].state != job.state):
-        broken = "its state isn't what its history says"
-    if broken is not None:
-        current = await store.get(job.id)
-        if current is not None and current.updated_at != job.updated_at:
-            return  # it has moved on while it was read
-        inspection.breaks.append(f"job {job.id}: {broken}")

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+
+_SHORT = 2048  # bytes
+_REMEMBERED = 64
 
 
 class Unreadable(Exception):
@@ -15,16 +19,28 @@ class Unreadable(Exception):
 
 class Cipher:
     def __init__(self, keys: Sequence[str]) -> None:
-        self._fernet = MultiFernet([Fernet(key.strip()) for key in keys])
+        fernets = [Fernet(key.strip()) for key in keys]
+        self._fernet, self._first = MultiFernet(fernets), fernets[0]
+        # A job's token is read with each of its steps.
+        self._open_short = lru_cache(_REMEMBERED)(self._fernet.decrypt)
 
     def encrypt(self, value: Any) -> bytes | None:
         return None if value is None else self._fernet.encrypt(json.dumps(value).encode())
 
+    def renew(self, encrypted: bytes) -> bytes | None:
+        """As the first key encrypts it, for what outlives every key; None: that did so already."""
+        try:
+            self._first.decrypt(bytes(encrypted))
+        except InvalidToken:
+            return self._fernet.rotate(bytes(encrypted))
+        return None
+
     def decrypt(self, encrypted: bytes | None) -> Any:
         if encrypted is None:
             return None
+        open_ = self._open_short if len(encrypted) <= _SHORT else self._fernet.decrypt
         try:
-            return json.loads(self._fernet.decrypt(bytes(encrypted)))
+            return json.loads(open_(bytes(encrypted)))
         except InvalidToken:
             raise Unreadable(
                 "a stored secret can't be decrypted: put the key it was stored with back into secret_keys"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from gateway.jobs.records import Job
 from gateway.jobs.states import State
 
 
@@ -49,14 +50,14 @@ class Observer:
     """Hears what the engine does with jobs, and changes nothing. This one lets it pass."""
 
     @contextmanager
-    def step(self, application: str, state: str) -> Iterator[None]:  # noqa: ARG002
+    def step(self, job: Job) -> Iterator[None]:  # noqa: ARG002
         yield
 
-    def entered(self, application: str, state: str) -> None:
+    def entered(self, job: Job, state: str) -> None:
         pass
 
-    def retried(self, application: str, state: str) -> None:
-        pass
+    def retried(self, job: Job, kind: str) -> None:
+        """`kind`: of the failure."""
 
-    def ended(self, application: str, state: str, created_at: datetime) -> None:
+    def ended(self, job: Job, state: str) -> None:
         pass

@@ -14,6 +14,8 @@ from uuid import UUID
 
 from gateway.jobs.states import State
 
+_SENT_BEFORE = "dimse"  # the last release's word, which it may still write
+
 
 class Origin(StrEnum):
     """What started a job."""
@@ -25,7 +27,15 @@ class Origin(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Origin | None:
-        return cls.SENT if value == "dimse" else None  # the last release's word, which it may still write
+        return cls.SENT if value == _SENT_BEFORE else None
+
+    @property
+    def stored(self) -> list[str]:
+        """How it may stand in the database."""
+        return [self.value, _SENT_BEFORE] if self is Origin.SENT else [self.value]
+
+
+CANARY = "canary/"  # begins the application of a canary's job: none can be called so
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +60,19 @@ class NewJob:
     joinable: bool = False
     caller: str | None = None
     idempotency_key: str | None = None
+    canary: bool = False
 
     @property
     def join_key(self) -> str | None:
         """The same for all invocations that ask for the same thing."""
         if not self.joinable:
             return None
-        return _digest([self.application, self.server, self.slide_id, self.input])
+        return digest_of([self.application, self.server, self.slide_id, self.input])
 
     @property
     def request_digest(self) -> str:
         """Without the patient's id: it could be guessed from its hash."""
-        return _digest([self.application, self.study_instance_uid, self.accession_number, self.priority])
+        return digest_of([self.application, self.study_instance_uid, self.accession_number, self.priority])
 
     def asks_for_the_same(self, job: Job) -> bool:
         """Whether an idempotency key that led to this job was used for the same request."""
@@ -99,6 +110,7 @@ class Job:
     server: str | None
     callback_url: str | None
     callback_token: str | None
+    callback_accepted: bool  # Sectra has let that token in, for this slide
     input: Mapping[str, Any] | None
     context: Mapping[str, Any] | None
     cancellation_tokens: tuple[str, ...]
@@ -111,6 +123,7 @@ class Job:
     doubted_until: datetime | None
     ticket: Mapping[str, Any] | None
     waits_why: str | None
+    waits_for: str | None
     result_by: datetime | None
     result: Mapping[str, Any] | None
     promised: int | None
@@ -121,11 +134,27 @@ class Job:
     error_kind: str | None
     error_message: str | None
     error_advice: str | None
+    revision: str | None  # of the configuration that its last step ran under
     purged_at: datetime | None
+    canary: bool = False  # a study of nobody, which no list, count or destination sees
+    vendor_version: str | None = None  # of what made its result
     unreadable: bool = False  # its secrets were stored with a key that is gone
 
     def __repr__(self) -> str:
         return f"Job({self.id}, {self.application}, {self.state})"
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """An invocation for a job that there is: acknowledged, and not let in yet.
+
+    `tries`: whoever took it last may write, and nobody else. `asked` is None if it was stored with a key that
+    isn't among ours."""
+
+    id: int
+    job: UUID
+    tries: int
+    asked: NewJob | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +179,12 @@ class Delivery:
     stored: int | None
     last_error: str | None
     held_by: str | None
-    due: bool
+    waits_for: str | None
+    due_in: float | None  # seconds, by the database's clock; None while it waits for a peer
+
+    @property
+    def is_due(self) -> bool:
+        return self.due_in is not None and self.due_in <= 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +203,8 @@ class SlideRecord:
 
     `taken_by`: the job whose vendor writes on the slide itself and has put its own result there. `replaced`:
     the versions that writes of ours have replaced since then: who holds one of them has seen all that others
-    wrote."""
+    wrote. `alone`: nothing else of ours stands there, as far as Sectra was asked. `result_of`: the job whose
+    result it is; none for a sign."""
 
     result_id: int | None
     version_id: str | None
@@ -178,9 +213,18 @@ class SlideRecord:
     rank: int | None
     taken_by: UUID | None = None
     replaced: Sequence[str] = ()
+    alone: bool = True
+    result_of: UUID | None = None
 
 
 PURGED = "what identified the patient was removed"  # says an event whose own detail stays
+# What is said when a patient's data go somewhere: whoever tells an audit collector of it knows it by these.
+ACCEPTED, JOINED = "accepted", "joined"
+FETCHING = "fetching the rest of the study from"
+SENDING = "sending to the vendor"
+CALLING = "calling the vendor"
+CALLED = "the vendor called:"
+CANCELLED, ONE_CANCELLED = "cancelled", "one of its invocations was cancelled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,39 +243,89 @@ class Event:
     hash: str = ""
     salt: str | None = None  # purged with the detail, which could be guessed from its digest otherwise
     detail_digest: str | None = None
+    job_digest: str | None = None  # of what the job was about; None in an event of an older release
 
     def digest(self, job_id: UUID) -> str:
         """The hash that chains this event to the one before it."""
+        return _hash(self.written(job_id))
+
+    def written(self, job_id: UUID) -> str:
+        """All that is hashed."""
         detail = self.detail if self.detail_digest is None else self.detail_digest
-        return _digest([str(job_id), self._moment, self.state, self.what, detail, self.previous_hash])
+        told = [str(job_id), self._moment, self.state, self.what, detail, self.previous_hash]
+        return canonical(told if self.job_digest is None else [*told, self.job_digest])
 
     def digest_detail(self) -> str:
-        return _digest([self.salt, self.detail])
+        return digest_of([self.salt, self.detail])
 
     def voucher(self, job_id: UUID) -> str:
         """What stands for an older event whose detail is gone."""
-        return _digest(
+        return digest_of(
             [str(job_id), self._moment, self.state, self.what, self.previous_hash, self.hash, "purged"]
         )
 
     @property
     def _moment(self) -> str:
-        return self.at.astimezone(UTC).isoformat(timespec="microseconds")
+        return moment_of(self.at)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A peer's own words, and what they came with."""
+
+    at: datetime
+    what: str
+    words: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A line of the audit: who did what. The seal that covers it chains it to the one before."""
+
+    id: int
+    at: datetime
+    who: str
+    what: str
+    job_id: UUID | None
+    detail: Mapping[str, Any]
+    hash: str | None = None
+
+    def digest(self, previous: str) -> str:
+        job = None if self.job_id is None else str(self.job_id)
+        return digest_of([self.id, moment_of(self.at), self.who, self.what, job, self.detail, previous])
 
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """The heads of the chains that had grown since the seal before, in a chain of their own."""
+    """A stretch of events and of the audit, in a chain of its own and signed with a key that the database
+    doesn't know. `heads`: of each job in it, the last event.
+
+    One of an older release has heads alone, and no signature: what it covers is sealed again.
+    """
 
     at: datetime
     last_event_id: int
     heads: Mapping[str, str]
     previous_hash: str
     hash: str = ""
+    after_event_id: int | None = None
+    events_digest: str | None = None
+    after_audit_id: int | None = None
+    last_audit_id: int | None = None
+    audit_hash: str | None = None
+    signed_by: str | None = None
+    signature: str | None = None
+
+    @property
+    def is_signed(self) -> bool:
+        return self.events_digest is not None
 
     def digest(self) -> str:
-        moment = self.at.astimezone(UTC).isoformat(timespec="microseconds")
-        return _digest([moment, self.last_event_id, dict(self.heads), self.previous_hash])
+        told = [moment_of(self.at), self.last_event_id, dict(self.heads), self.previous_hash]
+        if self.is_signed:
+            told += [self.after_event_id, self.events_digest, self.after_audit_id, self.last_audit_id]
+            told += [self.audit_hash, self.signed_by]
+        return digest_of(told)
 
 
 def area_of(given: Mapping[str, Any] | None) -> str:
@@ -252,6 +346,8 @@ def area_of(given: Mapping[str, Any] | None) -> str:
 def storable(value: Any) -> Any:
     """As PostgreSQL gives it back, so that a hash made before is the hash made after: no NUL, no half of a
     surrogate pair, whole numbers without a fraction, none that JSON doesn't know."""
+    if value is None or (type(value) is str and value.isascii() and "\0" not in value):
+        return value  # as nearly all that comes
     match value:
         case str():
             return value.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
@@ -267,5 +363,16 @@ def storable(value: Any) -> Any:
             return value
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+def digest_of(value: Any) -> str:
+    return _hash(canonical(value))
+
+
+def _hash(written: str) -> str:
+    return hashlib.sha256(written.encode()).hexdigest()
+
+
+def moment_of(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+canonical = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode

@@ -7,7 +7,9 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
+    Float,
     ForeignKey,
     Identity,
     Index,
@@ -27,6 +29,8 @@ _moment = DateTime(timezone=True)
 _now = text("now()")
 
 _ALIVE = "state NOT IN ('done', 'failed', 'cancelled')"
+_UNPURGED = "purged_at IS NULL AND state IN ('done', 'failed', 'cancelled')"
+UNPURGED = text(_UNPURGED)
 ALIVE = text(f"jobs.{_ALIVE}")  # in the very words of the partial indexes, or the planner won't use them
 
 jobs = Table(
@@ -45,6 +49,7 @@ jobs = Table(
     Column("attempt", Integer, nullable=False, server_default="0"),
     Column("next_at", _moment),
     Column("waits_why", Text),
+    Column("waits_for", Text),  # the peer that is away or paused; next_at is none until it is back
     Column("priority", SmallInteger, nullable=False, server_default="0"),
     Column("created_at", _moment, nullable=False, server_default=_now),
     Column("updated_at", _moment, nullable=False, server_default=_now),
@@ -63,6 +68,7 @@ jobs = Table(
     Column("server", Text),
     Column("callback_url", Text),
     Column("callback_token", LargeBinary),  # encrypted
+    Column("callback_accepted", Boolean, nullable=False, server_default="false"),
     Column("input", JSONB),
     Column("context", JSONB),
     Column("cancellation_tokens", ARRAY(Text), nullable=False, server_default="{}"),
@@ -75,6 +81,7 @@ jobs = Table(
     Column("slide_height", Integer),
     Column("archive", Text),
     Column("unasked", Text),
+    Column("revision", Text),  # of the configuration
     Column("submit_began", Boolean, nullable=False, server_default="false"),
     Column("doubted_until", _moment),
     Column("ticket", JSONB),
@@ -91,18 +98,31 @@ jobs = Table(
     Column("error_message", Text),
     Column("error_advice", Text),
     Column("purged_at", _moment),
+    Column("canary", Boolean, nullable=False, server_default="false"),  # a test study of nobody
+    Column("vendor_version", Text),  # of what made the result
     CheckConstraint(
         "state IN ('received','locating','submitting','analysing','delivering',"
         "'done','failed','cancelled','held')",
         name="jobs_state_is_known",
     ),
     Index(
+        "jobs_queue",
+        *("adapter", "priority", "state", "at_vendor", "next_at"),
+        postgresql_where=text("next_at IS NOT NULL AND lease_holder IS NULL"),
+    ),
+    Index(  # of the release before: nothing reads it any more
         "jobs_due",
         text("priority DESC"),
         "created_at",
         postgresql_where=text("next_at IS NOT NULL"),
     ),
-    Index("jobs_next", "next_at", postgresql_where=text("next_at IS NOT NULL")),
+    Index(
+        "jobs_waiting",
+        "waits_for",
+        text("priority DESC"),
+        "created_at",
+        postgresql_where=text("waits_for IS NOT NULL"),
+    ),
     Index("jobs_leased", "lease_holder", postgresql_where=text("lease_holder IS NOT NULL")),
     Index("jobs_at_vendor", "adapter", postgresql_where=text("at_vendor")),
     Index("jobs_joined", "join_key", unique=True, postgresql_where=text(_ALIVE)),
@@ -118,7 +138,11 @@ jobs = Table(
     Index("jobs_by_study", "study_instance_uid"),
     Index("jobs_by_accession", "accession_number"),
     Index("jobs_by_slide", "slide_id"),
+    Index("jobs_by_reference", text("(ticket ->> 'reference')")),
     Index("jobs_by_application", "application", text("created_at DESC"), text("id DESC")),
+    Index("jobs_by_adapter", "adapter", text("created_at DESC"), text("id DESC")),
+    Index("jobs_by_department", "department", text("created_at DESC"), text("id DESC")),
+    Index("jobs_unpurged", "application", "updated_at", postgresql_where=text(_UNPURGED)),
     Index("jobs_alive", "application", "state", postgresql_where=text(_ALIVE)),
     Index("jobs_cancellable", "cancellation_tokens", postgresql_using="gin", postgresql_where=text(_ALIVE)),
 )
@@ -136,11 +160,39 @@ job_events = Table(
     Column("hash", Text, nullable=False),
     Column("salt", Text),
     Column("detail_digest", Text),
+    Column("job_digest", Text),
     Column(
         "transaction", BigInteger, nullable=False, server_default=text("pg_current_xact_id()::text::bigint")
     ),
     Index("job_events_by_job", "job_id", "id"),
     Index("job_events_followed", "transaction", "id"),
+)
+
+joining = Table(  # invocations for a job that there is, acknowledged, until Sectra has let them in
+    "joining",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("job_id", Uuid, ForeignKey("jobs.id"), nullable=False),
+    Column("at", _moment, nullable=False, server_default=_now),
+    Column("application", Text, nullable=False),
+    Column("cancellation_token", Text),
+    Column("asked", LargeBinary, nullable=False),  # encrypted
+    Column("tries", Integer, nullable=False, server_default="1"),  # the last one's is who may write
+    Column("next_at", _moment, nullable=False),
+    Index("joining_by_job", "job_id"),
+    Index("joining_due", "next_at"),
+    Index("joining_cancellable", "application", "cancellation_token"),
+)
+
+said = Table(  # by peers, of a job: foreign words, for operators alone
+    "said",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("job_id", Uuid, ForeignKey("jobs.id"), nullable=False),
+    Column("at", _moment, nullable=False, server_default=_now),
+    Column("what", Text, nullable=False),
+    Column("words", LargeBinary, nullable=False),  # encrypted
+    Index("said_by_job", "job_id", "id"),
 )
 
 seals = Table(
@@ -152,6 +204,14 @@ seals = Table(
     Column("heads", JSONB, nullable=False),  # job id: hash of its last event
     Column("previous_hash", Text, nullable=False),
     Column("hash", Text, nullable=False),
+    # from here on empty in a seal of an older release
+    Column("after_event_id", BigInteger),
+    Column("events_digest", Text),
+    Column("after_audit_id", BigInteger),
+    Column("last_audit_id", BigInteger),
+    Column("audit_hash", Text),
+    Column("signed_by", Text),
+    Column("signature", Text),
 )
 
 deliveries = Table(
@@ -166,7 +226,9 @@ deliveries = Table(
     Column("stored", Integer),
     Column("last_error", Text),
     Column("held_by", Text),
+    Column("waits_for", Text),
     Column("updated_at", _moment, nullable=False, server_default=_now),
+    Index("deliveries_waiting", "waits_for", postgresql_where=text("waits_for IS NOT NULL")),
 )
 
 instances = Table(
@@ -181,6 +243,7 @@ instances = Table(
     Column("blake3", Text),
     Column("sent", Boolean, nullable=False, server_default="false"),
     Column("acknowledged", Boolean, nullable=False, server_default="false"),
+    Index("instances_by_uid", "sop_instance_uid"),
 )
 
 delivered = Table(  # results that went through us: never a vendor's input
@@ -205,6 +268,9 @@ slide_results = Table(
     Column("creating_until", _moment),
     Column("taken_by", Uuid),
     Column("replaced", ARRAY(Text), nullable=False, server_default="{}"),
+    Index("slide_results_by_job", "job_id"),
+    Column("alone", Boolean, nullable=False, server_default="true"),
+    Column("result_of", Uuid),
 )
 
 grants = Table(
@@ -255,6 +321,99 @@ audit = Table(
     Column("what", Text, nullable=False),
     Column("job_id", Uuid),
     Column("detail", JSONB, nullable=False, server_default="{}"),
+    Column("hash", Text),  # once it is sealed
+    Index("audit_by_who", "who", "id"),
+    Index("audit_by_what", "what", "id"),
+    Index("audit_by_job", "job_id", "id", postgresql_where=text("job_id IS NOT NULL")),
+    Index("audit_by_time", "at"),
+)
+
+circuits = Table(  # of each peer that ever failed or was paused
+    "circuits",
+    metadata,
+    Column("peer", Text, primary_key=True),
+    Column("state", Text, nullable=False, server_default="closed"),
+    Column("number", BigInteger, nullable=False, server_default="0"),  # of its openings and closings
+    Column("kind", Text),
+    Column("since", _moment, nullable=False, server_default=_now),
+    Column("reason", Text),
+    Column("advice", Text),
+    # in a row, since it last answered as it should
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("jobs_met", Integer, nullable=False, server_default="0"),
+    Column("last_job", Uuid),
+    Column("refusals", Integer, nullable=False, server_default="0"),
+    # looking whether it is back
+    Column("probes", Integer, nullable=False, server_default="0"),
+    Column("pause", Float, nullable=False, server_default="0"),
+    Column("next_probe_at", _moment),
+    Column("prober", Text),
+    Column("probing_until", _moment),
+    Column("trial_job", Uuid),
+    Column("succeeded_at", _moment),
+    Column("certificate_expires", _moment),  # the one that it shows
+    Column("certificate_asked_at", _moment),
+    CheckConstraint("state IN ('closed','open')", name="circuits_state_is_known"),
+)
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("peer", Text, primary_key=True),
+    Column("why", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("since", _moment, nullable=False, server_default=_now),
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("cause", Text, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("advice", Text, nullable=False, server_default=""),
+    Column("since", _moment, nullable=False, server_default=_now),
+    Column("cleared_at", _moment),
+    Column("told_at", _moment),
+    Column("clear_told_at", _moment),
+    Column("tries", Integer, nullable=False, server_default="0"),
+    Column("next_try_at", _moment, nullable=False, server_default=_now),
+    Column("departments", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("seen_at", _moment),  # by whoever finds it standing; none: it is ended by whoever began it
+    Column("told_to", ARRAY(Text), nullable=False, server_default="{}"),  # channels, of what is being told
+    Column("reminded_at", _moment),
+    Index("alerts_standing", "cause", unique=True, postgresql_where=text("cleared_at IS NULL")),
+    Index(
+        "alerts_untold",
+        "next_try_at",
+        postgresql_where=text("told_at IS NULL OR (cleared_at IS NOT NULL AND clear_told_at IS NULL)"),
+    ),
+)
+
+revisions = Table(  # of the configuration: which was in force since when, and which was refused
+    "revisions",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", _moment, nullable=False, server_default=_now),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("text", Text, nullable=False),  # secrets masked
+    Column("refused", JSONB, nullable=False, server_default="[]"),
+)
+
+pulls = Table(
+    "pulls",
+    metadata,
+    Column("archive", Text, primary_key=True),
+    Column("kept", JSONB, nullable=False),
+)
+
+ended_visits = Table(
+    "ended_visits",
+    metadata,
+    Column("visit", Text, primary_key=True),
+    Column("until", _moment, nullable=False),
 )
 
 installation = Table(
@@ -262,4 +421,110 @@ installation = Table(
     metadata,
     Column("single", Boolean, CheckConstraint("single"), primary_key=True, server_default="true"),
     Column("id", Uuid, nullable=False),
+)
+
+replicas = Table(  # the gateway's own processes
+    "replicas",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("process", Integer, nullable=False),
+    Column("does", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("worker", Integer, nullable=False, server_default="0"),  # whose leases are its own; 0: nobody's
+    Column("began_at", _moment, nullable=False, server_default=_now),
+    Column("seen_at", _moment, nullable=False),
+)
+
+rounds = Table(  # what one replica does for all, once in a while
+    "rounds",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("done_at", _moment, nullable=False),
+    Column("taken_until", _moment),
+)
+
+unprocessed = Table(  # studies that an archive has, an application would have accepted, and no job was about
+    "unprocessed",
+    metadata,
+    Column("application", Text, primary_key=True),
+    Column("study_instance_uid", Text, primary_key=True),
+    Column("archive", Text, nullable=False),
+    Column("found_at", _moment, nullable=False, server_default=_now),
+)
+
+canaries = Table(  # how each vendor's test study fares
+    "canaries",
+    metadata,
+    Column("adapter", Text, primary_key=True),
+    Column("began_at", _moment, nullable=False, server_default=_now),
+    Column("pending", Boolean, nullable=False, server_default="false"),
+    Column("job_id", Uuid),
+    Column("ok", Boolean),
+    Column("since", _moment),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("seconds", Float),
+    Column("why", Text),
+    Column("succeeded_at", _moment),
+    Column("whole_way", Boolean, nullable=False, server_default="true"),  # not only asked whether it is there
+)
+
+tallies = Table(  # what became of jobs, day by day; stays when they are purged
+    "tallies",
+    metadata,
+    Column("application", Text, primary_key=True),
+    Column("version", Text, primary_key=True),  # of the vendor; empty where it doesn't tell
+    Column("day", Date, primary_key=True),
+    Column("what", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
+
+verdicts = Table(  # results that users changed or deleted: each counts once
+    "verdicts",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id"), primary_key=True),
+    Column("what", Text, primary_key=True),
+    Column("at", _moment, nullable=False, server_default=_now),
+)
+
+followed = Table(  # up to where the events were counted
+    "followed",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("transaction", BigInteger, nullable=False),
+    Column("event", BigInteger, nullable=False),
+)
+
+department_keys = Table(  # from which all pseudonyms of a department follow; encrypted
+    "department_keys",
+    metadata,
+    Column("department", Text, primary_key=True),
+    Column("key", LargeBinary, nullable=False),
+    Column("created_at", _moment, nullable=False, server_default=_now),
+)
+
+job_keys = Table(  # with which a job's pseudonyms are sealed; encrypted, and gone when the job is purged
+    "job_keys",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id"), primary_key=True),
+    Column("key", LargeBinary, nullable=False),
+)
+
+pseudonyms = Table(  # what a vendor was sent, and what it stands for
+    "pseudonyms",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id"), primary_key=True),
+    Column("pseudonym", Text, primary_key=True),
+    Column("sealed", LargeBinary, nullable=False),
+)
+
+audit_cursor = Table(  # up to where the audit collector has been told, and which replica tells it
+    "audit_cursor",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("event", BigInteger, nullable=False),
+    Column("act", BigInteger, nullable=False),
+    Column("holder", Text),
+    Column("held_until", _moment),
 )

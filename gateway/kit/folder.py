@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.contract import Instance, Retryable
+from gateway.dicom.staging import LEAST_FREE, Gauge, require_room
 
 _PIECE = 2**20
 
@@ -27,6 +28,11 @@ def writing() -> Iterator[None]:
             f"the job's work folder can't be written ({errno.errorcode.get(error.errno or 0, 'unknown')})",
             "Make room below `data_dir`, or mend its rights.",
         ) from None
+
+
+def gauge(folder: Path) -> Gauge:
+    """For what may be large."""
+    return Gauge(lambda: require_room(folder, LEAST_FREE))
 
 
 def note(path: Path, said: Mapping[str, Any]) -> None:
@@ -48,9 +54,16 @@ def recall(path: Path) -> dict[str, Any]:
 
 
 async def put_down(instance: Instance, path: Path) -> None:
-    with writing(), await asyncio.to_thread(path.open, "wb") as file:
-        async for chunk in instance.chunks():
-            await asyncio.to_thread(file.write, chunk)
+    """Whole, or nothing of it."""
+    try:
+        with writing(), await asyncio.to_thread(path.open, "wb") as file:
+            room = gauge(path.parent)
+            async for chunk in instance.chunks():
+                room.count(len(chunk))
+                await asyncio.to_thread(file.write, chunk)
+    except BaseException:
+        await asyncio.to_thread(path.unlink, missing_ok=True)
+        raise
 
 
 async def read(path: Path, size: int) -> AsyncGenerator[bytes | memoryview, None]:

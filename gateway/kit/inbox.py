@@ -44,7 +44,7 @@ async def wait_for_quiet(
     work: Path, ticket: Ticket, options: AwaitedOptions, study_instance_uid: str
 ) -> Pending | Finished:
     """A vendor's results, once no more come."""
-    inbox = look_into(work)
+    inbox = await asyncio.to_thread(look_into, work)
     if not inbox.files:
         return nothing_yet(ticket, options)
     wait = more_to_come(ticket, options, len(inbox.files), inbox.still)

@@ -5,19 +5,17 @@ together, unpacked where they come packed, whole and of the study in the end.
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from gateway.contract import NeedsHuman, Retryable
+from gateway.contract import Header, NeedsHuman, Retryable
+from gateway.dicom.inflation import Inflation, Oversized
 from gateway.dicom.part10 import NotDicom
 from gateway.dicom.whole import check_whole
-from gateway.kit.folder import writing
+from gateway.kit.folder import gauge, writing
 
-_PIECE = 2**20
-_PLAUSIBLE_RATIO = 200  # images with wide black margins reach some dozens
-_RATIO_COUNTS_FROM = 64 * 2**20
 _MOST_FILES = 10_000
+_PIECE = 256 * 1024
 
 
 class Shelf:
@@ -41,7 +39,7 @@ class Shelf:
         file = self.begin()
         try:
             async for chunk in chunks:
-                file.write(chunk)
+                await file.write(chunk)
             await file.finish()
         finally:
             file.close()
@@ -51,49 +49,56 @@ class ResultFile:
     def __init__(self, shelf: Shelf, path: Path, *, gzipped: bool) -> None:
         self._shelf = shelf
         self._path = path
-        self._came = self._written = 0
-        self._inflate = zlib.decompressobj(wbits=31) if gzipped else None
+        self._inflation = Inflation(gzip=True) if gzipped else None
         with writing():
+            self._gauge = gauge(path.parent)
             self._file = path.open("wb")
+        self._waiting = bytearray()
 
-    def write(self, data: bytes | memoryview) -> None:
-        self._came += len(data)
-        if self._inflate is None:
+    async def write(self, data: bytes | memoryview) -> None:
+        """Most results are small, and a thread for each piece would cost more than the writing."""
+        self._waiting += data
+        if len(self._waiting) >= _PIECE:
+            waiting, self._waiting = self._waiting, bytearray()
+            await asyncio.to_thread(self._write_or_give_room, waiting)
+
+    def _write_or_give_room(self, data: bytearray) -> None:
+        try:
+            self._write(memoryview(data))
+        except Retryable:
+            self._path.unlink(missing_ok=True)  # others need the room until the next try
+            raise
+
+    def _write(self, data: memoryview) -> None:
+        if self._inflation is None:
             self._put(data)
             return
-        rest = bytes(data)
         try:
-            pending = bool(rest)
-            while pending:
-                if self._inflate.eof:  # gzip may consist of several members
-                    self._inflate = zlib.decompressobj(wbits=31)
-                piece = self._inflate.decompress(rest, _PIECE)
+            for piece in self._inflation.feed(data):
                 self._put(piece)
-                rest = self._inflate.unconsumed_tail or self._inflate.unused_data
-                pending = bool(rest) or len(piece) == _PIECE
-        except zlib.error:
+        except Oversized:
+            raise self._too_large() from None
+        except NotDicom:
             raise Retryable(f"{self._shelf.vendor} sent a result that says it is gzip, and isn't") from None
 
     def _put(self, data: bytes | memoryview) -> None:
-        self._written += len(data)
         self._shelf.left -= len(data)
-        implausible = self._written > max(_RATIO_COUNTS_FROM, _PLAUSIBLE_RATIO * self._came)
-        if self._shelf.left < 0 or (self._inflate is not None and implausible):
-            raise Retryable(
-                f"{self._shelf.vendor} sent results larger than any real ones, so no more of them is taken",
-                "If they are genuine, raise the adapter's `most_result_bytes`.",
-            )
+        if self._shelf.left < 0:
+            raise self._too_large()
         with writing():
+            self._gauge.count(len(data))
             self._file.write(data)
+
+    def _too_large(self) -> Retryable:
+        return Retryable(
+            f"{self._shelf.vendor} sent results larger than any real ones, so no more of them is taken",
+            "If they are genuine, raise the adapter's `most_result_bytes`.",
+        )
 
     async def finish(self) -> None:
         """Raises unless it is a whole object of the study."""
-        self.close()
         try:
-            if self._inflate is not None and not self._inflate.eof:
-                raise NotDicom("packed, and cut off")
-            with writing():
-                header = await asyncio.to_thread(check_whole, self._path)
+            header = await asyncio.to_thread(self._end)
         except NotDicom:
             raise Retryable(
                 f"{self._shelf.vendor} sent a result that isn't DICOM, or is cut off",
@@ -101,6 +106,14 @@ class ResultFile:
             ) from None
         if header.study_instance_uid != self._shelf.study:
             raise another_study(self._shelf.vendor)
+
+    def _end(self) -> Header:
+        self._write_or_give_room(self._waiting)
+        self.close()
+        if self._inflation is not None and not self._inflation.at_end:
+            raise NotDicom("packed, and cut off")
+        with writing():
+            return check_whole(self._path)
 
     def close(self) -> None:
         with writing():

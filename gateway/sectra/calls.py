@@ -16,6 +16,7 @@ from gateway import http
 from gateway.contract import NeedsHuman, Permanent
 from gateway.sectra.failures import peer_at, refusal
 from gateway.sectra.tokens import TokenSource
+from gateway.settings.addresses import leads_astray
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,6 @@ def _host_of(url: str) -> str:
 def segment(name: str | int) -> str:
     """A name as one step of a path, whatever is in it."""
     text = str(name)
-    if text in ("", ".", ".."):
+    if not text or leads_astray(text):
         raise Permanent("Sectra named a slide or application that is no usable name", "Look at it in Sectra.")
     return quote(text, safe="")

@@ -97,6 +97,17 @@ class SectraClient:
         answer = await self._call.read(f"/slides/{segment(slide_id)}/info", doing, query | _phi(phi))
         return self._understand(ImageInfo, answer, doing)
 
+    async def lets_in(self, slide_id: str) -> bool:
+        """Whether our token opens the slide. One that an invocation brought, with nothing to fall back on,
+        tells Sectra's own invocations from anybody else's."""
+        doing = "asking whether a token opens the slide"
+        path, welcome = f"/slides/{segment(slide_id)}/info", (200, 401, 403, 404)
+        async with self._call.open("GET", path, doing, welcome=welcome) as response:
+            if response.status != 200:
+                return False
+            self._understand(ImageInfo, await self._call.json_of(response, doing), doing)
+            return True
+
     async def label(self, slide_id: str) -> bytes | None:
         """The photograph of the slide's label as JPEG, if there is one. It may show a patient's name."""
         doing = "reading the slide's label"

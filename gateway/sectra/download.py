@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from gateway.contract import Retryable
+from gateway.dicom.staging import LEAST_FREE, require_room
 from gateway.sectra.calls import Caller
 from gateway.sectra.files import Begin, Chunk, Mark, read_events
 
@@ -50,6 +51,8 @@ async def download_files(call: Caller, slide_id: str, folder: Path) -> list[Down
     try:
         return await _download(call, slide_id, folder)
     except OSError as error:
+        if error.errno == errno.ENOSPC:  # others need the room meanwhile
+            await asyncio.to_thread(_clear, folder)
         raise Retryable(
             f"the slide's files can't be written: {error.strerror or type(error).__name__}",
             "Free space on the disk that holds data_dir, and check its permissions.",
@@ -151,6 +154,7 @@ def _open_at(path: Path, at: int) -> int:
 
 def _write_all(descriptor: int, pieces: list[bytes | memoryview]) -> None:
     """In small steps: for large ones the kernel looks for large pages, at twice the cost (on ext4)."""
+    require_room(descriptor, LEAST_FREE)
     for piece in pieces:
         view = memoryview(piece)
         while view:
@@ -175,6 +179,11 @@ def _prepare(folder: Path, note: Path) -> Mark | None:
         if left != kept:
             left.unlink()
     return mark
+
+
+def _clear(folder: Path) -> None:
+    for left in folder.glob("*.part"):
+        left.unlink(missing_ok=True)
 
 
 def _settle(folder: Path, files: list[tuple[Path, DownloadedFile]], note: Path) -> None:

@@ -6,7 +6,6 @@ and the older forms are read as the newer. Strict in what is sent: exact names, 
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -14,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Strict, 
 
 from gateway.sectra.results import Polygon, StoredResult
 from gateway.sectra.wire import BadMessage, Free, ListOf, Message, Name, read
+from gateway.settings.addresses import leads_astray
 
 QualityStatus = Literal["NotSet", "QualityOk", "Rejected"]
 
@@ -128,7 +128,10 @@ class Registration(Message):
 # Invocations
 
 
-_HALF_OR_NUL = re.compile(r"[\ud800-\udfff]|(?<!\\)(?:\\\\)*\\u0000")  # of a surrogate pair
+def _check_step(name: str) -> str:
+    if leads_astray(name):
+        raise ValueError("is no name, but a way through a path")
+    return name
 
 
 def _check_header(token: SecretStr) -> SecretStr:
@@ -174,26 +177,14 @@ class MultiArea(Message):
     content: Areas
 
 
-_KEPT = ("context", "imageInfo")
-
-
 class Call(Message):
     """What every call of Sectra's holds."""
 
     application_id: Annotated[Name, Strict()]
-    slide_id: Annotated[Name, Strict()]
+    slide_id: Annotated[Name, Strict(), AfterValidator(_check_step)]
     callback_info: CallbackInfo | None = None
     context: Free = Field(default_factory=dict)
     cancellation_token: str | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _be_text(cls, data: Any) -> Any:
-        """By these we compare and find again; what is only kept is put right instead."""
-        known = {name: data[name] for name in data if name not in _KEPT} if isinstance(data, dict) else {}
-        if _HALF_OR_NUL.search(json.dumps(known, ensure_ascii=False)):
-            raise ValueError("holds a character that isn't one: a NUL, or half of a surrogate pair")
-        return data
 
 
 class Create(Call):
@@ -214,6 +205,13 @@ class _OnResult(Call):
         ):
             return {**data, "input": {**data["input"], "slideId": data.get("slideId")}}
         return data
+
+    @model_validator(mode="after")
+    def _keep_to_the_slide(self) -> _OnResult:
+        result = getattr(self, "input", None)
+        if isinstance(result, StoredResult) and result.slide_id != self.slide_id:
+            raise ValueError("input.slideId is another slide than the call's")
+        return self
 
 
 class Modify(_OnResult):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 
 import aiohttp
 
+from gateway import json_text
 from gateway.contract import Retryable
 from gateway.sectra.calls import Caller
 from gateway.sectra.failures import tells_staleness
@@ -95,8 +94,8 @@ class Passage:
         ) as response:
             raw = await self._call.bytes_of(response, self._call.limits.json_bytes, doing)
             try:
-                parsed = await read_json(raw) if raw else None
-            except ValueError:
+                parsed = await _parse(raw) if raw else None
+            except json_text.NotJson:
                 if response.status < 400:
                     raise Retryable(
                         f"Sectra ({self._call.host}) answered something that isn't JSON while {doing}",
@@ -125,23 +124,10 @@ class Passage:
         return answer
 
 
-async def read_json(raw: bytes) -> Any:
-    """Raises ValueError, also for what Python reads and JSON doesn't know."""
-    return await asyncio.to_thread(_parse, raw) if len(raw) > _SLOW_TO_PARSE else _parse(raw)
-
-
-def _parse(raw: bytes) -> Any:
-    try:
-        return json.loads(raw, parse_constant=_finite, parse_float=_finite)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("a number that JSON doesn't know")
-    return number
+async def _parse(raw: bytes) -> Any:
+    if len(raw) > _SLOW_TO_PARSE:
+        return await asyncio.to_thread(json_text.parse, raw)
+    return json_text.parse(raw)
 
 
 def without_identity(body: Any, allowed: Mapping[str, Any] = _TELLS_NOBODY) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import posixpath
-from urllib.parse import unquote, urlsplit
+from functools import lru_cache
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -15,6 +15,8 @@ from gateway.sectra.calls import Caller, Limits
 from gateway.sectra.client import SectraClient
 from gateway.sectra.failures import NotThere
 from gateway.sectra.tokens import ClientCredentials, FixedToken, InvocationToken, TokenSource
+from gateway.sessions import Sessions
+from gateway.settings.addresses import is_plain
 from gateway.settings.sections import Sectra, SectraServer
 
 _USUAL_PLACE = "/external/imageanalysis/v1"  # callback_urls may name what is above it
@@ -22,9 +24,11 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class SectraServers:
-    def __init__(self, settings: Sectra, session: aiohttp.ClientSession) -> None:
+    def __init__(self, settings: Sectra, sessions: Sessions) -> None:
         self._settings = settings
-        self._session = session
+        self._sessions = {
+            name: sessions.to(f"sectra.servers.{name}", server) for name, server in settings.servers.items()
+        }
         self._credentials: dict[tuple[str, str, str], ClientCredentials] = {}
 
     def name_of(self, url: str) -> str | None:
@@ -38,10 +42,10 @@ class SectraServers:
         """Whether it is Sectra that answers, and takes our own user if there is one."""
         server = self._settings.servers[name]
         for url in server.callback_urls:
-            for place in (url, url + _USUAL_PLACE):
+            for place in _places(url):
                 own = self._own(name, server, place, application)
                 try:
-                    return await self._ask(place, own)
+                    return await self._ask(self._sessions[name], place, own)
                 except NotThere:
                     continue
                 except Failure as failure:
@@ -49,34 +53,56 @@ class SectraServers:
         advice = f"Correct sectra.servers.{name}.callback_urls."
         return Health(False, f"no Sectra answers at its callback_urls: there is no IA-API. {advice}")
 
-    async def _ask(self, url: str, own: TokenSource | None) -> Health:
+    async def _ask(self, session: aiohttp.ClientSession, url: str, own: TokenSource | None) -> Health:
         doing, refusals = "checking it", () if own else (401, 403)
-        caller = Caller(self._session, url, own or FixedToken("none"), {}, Limits(total=20))
+        caller = Caller(session, url, own or FixedToken("none"), {}, Limits(total=20))
         async with caller.open("GET", "/info", doing, welcome=(200, *refusals), negotiable=False) as answer:
             said = await caller.json_of(answer, doing) if answer.status == 200 else {"apiVersion": ""}
         if not isinstance(said, dict) or "apiVersion" not in said:
             raise nonsense(caller.peer, doing, "as Sectra doesn't")
-        expires = await certificate_expiry(url, caller.limits.connect)
+        expires = certificate_expiry(session, url)
         if answer.status != 200:
             return Health(True, "it answers, and wants a token, which comes with each invocation", expires)
         return Health(True, f"Sectra answers{' and takes our user' if own else ''}", expires)
 
-    def client(self, server: str, url: str, application: str, token: str | None) -> SectraClient:
+    def has_user(self, server: str) -> bool:
+        """Whether we have one of our own there."""
+        configured = self._settings.servers.get(server)
+        return configured is not None and configured.username is not None
+
+    def own_clients(self, application: str) -> list[SectraClient]:
+        """Ours at each server that has a user of ours, wherever its IA-API may be."""
+        return [
+            self.client(name, place, application, None, own=True)
+            for name, server in self._settings.servers.items()
+            if self.has_user(name)
+            for url in server.callback_urls
+            for place in _places(url)
+        ]
+
+    def client(
+        self, server: str, url: str, application: str, token: str | None, *, own: bool
+    ) -> SectraClient:
+        """`own`: our user may take over when the token dies. Never before Sectra has let it in: else whoever
+        makes one up acts as us."""
+        tokens = self._token_source(server, url, application, token, own)
         return SectraClient(
-            self._session,
+            self._sessions[server],
             url,
-            self._token_source(server, url, application, token),
+            tokens,
             software_version=__version__,
         )
 
-    def _token_source(self, server: str, url: str, application: str, token: str | None) -> str | TokenSource:
+    def _token_source(
+        self, server: str, url: str, application: str, token: str | None, may_own: bool
+    ) -> str | TokenSource:
         configured = self._settings.servers.get(server)
         if configured is None or self.name_of(url) != server:
             raise NeedsHuman(
                 f"the Sectra server {server} of this job is no longer configured with its callback url",
                 "Put it back into sectra.servers, then resume the job.",
             )
-        own = self._own(server, configured, url, application)
+        own = self._own(server, configured, url, application) if may_own else None
         if token is not None:
             return token if own is None else InvocationToken(token, own)
         if own is None:
@@ -94,7 +120,7 @@ class SectraServers:
         key = (server, url, application)
         if key not in self._credentials:
             self._credentials[key] = ClientCredentials(
-                self._session,
+                self._sessions[server],
                 url,
                 application,
                 configured.username,
@@ -103,6 +129,12 @@ class SectraServers:
         return self._credentials[key]
 
 
+def _places(url: str) -> list[str]:
+    """Where its IA-API may be."""
+    return [url] if url.rstrip("/").endswith(_USUAL_PLACE) else [url, url.rstrip("/") + _USUAL_PLACE]
+
+
+@lru_cache(256)
 def _lies_below(url: str, allowed: str) -> bool:
     """Same scheme, host and port, and a path at or below the allowed one, with no way out of it."""
     try:
@@ -110,12 +142,9 @@ def _lies_below(url: str, allowed: str) -> bool:
         ports = [part.port or _PORTS.get(part.scheme) for part in (there, here)]
     except ValueError:
         return False
-    if there.username is not None or there.password is not None or there.query or there.fragment:
+    if not is_plain(url) or there.username is not None or there.password is not None:
         return False
     if (there.scheme, (there.hostname or "").lower()) != (here.scheme, (here.hostname or "").lower()):
         return False
-    path = unquote(there.path)
-    if ports[0] != ports[1] or "\\" in path or any(ord(letter) < 33 for letter in url):
-        return False
-    path, base = posixpath.normpath(path or "/"), posixpath.normpath(unquote(here.path) or "/")
-    return path == base or path.startswith(base.rstrip("/") + "/")
+    path, base = there.path.rstrip("/") + "/", here.path.rstrip("/") + "/"
+    return ports[0] == ports[1] and path.startswith(base)

@@ -7,8 +7,6 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from PIL import Image
-
 from gateway.contract import Permanent
 from gateway.sectra.messages import ImageInfo, Size
 
@@ -67,6 +65,8 @@ def extension_for(info: ImageInfo) -> str:
 
 async def assemble(level: Level, tiles: dict[tuple[int, int], bytes], size: int) -> bytes:
     """One JPEG of all tiles, its longer edge `size` pixels or less."""
+    from PIL import Image
+
     try:
         return await asyncio.to_thread(_paste, level, tiles, size)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
@@ -74,6 +74,8 @@ async def assemble(level: Level, tiles: dict[tuple[int, int], bytes], size: int)
 
 
 def _paste(level: Level, tiles: dict[tuple[int, int], bytes], size: int) -> bytes:
+    from PIL import Image
+
     canvas = Image.new("RGB", (level.width, level.height), "white")
     for (column, row), data in tiles.items():
         left, upper = column * level.tile.width, row * level.tile.height

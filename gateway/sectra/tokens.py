@@ -1,7 +1,7 @@
 """Where the token of a call comes from, and where the next one does when it dies.
 
 An invocation brings a token, which lives shorter than the work may take; the hospital can give us a user of
-our own for what comes after.
+our own for what comes after. What comes first is that Sectra has let the token in.
 """
 
 from __future__ import annotations

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
+
+_LONGEST = 1024
 
 
 class BadMessage(ValueError):
@@ -47,10 +49,17 @@ def null_as_dict(value: object) -> object:
     return {} if value is None else value
 
 
+def _check_length(name: str) -> str:
+    """In bytes: what is looked for by name is indexed, and no index takes more."""
+    if len(name.encode("utf-8", "replace")) > _LONGEST:
+        raise ValueError(f"is longer than {_LONGEST} bytes")
+    return name
+
+
 T = TypeVar("T")
 ListOf = Annotated[list[T], BeforeValidator(_null_as_list)]
 Free = Annotated[dict[str, Any], BeforeValidator(null_as_dict)]
-Name = Annotated[str, Field(min_length=1, max_length=1024)]
+Name = Annotated[str, Field(min_length=1), AfterValidator(_check_length)]
 Text = Annotated[str, BeforeValidator(_null_as_text)]
 M = TypeVar("M", bound=Message)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
+from gateway.settings.addresses import is_loopback, lets_everybody_in
 from gateway.settings.sections import (
     CStoreDestination,
+    DicomwebArchive,
     DimseArchive,
     SectraArchive,
     Settings,
@@ -13,10 +16,97 @@ from gateway.settings.sections import (
 )
 from gateway.settings.tree import ConfigurationTree
 
+_OPEN = (
+    "/ia is open to whoever reaches it; set allowed_networks, secret_path or listen.tls.client_ca, or say"
+    " open: true if that is meant"
+)
+
+_EVERYWHERE = frozenset(("0.0.0.0", "::"))  # noqa: S104 (compared, not bound)
+
 
 def find_disagreements(settings: Settings, tree: ConfigurationTree) -> list[str]:
     """One sentence each, with its place."""
-    return [*_dangling(settings, tree), *_unserved(settings, tree)]
+    return [
+        *_dangling(settings, tree),
+        *_unreachable(settings, tree),
+        *_unserved(settings, tree),
+        *_open(settings, tree),
+        *_unheard(settings, tree),
+        *_unreached(settings, tree),
+        *_taken(settings, tree),
+    ]
+
+
+def find_doubts(settings: Settings) -> list[str]:
+    """What is allowed, and worth a second thought."""
+    return [f"sectra: {_OPEN}"] if _is_open(settings) and not settings.sectra.open else []
+
+
+def _open(settings: Settings, tree: ConfigurationTree) -> list[str]:
+    if not _is_open(settings) or settings.sectra.open or _is_for_this_machine(settings):
+        return []
+    return [f"{tree.place(('sectra',))}: sectra: {_OPEN}"]
+
+
+def _unheard(settings: Settings, tree: ConfigurationTree) -> Iterable[str]:
+    """Whom a rule is to tell, and no channel of the alerts reaches."""
+    alerts = settings.alerts
+    for department, part in settings.departments.items():
+        for name, application in part.applications.items():
+            for number, rule in enumerate(application.when):
+                told = settings.departments.get(rule.notify or "")
+                if told is None or alerts.webhook is not None:
+                    continue
+                if alerts.email is not None and "@" in told.contact:
+                    continue
+                lacks = "configure alerts.email or alerts.webhook"
+                if alerts.email is not None:
+                    lacks = f"departments.{rule.notify}.contact is no e-mail address"
+                loc = ("departments", department, "applications", name, "when", str(number), "notify")
+                yield f"{tree.place(loc)}: {tree.dotted(loc)}: {rule.notify} wouldn't hear of it: {lacks}"
+
+
+def _unreached(settings: Settings, tree: ConfigurationTree) -> list[str]:
+    """Where vendors are to call, and can't."""
+    door, loc = settings.vendors, ("vendors",)
+    if door.listen is None:
+        return []
+    here = f"{tree.place(loc)}: vendors"
+    if door.public_url is None:
+        return [f"{here}.public_url is missing: vendors are told to call there"]
+    if door.listen.port and (door.listen.host, door.listen.port) == (
+        settings.listen.host,
+        settings.listen.port,
+    ):
+        return [f"{here}.listen: that is where everybody else calls; choose another port"]
+    return []
+
+
+def _taken(settings: Settings, tree: ConfigurationTree) -> Iterable[str]:
+    """Where two of our doors would listen at one address."""
+    doors = {"listen": settings.listen, "dimse": settings.dimse, "monitor": settings.monitor}
+    before: dict[str, tuple[str, int]] = {}
+    for name, door in doors.items():
+        if door is None or door.port == 0:
+            continue
+        for other, (host, port) in before.items():
+            if port == door.port and (host == door.host or not _EVERYWHERE.isdisjoint((host, door.host))):
+                taken = f"{port} is where {other} listens; choose another port"
+                yield f"{tree.place((name, 'port'))}: {name}.port: {taken}"
+        before[name] = (door.host, door.port)
+
+
+def _is_open(settings: Settings) -> bool:
+    """Whether nothing tells Sectra from anybody else who calls /ia."""
+    tls, sectra = settings.listen.tls, settings.sectra
+    guarded = sectra.secret_path is not None or (tls is not None and tls.client_ca is not None)
+    few = bool(sectra.allowed_networks) and not any(map(lets_everybody_in, sectra.allowed_networks))
+    return bool(sectra.servers) and not guarded and not few
+
+
+def _is_for_this_machine(settings: Settings) -> bool:
+    known_as = settings.public_url and urlsplit(settings.public_url).hostname
+    return is_loopback(settings.listen.host) and (not known_as or is_loopback(known_as))
 
 
 def _dangling(settings: Settings, tree: ConfigurationTree) -> list[str]:
@@ -42,15 +132,40 @@ def _dangling(settings: Settings, tree: ConfigurationTree) -> list[str]:
                 known((*loc, "shadow"), "adapter", shadow, settings.adapters)
             for archive in application.archives:
                 known((*loc, "archives"), "archive", archive, settings.archives)
+            if application.deidentify:
+                known((*loc, "deidentify"), "profile", application.deidentify, settings.profiles)
             for destination in application.deliver:
                 known((*loc, "deliver"), "destination", destination, {"sectra", *settings.destinations})
-    for name, place in settings.destinations.items():
-        if isinstance(place, StowDestination | CStoreDestination):
-            known(("destinations", name, "archive"), "archive", place.archive, settings.archives)
+            for number, rule in enumerate(application.when):
+                here = (*loc, "when", str(number))
+                for destination in rule.deliver:
+                    known((*here, "deliver"), "destination", destination, {"sectra", *settings.destinations})
+                if rule.notify is not None:
+                    known((*here, "notify"), "department", rule.notify, settings.departments)
+    for number, each in enumerate(settings.reconcile):
+        place = ("reconcile", str(number))
+        known((*place, "archive"), "archive of kind dicomweb", each.archive, _webs(settings))
+        for named in each.applications:
+            known((*place, "applications"), "application", named, settings.applications)
+    for name, kept in settings.destinations.items():
+        if isinstance(kept, StowDestination | CStoreDestination):
+            known(("destinations", name, "archive"), "archive", kept.archive, settings.archives)
     problems += [f"{tree.place(loc)}: {tree.dotted(loc)}: {what}" for loc, what in _unspoken(settings)]
     if "sectra" in settings.destinations:
         problems.append("destinations.sectra: the name sectra is taken by the slide itself; choose another")
     return problems
+
+
+def _webs(settings: Settings) -> list[str]:
+    return [name for name, archive in settings.archives.items() if isinstance(archive, DicomwebArchive)]
+
+
+def _unreachable(settings: Settings, tree: ConfigurationTree) -> list[str]:
+    """Whom others have to find, and can't."""
+    if settings.console.oidc is not None and settings.public_url is None:
+        place = tree.place(("console", "oidc"))
+        return [f"{place}: console.oidc: public_url is missing: the sign-in comes back there"]
+    return []
 
 
 def _unspoken(settings: Settings) -> Iterable[tuple[tuple[str, ...], str]]:
@@ -63,6 +178,9 @@ def _unspoken(settings: Settings) -> Iterable[tuple[tuple[str, ...], str]]:
     for name, archive in settings.archives.items():
         if isinstance(archive, SectraArchive) and not settings.sectra.servers:
             yield ("archives", name, "kind"), "needs a server: configure sectra.servers"
+    for name, adapter in settings.adapters.items():
+        if adapter.kind == "dimse" and adapter.proxy is not None:
+            yield ("adapters", name, "proxy"), "DIMSE goes through no HTTP proxy; take it out"
     if settings.dimse is not None:
         return
     for name, archive in settings.archives.items():
@@ -81,9 +199,8 @@ def _unserved(settings: Settings, tree: ConfigurationTree) -> list[str]:
     for department, part in settings.departments.items():
         for name, application in part.applications.items():
             loc = ("departments", department, "applications", name)
-            for key in ("deidentify", "shadow"):
-                if getattr(application, key):
-                    found.append(((*loc, key), key))
+            if application.shadow:
+                found.append(((*loc, "shadow"), "shadow"))
     return [
         f"{tree.place(loc)}: {tree.dotted(loc)}: {what}: not served by this release yet; take it out to start"
         for loc, what in found

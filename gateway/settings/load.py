@@ -7,7 +7,7 @@ then the file, then the defaults here. Every problem names its place: the line o
 from __future__ import annotations
 
 import os
-import tempfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,11 @@ from cryptography.fernet import Fernet
 from pydantic import BaseModel, ValidationError
 
 from gateway.settings.checks import find_disagreements
+from gateway.settings.effective import describe
 from gateway.settings.sections import Settings
-from gateway.settings.tree import ConfigurationTree, Misconfigured, read_tree
+from gateway.settings.tree import PREFIX, ConfigurationTree, Misconfigured, read_tree
+
+_WHERE = ("database_url", "data_dir")
 
 
 def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
@@ -28,42 +31,48 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it isn't UTF-8 text"
         raise Misconfigured([f"{path}: can't be read: {reason}"]) from None
-    try:
-        settings = Settings(**tree.values)
-    except ValidationError as error:
-        raise Misconfigured(_sentence(tree, problem) for problem in error.errors()) from None
+    settings = _validate(tree)
     problems = find_disagreements(settings, tree)
     if problems:
         raise Misconfigured(problems)
     settings._place = tree.place
+    settings._text = describe(tree)
+    settings._files = tuple(Path(file) for file in sorted({*([str(path)] if path else []), *tree.files}))
     return settings
 
 
-def encryption_keys(settings: Settings) -> list[str]:
-    """The configured keys; with the embedded database one of its own, made at the first start."""
-    if settings.secret_keys:
-        return [key.get_secret_value() for key in settings.secret_keys]
-    path = settings.data_dir / "secret.key"
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+def load_whereabouts(path: Path | None, environment: Mapping[str, str]) -> Settings:
+    """Where the database is, though the whole is no good: to look at what isn't encrypted there."""
     try:
-        if not path.exists():
-            _write_once(path, Fernet.generate_key())
-    except OSError as error:
-        raise Misconfigured([f"{path}: can't be written: {error.strerror}; see data_dir"]) from None
-    return [path.read_text(encoding="ascii")]
+        text = path.read_text(encoding="utf-8") if path else ""
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    lines = [line for line in text.splitlines() if re.match(rf"({'|'.join(_WHERE)}):", line)]
+    theirs = {PREFIX + key.upper() for key in _WHERE}
+    known = {
+        name: said for name, said in environment.items() if name in theirs or not name.startswith(PREFIX)
+    }
+    tree = read_tree(str(path or "environment"), "\n".join(lines), known, _read_file)
+    tree.values["secret_keys"] = [Fernet.generate_key().decode()]  # a database that is named asks for one
+    return _validate(tree)
 
 
-def _write_once(path: Path, content: bytes) -> None:
-    """Whole or not at all, and by one only: another process may be starting at this moment."""
-    handle, beside = tempfile.mkstemp(dir=path.parent)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
+def _validate(tree: ConfigurationTree) -> Settings:
+    hidden = [key for key in tree.values if key.startswith("_")]  # they would be pydantic's own parameters
+    if hidden:
+        raise Misconfigured(
+            _sentence(tree, {"loc": (key,), "type": "extra_forbidden", "msg": ""}) for key in hidden
+        )
     try:
-        os.link(beside, path)
-    except FileExistsError:
-        pass
-    finally:
-        Path(beside).unlink()
+        return Settings(**tree.values)
+    except ValidationError as error:
+        problems = error.errors()
+    if not tree.take_literally(problem["loc"] for problem in problems):
+        raise Misconfigured(_sentence(tree, problem) for problem in problems)
+    try:
+        return Settings(**tree.values)
+    except ValidationError:
+        raise Misconfigured(_sentence(tree, problem) for problem in problems) from None
 
 
 def process_environment() -> dict[str, str]:
@@ -109,7 +118,9 @@ def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:
             here = named[0] if named else here
         if isinstance(here, dict):
             here = here["values"]
-    return sorted(here.model_fields) if isinstance(here, type) and issubclass(here, BaseModel) else []
+    if not (isinstance(here, type) and issubclass(here, BaseModel)):
+        return []
+    return sorted(field.alias or name for name, field in here.model_fields.items())
 
 
 def _kind_of(model: type[BaseModel]) -> str | None:

@@ -186,7 +186,7 @@ async def invoke(request: web.Request) -> web.Response:
         stored = await callback.store(queued)
     except (aiohttp.ClientError, TimeoutError):
         await session.close()
-        raise web.HTTPBadGateway from None
+        raise web.HTTPInternalServerError from None
     task = asyncio.create_task(work(callback))
     state.works.add(task)
     task.add_done_callback(state.works.discard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from pathlib import Path
 
 from aiohttp import web
@@ -34,6 +35,11 @@ async def _get_results(request: web.Request) -> web.Response:
             for stored in request.app[STATE].results.values()
         ]
     )
+
+
+async def _get_firings(request: web.Request) -> web.Response:
+    """What was invoked, with the tokens that were given away."""
+    return web.json_response([asdict(firing) for firing in request.app[STATE].firings])
 
 
 async def _put_settings(request: web.Request) -> web.Response:
@@ -82,6 +88,7 @@ def add_control(app: web.Application) -> None:
     router.add_get("/", _show_page)
     router.add_post("/control/fire", _post_fire)
     router.add_get("/control/results", _get_results)
+    router.add_get("/control/firings", _get_firings)
     router.add_put("/control/settings", _put_settings)
     router.add_get("/control/slides", _get_slides)
     router.add_put("/control/slides", _put_slide)

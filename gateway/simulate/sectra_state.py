@@ -70,6 +70,7 @@ class SectraState:
     firings: list[Firing] = field(default_factory=list)
     apps: dict[str, str] = field(default_factory=dict)  # applicationId → url, as they were registered
     last_id: int = 0
+    _ids: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # by application and slide
 
     @property
     def url(self) -> str:
@@ -111,17 +112,15 @@ class SectraState:
         return self.quality.setdefault(slide_id, {"status": "NotSet", "versionId": uuid.uuid4().hex})
 
     def list_results(self, application_id: str, slide_id: str) -> list[dict[str, Any]]:
-        return [
-            stored.body
-            for stored in self.results.values()
-            if stored.application_id == application_id and stored.body["slideId"] == slide_id
-        ]
+        ids = self._ids.get((application_id, slide_id), [])
+        return [self.results[each].body for each in ids if each in self.results]
 
     def store(self, application_id: str, result: NewResult, body: dict[str, Any]) -> dict[str, Any]:
         self.last_id += 1
         kept = {"attachments": [], "displayProperties": {}, **body}
         kept |= {"id": self.last_id, "versionId": uuid.uuid4().hex}
         self.results[self.last_id] = Stored(application_id, kept, warnings=self._warn(result))
+        self._ids.setdefault((application_id, kept["slideId"]), []).append(self.last_id)
         return kept
 
     def replace(self, stored: Stored, result: NewResult, body: dict[str, Any]) -> dict[str, Any]:

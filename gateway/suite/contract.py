@@ -32,6 +32,8 @@ from gateway.contract import (
 from gateway.suite.studies import ORDER, OTHER_STUDY, STUDY, GivenStudy
 from gateway.suite.vendor import NONSENSE, Fault, Outcome, Step, Vendor
 
+_NAME = "Zyxwvut^Kanarienvogel"  # of a patient, in what a vendor says
+_REPEATING = b'{"message": "bad token %s of ' + _NAME.encode() + b'"}'
 _IN_ADAPTER: ContextVar[bool] = ContextVar("in_adapter", default=False)
 
 
@@ -118,6 +120,7 @@ class CallsContract:
         failure = caught.value
         told = "".join(traceback.format_exception(failure)) + failure.advice + repr(failure.detail)
         assert vendor.secret not in told
+        assert _NAME not in told, "the vendor's own words belong into `said`"
         assert STUDY not in failure.message + failure.advice
         assert not failure.message.endswith(".")
         return failure
@@ -138,7 +141,7 @@ class CallsContract:
         self, vendor: Vendor, adapter: Adapter, step: Step, status: int
     ) -> None:
         call = await self.ready(adapter, step)
-        vendor.faults[step] = Fault(status, body=b'{"message": "bad token %s"}' % vendor.secret.encode())
+        vendor.faults[step] = Fault(status, body=_REPEATING % vendor.secret.encode())
         failure = await self.failing(vendor, call())
         assert isinstance(failure, NeedsHuman)
         assert failure.advice

@@ -4,13 +4,16 @@ since an archive may not tell whose accession number or patient id it is."""
 from __future__ import annotations
 
 from dataclasses import replace
-
-from pydicom.dataset import Dataset
+from typing import TYPE_CHECKING
 
 from gateway.archives.archive import StudyMatch
-from gateway.contract import NeedsHuman
+from gateway.contract import NeedsHuman, Permanent
 from gateway.dicom.identity import Identity, identity_of, require_agreement
 from gateway.jobs.records import Job
+
+if TYPE_CHECKING:  # pydicom is loaded when the first study is met
+    from pydicom.dataset import Dataset
+
 
 _ADVICE = (
     "Nothing was sent. The job's history has both sides: cancel the job and ask for the right study, or have"
@@ -19,14 +22,22 @@ _ADVICE = (
 _MIXED = "Nothing more is sent. Have the archive sort out whose images they are, then resume the job."
 
 
-def check_match(job: Job, study: StudyMatch) -> None:
+def require_named(asked: Identity) -> None:
+    if not asked.study_instance_uid and not asked.accession_number:
+        raise Permanent(
+            "the slide names neither a study nor an accession number",
+            "Complete the slide's request in Sectra, then ask again.",
+        )
+
+
+def check_match(asked: Identity, study: StudyMatch) -> None:
     """Raises NeedsHuman unless all that both sides know agrees. What was found by an accession number has to
     have one."""
-    if study.study_instance_uid != job.study_instance_uid and not study.identity.accession_number:
+    if study.study_instance_uid != asked.study_instance_uid and not study.identity.accession_number:
         raise NeedsHuman(f"{study.archive} found a study by its accession number, but it has none", _ADVICE)
     told = replace(study.identity, study_instance_uid="")
     what = f"the study that {study.archive} found isn't the one asked for"
-    require_agreement(asked_of(job), told, what, _ADVICE)
+    require_agreement(asked, told, what, _ADVICE)
 
 
 class ImageCheck:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 import structlog
 
@@ -40,9 +40,9 @@ class Changes:
     ) -> Mapping[str, Any] | None:
         """A user has changed or deleted a result: the vendor's answer. None when there is none to give, and
         the job's history says why. `sectra`: where to call back now, and with what token."""
-        work = uuid4()  # the job's own folder may be in use, or gone
+        work = await asyncio.to_thread(self._spool.aside)
         try:
-            adapter = self._vendors.make(adapter_name, self._spool.folder(work))
+            adapter = self._vendors.make(adapter_name, work)
             if not isinstance(adapter, Interactive):
                 return None
             told = f"the user's {change.kind} of a result is told to the vendor"
@@ -56,7 +56,7 @@ class Changes:
             order = replace(order, context=dict(context) or order.context)
             return await self._ask(adapter, job, order, change)
         finally:
-            self._spool.remove(work)
+            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
 
     async def _ask(
         self, adapter: Interactive, job: Job, order: Order, change: Modification

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from functools import partial
 
-from gateway.contract import SILENCE, Adapter, Callback, CallsBack, Finished, Pending, Sharing
+from gateway.contract import SILENCE, Adapter, Callback, CallsBack, Finished, Order, Pending, Sharing
 from gateway.jobs.records import Job
 from gateway.jobs.store import Store
+from gateway.work.disguise import Disguise, Disguises
 from gateway.work.orders import order_of, ticket_from_json
 from gateway.work.vendors import Vendors
 
 
 class Conversation:
-    def __init__(self, store: Store, vendors: Vendors) -> None:
+    def __init__(self, store: Store, vendors: Vendors, disguises: Disguises) -> None:
         self._store = store
         self._vendors = vendors
+        self._disguises = disguises
+
+    async def open(self, job: Job, adapter: Adapter, *, fresh: bool) -> tuple[Order, Disguise | None]:
+        """What the vendor is asked, in words that it may hear."""
+        order = order_of(job, callback=await self.callback(job, adapter, fresh=fresh))
+        disguise = await self._disguises.of(job)
+        return (order if disguise is None else await disguise.order(order)), disguise
 
     async def callback(self, job: Job, adapter: Adapter, *, fresh: bool) -> Callback | None:
         """Where it calls us, if it does. `fresh`: with a token that nobody holds yet."""
@@ -23,6 +31,10 @@ class Conversation:
         return await self._store.open_grant(job, self._vendors.url_of(job.adapter), fresh=fresh)
 
     async def poll(self, job: Job, adapter: Adapter) -> Pending | Finished:
+        answer = await self._poll(job, adapter)
+        return await self._disguises.restore(job, answer) if isinstance(answer, Finished) else answer
+
+    async def _poll(self, job: Job, adapter: Adapter) -> Pending | Finished:
         ticket = ticket_from_json(job.ticket)
         if isinstance(adapter, CallsBack):
             return await adapter.poll(ticket, await self._store.heard_of(job.id) or SILENCE)
@@ -36,8 +48,8 @@ class Conversation:
         if job.ticket is not None:
             ticket = ticket_from_json(job.ticket)
         else:
-            callback = await self.callback(job, adapter, fresh=False)
-            found = await adapter.find(order_of(job, callback=callback))
+            order, _ = await self.open(job, adapter, fresh=False)
+            found = await adapter.find(order)
             if found is None:
                 return
             ticket = found

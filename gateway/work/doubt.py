@@ -20,7 +20,7 @@ def doubt(job: Job, adapter: Adapter) -> Wait | None:
     if now >= until:
         return None
     return Wait(
-        after=min((until - now).total_seconds(), adapter.sure_after / 4),
+        after=max(min((until - now).total_seconds(), adapter.sure_after / 4), min(1.0, adapter.sure_after)),
         what=_ASKED_AGAIN if job.doubted_until is None else None,
         why=_ASKED_AGAIN,
         values={"doubted_until": until, "attempt": job.attempt - 1},

@@ -1,20 +1,22 @@
-"""What nobody waits for: files that jobs left behind, data that is kept no longer, seals on the histories."""
+"""What nobody waits for: files that jobs left behind, data that is kept no longer."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 
 import structlog
 
 from gateway.archives.spool import Spool
-from gateway.jobs.store import DatabaseError, Store
+from gateway.jobs.records import CANARY
+from gateway.jobs.store import Store
+from gateway.loops import Loop
 from gateway.settings.sections import Settings
 
 log = structlog.get_logger(__name__)
 
 _LOOK = 5.0  # files
 _HOUR = 3600.0  # the rest
+ALERTS_KEPT = 183  # days, as events are
 
 
 class Housekeeping:
@@ -22,20 +24,13 @@ class Housekeeping:
         self._store = store
         self._spool = spool
         self._keep_days = {name: application.keep_days for name, application in settings.applications.items()}
+        self._keep_days |= {f"{CANARY}{adapter}": 1 for adapter in settings.adapters}
 
     async def run(self) -> None:
-        """At once, then again and again, until cancelled."""
-        last = -_HOUR
-        while True:
-            try:
-                await self.sweep()
-                if time.monotonic() - last >= _HOUR:
-                    await self.purge()
-                    await self.seal()
-                    last = time.monotonic()
-            except (DatabaseError, OSError) as trouble:
-                log.warning("housekeeping is put off", error=type(trouble).__name__)
-            await asyncio.sleep(_LOOK)
+        """At once, then again and again, until cancelled. What breaks keeps nothing else from being done."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(Loop("sweeping").run(self.sweep, pause=_LOOK))
+            group.create_task(Loop("purging").run(self.purge, pause=_HOUR))
 
     async def sweep(self) -> int:
         """Remove the files of jobs that have ended, whichever machine they ended on. Folders of jobs that
@@ -49,13 +44,8 @@ class Housekeeping:
         return len(ended)
 
     async def purge(self) -> int:
+        await self._store.forget_alerts(ALERTS_KEPT)
         purged = await self._store.purge(self._keep_days)
         if purged:
             log.info("data kept long enough is removed", jobs=purged)
         return purged
-
-    async def seal(self) -> None:
-        """The log, which lies elsewhere, keeps what the seal was: the whole chain can't be made anew."""
-        sealed = await self._store.seal()
-        if sealed is not None:
-            log.info("histories sealed", jobs=len(sealed.heads), seal=sealed.hash)

@@ -6,8 +6,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import pydicom
-
 from gateway.archives.archive import Archive
 from gateway.archives.arrived import ARRIVED_IN, incoming_root
 from gateway.archives.awaited import file_of
@@ -17,9 +15,11 @@ from gateway.archives.spool import Spool
 from gateway.contract import Instance, NeedsHuman, Permanent, Retryable
 from gateway.dicom.identity import differences, identity_of
 from gateway.dicom.part10 import NotDicom
+from gateway.dicom.reading import read_before, readable
 from gateway.dicom.whole import check_whole
-from gateway.jobs.records import Job
+from gateway.jobs.records import FETCHING, Job
 from gateway.jobs.store import Store
+from gateway.kit.folder import put_down
 
 
 class Latecomers:
@@ -42,15 +42,13 @@ class Latecomers:
         missing = {instance.sop_instance_uid for instance in found.instances} - here.keys()
         lost = before - here.keys() - missing
         if lost:
-            self._lookup.give_back(found)
+            await self._lookup.give_back(found)
             raise _incomplete(len(lost))
         await self._fetch(job, self._lookup.archive(found.archive), missing, next(iter(here.values())))
 
     async def _fetch(self, job: Job, archive: Archive, missing: set[str], arrived: Path) -> None:
         study = job.study_instance_uid or ""
-        await self._store.note(
-            job, f"fetching the rest of the study from {archive.name}", {"instances": len(missing)}
-        )
+        await self._store.note(job, f"{FETCHING} {archive.name}", {"instances": len(missing)})
         got = set()
         async for instance in archive.retrieve(study, missing, self._spool.folder(job.id)):
             uid = instance.header.sop_instance_uid
@@ -66,22 +64,19 @@ class Latecomers:
 
 async def _keep(instance: Instance, place: Path, arrived: Path) -> None:
     path = place.with_suffix(".part")
-    with await asyncio.to_thread(path.open, "wb") as file:
-        async for chunk in instance.chunks():
-            await asyncio.to_thread(file.write, chunk)
+    await put_down(instance, path)
     await asyncio.to_thread(_place, path, place, arrived)
 
 
 def _place(path: Path, place: Path, arrived: Path) -> None:
     try:
         check_whole(path)
+        with readable():
+            fetched, came = (identity_of(read_before(each)) for each in (path, arrived))
     except NotDicom:
         raise Retryable(
             "an instance of the study came cut off from the archive", "Have the archive check the study."
         ) from None
-    fetched, came = (
-        identity_of(pydicom.dcmread(each, stop_before_pixels=True, force=True)) for each in (path, arrived)
-    )
     unlike = differences(fetched, came)
     if unlike:
         raise NeedsHuman(

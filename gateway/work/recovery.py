@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from gateway.contract import Failure, Health
-from gateway.jobs.store import DatabaseError, Store
+from gateway.jobs.store import Store
+from gateway.loops import Loop
 
 log = structlog.get_logger(__name__)
 
@@ -21,24 +22,23 @@ class Recovery:
     """`checks`: by a peer's name, whether it is well. One that can't be asked counts as well: its jobs find
     out."""
 
-    def __init__(self, store: Store, checks: Mapping[str, Check]) -> None:
+    def __init__(
+        self, store: Store, checks: Mapping[str, Check], bars: Callable[[str], bool] | None = None
+    ) -> None:
+        """`bars`: whether a peer is known to be away, and is looked at by somebody already."""
         self._store = store
+        self._bars = bars or (lambda _: False)
         self._checks = checks
 
     async def run(self) -> None:
-        while True:
-            try:
-                await self.look()
-            except DatabaseError as trouble:
-                log.warning("looking for peers that are well again is put off", error=type(trouble).__name__)
-            await asyncio.sleep(_EVERY)
+        await Loop("recovery", most=_EVERY).run(self.look, pause=_EVERY)
 
     async def look(self) -> int:
         """Each peer on its own: one that doesn't answer delays no other. How many jobs go on."""
         return sum(await asyncio.gather(*map(self._look_at, await self._store.holding_peers())))
 
     async def _look_at(self, peer: str) -> int:
-        if not await self._is_well(peer):
+        if self._bars(peer) or not await self._is_well(peer):
             return 0
         resumed = await self._store.recover(peer)
         if resumed:

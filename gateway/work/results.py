@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from pydicom import dcmread
-from pydicom.errors import InvalidDicomError
+from typing import TYPE_CHECKING, Any
 
 from gateway.contract import Document, Finding, Finished, Header, NeedsHuman, Retryable, SlideResult
-from gateway.dicom.annotations import read_findings
+from gateway.dicom.annotations import findings_in
 from gateway.dicom.identity import IDENTIFYING, Identity, identity_of, require_agreement
 from gateway.dicom.part10 import NotDicom
-from gateway.dicom.references import references_of
+from gateway.dicom.reading import read_before, readable
+from gateway.dicom.references import REFERRING, references_in
+from gateway.dicom.version import Versions, plain
 from gateway.dicom.whole import check_whole
+
+if TYPE_CHECKING:  # pydicom is loaded when the first study is met
+    from pydicom.dataset import FileDataset
 
 _WHOSE = "Don't deliver it: find out at the vendor whose it is, then cancel or retry the job."
 
@@ -62,6 +64,47 @@ def from_json(stored: Mapping[str, Any], work: Path) -> Finished:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """`version`: of the vendor, as it says itself, as its result on the slide says, or as its objects do."""
+
+    finished: Finished
+    version: str
+    stored: dict[str, Any]
+
+
+def judge(
+    finished: Finished, asked: Identity, images: Collection[str], work: Path, *, images_known: bool
+) -> Judged:
+    """Whose it is, what it marks and who made it; each object is read once for all of that. A vendor that
+    marks things in its objects only: they are drawn on the slide all the same, but not what it marks in a
+    picture of its own."""
+    draws = not finished.findings and finished.slide is None
+    placed = (finished.placed or {}).get("applicationVersion")
+    told = finished.version or (placed if isinstance(placed, str) else "")
+    versions = Versions()
+    own: set[str] = set()
+    found: list[Finding] = []
+    unreadable = False
+    for path, uid, header in _agreeing(finished, asked, images, whole=draws or not told):
+        own.add(uid)
+        if not told:
+            versions.look(header)
+        try:
+            found += findings_in(header, path) if draws else ()
+        except NotDicom:
+            unreadable = True  # that the next one is somebody else's is worse
+    if unreadable:
+        raise Retryable(
+            "the vendor returned a report that can't be read", "If this goes on, tell the vendor."
+        )
+    if draws:
+        finished = replace(finished, findings=tuple(f for f in found if f.sop_instance_uid not in own))
+    if images_known:
+        check_findings(finished, images)
+    return Judged(finished, plain(told) if told else versions.told, to_json(finished, work))
+
+
 def files_are_here(stored: Mapping[str, Any], work: Path) -> bool:
     """Another machine may have collected them; then they have to be collected again."""
     return all(
@@ -73,15 +116,26 @@ def files_are_here(stored: Mapping[str, Any], work: Path) -> bool:
 def check_study(finished: Finished, asked: Identity, images: Collection[str]) -> None:
     """Every object must be whole, and of the study, order and patient that was asked about; what it refers
     to may be elsewhere too, but not only. `images`: of the study, by their UIDs."""
+    for _ in _agreeing(finished, asked, images, whole=False):
+        pass
+
+
+def _agreeing(
+    finished: Finished, asked: Identity, images: Collection[str], *, whole: bool
+) -> Iterator[tuple[Path, str, FileDataset]]:
+    """Each object that passes `check_study`, its UID, and what it says before its pixels, all or what is
+    needed for that."""
     headers = {path: _header_of(path) for path in finished.dicom}
     own = {header.sop_instance_uid for header in headers.values()}
     for path, header in headers.items():
         if header.study_instance_uid != asked.study_instance_uid:
             raise NeedsHuman("the vendor returned a result for another study", _WHOSE)
         try:
-            met = identity_of(dcmread(path, specific_tags=list(IDENTIFYING), stop_before_pixels=True))
-            studies, instances = references_of(path)
-        except (InvalidDicomError, OSError, ValueError, EOFError):
+            with readable():
+                dataset = read_before(path, keywords=None if whole else (*IDENTIFYING, *REFERRING))
+                met = identity_of(dataset)
+                studies, instances = references_in(dataset)
+        except (NotDicom, OSError):
             raise Retryable(
                 "the vendor returned an object whose header can't be read",
                 "If this goes on, tell the vendor.",
@@ -90,6 +144,7 @@ def check_study(finished: Finished, asked: Identity, images: Collection[str]) ->
         elsewhere = {*studies, *instances} - own
         if elsewhere and elsewhere.isdisjoint((asked.study_instance_uid, *images)):
             raise NeedsHuman("the vendor returned a result that refers to another study alone", _WHOSE)
+        yield path, header.sop_instance_uid, dataset
 
 
 def _header_of(path: Path) -> Header:
@@ -99,14 +154,6 @@ def _header_of(path: Path) -> Header:
         raise Retryable(
             "the vendor returned an object that is no whole DICOM file", "If this goes on, tell the vendor."
         ) from None
-
-
-def with_findings(finished: Finished) -> Finished:
-    """A vendor that marks things in its objects only: they are drawn on the slide all the same, but not what
-    it marks in a picture of its own."""
-    own = {check_whole(path).sop_instance_uid for path in finished.dicom}
-    found = (finding for path in finished.dicom for finding in read_findings(path))
-    return replace(finished, findings=tuple(f for f in found if f.sop_instance_uid not in own))
 
 
 def check_findings(finished: Finished, images: Collection[str]) -> None:

@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
-from pydicom.dataset import Dataset
 
 from gateway.archives.archive import Archive, InstanceRef, unlisted
 from gateway.contract import Header, Instance, Retryable, Unsuitable, blaming
 from gateway.dicom.heading import ENDS_IDENTITY, parse_heading, take_heading
 from gateway.dicom.part10 import WidthReader, read_patient
 from gateway.jobs.records import InstanceRecord
+from gateway.work.disguise import Disguise
+
+if TYPE_CHECKING:  # pydicom is loaded when the first study is met
+    from pydicom.dataset import Dataset
 
 
 class Shipment:
     """The `Study` that an adapter gets. `check` sees the attributes of the first instance, and of each that
     is of another patient than the one before, before the adapter sees anything of it. `on_end` is told what
     was read whole before the walk ends, so that it stands in the database before the vendor hears that this
-    was the last instance."""
+    was the last instance. `disguise`: the vendor may not know whose study it is, and knows aliases alone."""
 
     def __init__(
         self,
@@ -34,8 +38,11 @@ class Shipment:
         on_acknowledged: Callable[[str], Awaitable[None]],
         on_anew: Callable[[], Awaitable[None]],
         spool: Path | None = None,
+        disguise: Disguise | None = None,
     ) -> None:
-        self.study_instance_uid = study_instance_uid
+        self.study_instance_uid = disguise.alias(study_instance_uid) if disguise else study_instance_uid
+        self._asked_for = study_instance_uid
+        self._disguise = disguise
         self.promised = len(chosen)
         self._archive = archive
         self._chosen = chosen
@@ -54,6 +61,9 @@ class Shipment:
         return self._walk(None)
 
     async def acknowledge(self, sop_instance_uid: str) -> None:
+        if self._disguise is not None:
+            aliases = {self._disguise.alias(uid): uid for uid in self._chosen}
+            sop_instance_uid = aliases.get(sop_instance_uid, sop_instance_uid)
         await self._on_acknowledged(sop_instance_uid)
 
     async def begin_anew(self) -> None:
@@ -69,7 +79,7 @@ class Shipment:
         patient: tuple[bytes, ...] | None = None
         with blaming(f"archives.{archive}"):
             async for instance in self._archive.retrieve(
-                self.study_instance_uid, self._chosen, self._spool, self._listed
+                self._asked_for, self._chosen, self._spool, self._listed
             ):
                 uid = instance.header.sop_instance_uid
                 if uid not in listed:
@@ -87,7 +97,7 @@ class Shipment:
                     self._check(parse_heading(taken, ENDS_IDENTITY))
                 chunks = _after(taken, chunks)
                 seen[uid] = counted = _Counted(instance.header, chunks, f"archives.{archive}")
-                yield counted
+                yield counted if self._disguise is None else await self._disguise.instance(counted)
                 size += counted.size
                 if self._max_bytes is not None and size > self._max_bytes:
                     raise Unsuitable(

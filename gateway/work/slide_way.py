@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from gateway.contract import Adapter, Pending, Permanent, blaming
 from gateway.delivery.slide_status import SlideStatus
 from gateway.jobs.outcomes import Advance, Outcome, Wait
-from gateway.jobs.records import Job, Origin
+from gateway.jobs.records import CALLING, Job, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.sectra.passage import without_identity
@@ -26,11 +26,7 @@ class SlideWay:
         self._status = status
 
     async def locate(self, job: Job, application: Application) -> Outcome:
-        if job.slide_id is None:
-            raise Permanent(
-                "this application's vendor works on slides in Sectra, and the job has none",
-                "Ask for it on the slide, in Sectra.",
-            )
+        require_slide(job.slide_id)
         if job.origin is Origin.NOTIFICATION and job.promised is None:
             return Wait(
                 after=application.settle,
@@ -52,9 +48,7 @@ class SlideWay:
                 with blaming(f"sectra.{job.server}"):
                     info = await self._status.client_of(job).slide_info(job.slide_id or "")
                 image_info = without_identity(info.to_wire())
-            job = await self._store.keep(
-                job, "calling the vendor", submit_began=True, sent=0, doubted_until=None
-            )
+            job = await self._store.keep(job, CALLING, submit_began=True, sent=0, doubted_until=None)
             order = order_of(job, callback=callback, image_info=image_info)
             ticket = await adapter.submit(order, NoInstances(order.study_instance_uid))
         return Advance(
@@ -79,3 +73,11 @@ class SlideWay:
     async def tell_progress(self, job: Job, answer: Pending) -> None:
         if job.origin is not Origin.NOTIFICATION:  # nobody asked, and the vendor may ignore the slide
             await self._status.show_progress(job, answer.note or "analysing", answer.progress)
+
+
+def require_slide(slide_id: str | None) -> None:
+    if slide_id is None:
+        raise Permanent(
+            "this application's vendor works on slides in Sectra, and the job has none",
+            "Ask for it on the slide, in Sectra.",
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -13,12 +13,14 @@ import structlog
 from gateway.archives.lookup import Lookup
 from gateway.archives.sectra import Slides
 from gateway.archives.spool import Spool
+from gateway.circuits import Circuits
 from gateway.contract import (
     Adapter,
     Busy,
     Failure,
     Finished,
     NeedsHuman,
+    NotLetIn,
     Pending,
     Retryable,
     Unsuitable,
@@ -27,15 +29,22 @@ from gateway.contract import (
 from gateway.delivery.dispatch import Dispatch
 from gateway.delivery.result_objects import application_of
 from gateway.delivery.slide_status import SlideStatus
+from gateway.dicom.reading import loaded
 from gateway.jobs.outcomes import Advance, Outcome, Rest, Wait
 from gateway.jobs.records import Job, Origin
-from gateway.jobs.states import State
+from gateway.jobs.states import FINAL, WORKING, State
 from gateway.jobs.store import Store
+from gateway.jobs.store.fenced import AtLeast
+from gateway.sectra.messages import ImageInfo
 from gateway.settings.sections import Application, Retry, Settings
+from gateway.watch.drift import bucket_of
 from gateway.work import results
 from gateway.work.agreement import asked_of
+from gateway.work.consequences import decide, destinations_of, notify
 from gateway.work.conversation import Conversation
+from gateway.work.disguise import Disguises
 from gateway.work.orders import ticket_to_json
+from gateway.work.register import check_version
 from gateway.work.slide_way import SlideWay
 from gateway.work.study_way import StudyWay
 from gateway.work.suitability import check_slide
@@ -45,9 +54,14 @@ log = structlog.get_logger(__name__)
 
 _DISK_PAUSE = 30.0
 _BUSY_FOR = 30.0
+_SHORTEST = 1.0  # before a result is due: clocks differ, and nobody is to ask time after time
 _DISK_FULL = "waiting: the disk of data_dir is nearly full"
 _MAKE_ROOM = "Make room there; the job then goes on by itself."
 IGNORED = "ignored"  # a notification outside of what the application accepts
+
+
+class _NotNow(Pending):
+    """The vendor takes no questions: too many, or a quota is used up."""
 
 
 class Way(Protocol):
@@ -73,14 +87,17 @@ class JobSteps:
         status: SlideStatus,
         dispatch: Dispatch,
         spool: Spool,
+        circuits: Circuits,
     ) -> None:
         self._settings = settings
         self._store = store
+        self._lookup = lookup
         self._vendors = vendors
         self._status = status
         self._dispatch = dispatch
         self._spool = spool
-        self._conversation = Conversation(store, vendors)
+        self._circuits = circuits
+        self._conversation = Conversation(store, vendors, Disguises(store, settings))
         self._study_way = StudyWay(
             store, lookup, slides, self._conversation, status, spool, settings.data_dir
         )
@@ -98,13 +115,81 @@ class JobSteps:
 
     async def take(self, job: Job) -> Outcome:
         try:
-            return await self._steps[job.state](job)
+            for peer in self._needed(job):
+                await self._circuits.require(peer, job.id)
+            if job.state in WORKING:
+                await loaded()
+            outcome = await self._steps[job.state](job)
         except Unsuitable as reason:
             now = await self._store.get(job.id) or job  # a user may have joined meanwhile
             if now.origin is not Origin.NOTIFICATION:
+                reason.detail["unsuitable"] = True
                 raise
             values = {"error_kind": IGNORED, "error_message": reason.message, "error_advice": reason.advice}
             return Advance(State.CANCELLED, "ignored", {"reason": reason.message}, values)
+        except Failure as failure:
+            if not await self._circuits.met(failure, job.id, canary=job.canary):
+                raise
+            return await self._wait_for(job, failure)
+        if isinstance(outcome, Advance) or job.state == State.ANALYSING:
+            await self._circuits.heard(*self._called(job))
+        return outcome
+
+    # -- peers that are away ---------------------------------------------------------------------------
+
+    def _needed(self, job: Job) -> Iterator[str]:
+        """Without which there is nothing to begin; what else is needed asks for itself."""
+        if job.state in WORKING:
+            yield f"applications.{job.application}"
+        yield from self._called(job)
+
+    def _called(self, job: Job) -> Iterator[str]:
+        """By each step of this kind, whatever it finds."""
+        to_be_read = job.state == State.LOCATING and job.slide_width is None
+        if job.slide_id is not None and (to_be_read or job.state in FINAL or job.state == State.HELD):
+            yield f"sectra.{job.server}"
+        if job.state == State.SUBMITTING and job.archive is not None:
+            yield self._lookup.peer_of(job.archive, job.server if job.slide_id is not None else None)
+        polled = job.state == State.ANALYSING and not self._vendors.calls_back(job.adapter)
+        if polled or job.state == State.SUBMITTING:
+            yield f"adapters.{job.adapter}"
+
+    async def _wait_for(self, job: Job, failure: Failure) -> Outcome:
+        """It costs no attempt, and nobody tries again before the peer is back."""
+        assert failure.peer is not None
+        begun = job.submit_began or job.state not in (State.RECEIVED, State.LOCATING, State.SUBMITTING)
+        why = self._circuits.waiting(failure.peer, begun=begun)
+        advice = self._circuits.advice(failure.peer) or failure.advice
+        values: dict[str, object] = {
+            "waits_for": failure.peer,
+            "attempt": max(0, job.attempt - 1),
+            "at_vendor": job.at_vendor and (job.submit_began or job.state != State.SUBMITTING),
+            "error_kind": Retryable.kind,
+            "error_message": failure.message,
+            "error_advice": advice,
+        }
+        if job.state not in WORKING:  # it ended then, and for that
+            values |= {"updated_at": job.updated_at, "error_kind": job.error_kind}
+            values |= {"error_message": job.error_message, "error_advice": job.error_advice}
+        else:
+            await self._tell_waiting(job, why)
+        detail = {
+            **failure.detail,
+            "peer": failure.peer,
+            "message": failure.message,
+            "advice": advice,
+        }
+        log.warning("a job waits for a peer", job=str(job.id), peer=failure.peer, error=failure.message)
+        return Wait(what=f"waiting: {why}", why=why, detail={**failure.detail, **detail}, values=values)
+
+    async def tell_waiting(self, job: Job) -> None:
+        """On the slide of a job that was made to wait, or to go on, without being tried."""
+        if job.state in WORKING:
+            await self._tell_waiting(job, job.waits_why or "queued")
+
+    async def _tell_waiting(self, job: Job, why: str) -> None:
+        if job.origin is not Origin.NOTIFICATION and not await self._result_stands(job):
+            await self._status.show_progress(job, why, None)
 
     def retry_of(self, job: Job) -> Retry:
         found = self._settings.application(job.application)
@@ -135,14 +220,14 @@ class JobSteps:
 
     async def _read_slide(self, job: Job, application: Application) -> Job:
         """Which study the slide belongs to, asked of Sectra once."""
-        if job.slide_id is None or job.slide_width is not None:
+        if job.slide_id is None or (job.slide_width is not None and job.callback_accepted):
             return job
-        with blaming(f"sectra.{job.server}"):
-            info = await self._status.client_of(job).slide_info(job.slide_id, phi=True)
+        info = await self._ask_sectra(job, job.slide_id)
         check_slide(application.accept, info)
         size = info.image_size
         job = await self._store.keep(
             job,
+            callback_accepted=True,
             slide_width=size.width if size else 1000,
             slide_height=size.height if size else 1000,
             study_instance_uid=job.study_instance_uid or info.study_instance_uid,
@@ -153,6 +238,22 @@ class JobSteps:
         if job.origin is not Origin.NOTIFICATION:
             await self._status.show_queued(job)
         return job
+
+    async def _ask_sectra(self, job: Job, slide_id: str) -> ImageInfo:
+        """With the invocation's own token until Sectra has let it in: one that it refuses may be anybody's,
+        and is no trouble of the server's."""
+        client = self._status.client_of(job)
+        with blaming(f"sectra.{job.server}"):
+            try:
+                return await client.slide_info(slide_id, phi=True)
+            except NotLetIn:
+                if job.callback_accepted or await client.lets_in(slide_id):
+                    raise
+        raise NeedsHuman(
+            "Sectra refuses the token that this invocation brought, so that it may be anybody's",
+            "If a user of Sectra's did ask, ask again from there: the job then goes on. Else cancel it, and"
+            " see who may call /ia.",
+        )
 
     # -- submitting -----------------------------------------------------------------------------------
 
@@ -177,16 +278,18 @@ class JobSteps:
         application = self._application(job)
         if job.ticket is None:
             raise NeedsHuman("the job has no ticket of its vendor", "Retry the job from the beginning.")
-        self._spool.empty(job.id)
+        await asyncio.to_thread(self._spool.empty, job.id)
         way = self._way(job)
         if await way.is_to_call_again(job):
             return await way.submit(job, application, self._adapter(job))
         answer = await self._ask(job)
         if isinstance(answer, Finished):
             return await self._collect(job, application, answer)
-        self._spool.remove(job.id)
+        await asyncio.to_thread(self._spool.remove, job.id)
         waiting = _wait_on(job, application, answer)
         await way.tell_progress(job, answer)
+        if isinstance(answer, _NotNow) and waiting.why != job.waits_why:
+            return replace(waiting, what=f"waiting: {waiting.why}")
         return waiting
 
     async def _ask(self, job: Job) -> Pending | Finished:
@@ -194,17 +297,22 @@ class JobSteps:
             with blaming(f"adapters.{job.adapter}"):
                 return await self._conversation.poll(job, self._adapter(job))
         except Busy as failure:  # its answer is waited for no longer than a result would be
-            return Pending(failure.after or _BUSY_FOR, failure.message)
+            return _NotNow(failure.after or _BUSY_FOR, failure.message)
 
     async def _collect(self, job: Job, application: Application, finished: Finished) -> Outcome:
-        images = await self._check(job, finished)
-        if not finished.findings and finished.slide is None:
-            finished = await asyncio.to_thread(results.with_findings, finished)
-        if job.promised:
-            results.check_findings(finished, images)
-        stored = await asyncio.to_thread(results.to_json, finished, self._spool.folder(job.id))
-        destinations = [name for name in application.deliver if name != "sectra" or job.slide_id is not None]
-        await self._store.plan_deliveries(job, destinations)
+        judged = await asyncio.to_thread(
+            results.judge,
+            finished,
+            asked_of(job),
+            await self._images_of(job),
+            self._spool.folder(job.id),
+            images_known=bool(job.promised),
+        )
+        finished, version = judged.finished, judged.version
+        await check_version(self._store, job.application, application, version)
+        followed = decide(application.when, finished.findings)
+        await self._store.plan_deliveries(job, destinations_of(application, job, followed))
+        await notify(self._store, job, application, followed)
         await self._store.sum_up_calls(job.id)
         return Advance(
             State.DELIVERING,
@@ -212,16 +320,24 @@ class JobSteps:
             {
                 "objects": len(finished.dicom),
                 "findings": len(finished.findings),
+                "version": version,
+                "empty": finished.empty,
+                "positive": bool(finished.findings),
+                "took": bucket_of((datetime.now(UTC) - job.created_at).total_seconds()),
                 **({"failed": list(finished.failed)} if finished.failed else {}),
+                **({"by_rule": followed.told} if followed.met else {}),
             },
-            {"result": stored, "received": len(finished.dicom), "result_by": None},
+            {
+                "result": judged.stored,
+                "received": len(finished.dicom),
+                "result_by": None,
+                "vendor_version": version or None,
+                **({} if followed.priority is None else {"priority": AtLeast(followed.priority)}),
+            },
         )
 
-    async def _check(self, job: Job, finished: Finished) -> set[str]:
-        """Whose the results are; returns the images of the study."""
-        images = {image.sop_instance_uid for image in await self._store.instances_of(job.id)}
-        await asyncio.to_thread(results.check_study, finished, asked_of(job), images)
-        return images
+    async def _images_of(self, job: Job) -> set[str]:
+        return {image.sop_instance_uid for image in await self._store.instances_of(job.id)}
 
     # -- delivering -----------------------------------------------------------------------------------
 
@@ -240,10 +356,11 @@ class JobSteps:
         if await asyncio.to_thread(results.files_are_here, job.result, work):
             return results.from_json(job.result, work)
         # Collected by another machine, or lost with its disk: the vendor still has them.
-        self._spool.empty(job.id)
+        await asyncio.to_thread(self._spool.empty, job.id)
         answer = await self._ask(job)
         if isinstance(answer, Finished):
-            await self._check(job, answer)
+            images = await self._images_of(job)
+            await asyncio.to_thread(results.check_study, answer, asked_of(job), images)
             if len(answer.dicom) != job.received:
                 raise NeedsHuman(
                     f"the vendor returned {job.received} objects at first and {len(answer.dicom)} now",
@@ -261,17 +378,26 @@ class JobSteps:
                 await self._conversation.cancel(job, self._adapter(job))
             except Failure as failure:
                 await self._store.note(
-                    job, "the vendor couldn't be told of the cancel", {"message": failure.message}
+                    job,
+                    "the vendor couldn't be told of the cancel",
+                    {"message": failure.message},
+                    failure.said,
                 )
         ignored = job.error_kind == IGNORED and job.origin is Origin.NOTIFICATION
         if job.slide_id is None or ignored or await self._result_stands(job):
             return Rest()
-        await self._status.show_end(job)
+        with blaming(f"sectra.{job.server}"):
+            try:
+                await self._status.show_end(job)
+            except NotLetIn:
+                if job.callback_accepted or await self._status.client_of(job).lets_in(job.slide_id):
+                    raise
+                return Rest("the slide can't be told: the invocation's token was never let in")
         return Rest("said so on the slide")
 
     async def _result_stands(self, job: Job) -> bool:
         """Only its way elsewhere is held up: on the slide the result is worth more than news of that."""
-        if job.state != State.HELD or job.held_in != State.DELIVERING:
+        if (job.held_in if job.state == State.HELD else job.state) != State.DELIVERING:
             return False
         return any(
             delivery.destination == "sectra" and delivery.state == "done"
@@ -291,5 +417,5 @@ def _wait_on(job: Job, application: Application, answer: Pending) -> Wait:
     values: dict[str, object] = {"result_by": deadline}
     if answer.ticket is not None:
         values["ticket"] = ticket_to_json(answer.ticket)
-    pause = min(answer.after, max(0.05, (deadline - now).total_seconds()))
+    pause = min(answer.after, max(_SHORTEST, (deadline - now).total_seconds()))
     return Wait(after=pause, why=answer.note or "the vendor is at work on it", values=values)

@@ -8,17 +8,28 @@ from pathlib import Path
 import aiohttp
 from pydantic import BaseModel, ValidationError
 
-from gateway.contract import Adapter, CallsBack, NeedsHuman, Pushing, Returning, Route, Sender, WorksOnSlide
-from gateway.settings.sections import Settings
+from gateway.contract import (
+    Adapter,
+    CallsBack,
+    Interactive,
+    NeedsHuman,
+    Pushing,
+    Returning,
+    Route,
+    Sender,
+    WorksOnSlide,
+)
+from gateway.sessions import Sessions
+from gateway.settings.sections import AdapterSettings, Settings
 from gateway.settings.tree import Misconfigured
 
 
 class Vendors:
     """Raises Misconfigured for an adapter that isn't installed and options it doesn't know."""
 
-    def __init__(self, settings: Settings, session: aiohttp.ClientSession) -> None:
-        self._session = session
-        self._public_url = settings.public_url
+    def __init__(self, settings: Settings, sessions: Sessions) -> None:
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._public_url = settings.vendors.public_url or settings.public_url
         self._kinds: dict[str, type[Adapter]] = {}
         self._options: dict[str, BaseModel] = {}
         installed = {point.name: point for point in entry_points(group="gateway.adapters")}
@@ -42,8 +53,10 @@ class Vendors:
                 problems.append(settings.told(("adapters", name, "kind"), broken))
                 continue
             self._kinds[name] = kind
+            self._sessions[name] = sessions.to(f"adapters.{name}", configured)
         if problems:
             raise Misconfigured(problems)
+        self.hold_after = {name: configured.hold_after for name, configured in settings.adapters.items()}
         self.rates = {name: configured.rate for name, configured in settings.adapters.items()}
         self.capacities = {
             name: configured.max_concurrent
@@ -56,7 +69,7 @@ class Vendors:
         return list(self._kinds)
 
     def make(self, name: str, work: Path) -> Adapter:
-        return self.kind(name)(self._options[name], self._session, work)
+        return self.kind(name)(self._options[name], self._sessions[name], work)
 
     def url_of(self, name: str) -> str:
         """Where the vendor calls us."""
@@ -82,6 +95,9 @@ class Vendors:
     def works_on_slide(self, name: str) -> bool:
         return isinstance(self.make(name, Path()), WorksOnSlide)
 
+    def calls_back(self, name: str) -> bool:
+        return issubclass(self.kind(name), CallsBack)
+
     @property
     def routes(self) -> dict[str, list[Route]]:
         """By adapter, how its vendor calls us."""
@@ -99,6 +115,16 @@ class Vendors:
             )
         return self._kinds[name]
 
+    def _tells_by_itself(self, name: str) -> str:
+        """Why its vendor would hear of a patient, or couldn't say of whom it speaks, by another way than the
+        one that is disguised."""
+        adapter = self.make(name, Path())
+        if isinstance(adapter, WorksOnSlide | CallsBack | Interactive):
+            return f"of adapters.{name} calls us, and is answered as things are"
+        if name in self.push_tokens or self.senders.get(name):
+            return f"of adapters.{name} stores its results with us, by the names that it knows"
+        return ""
+
     def check(self, settings: Settings) -> None:
         """Whether the applications have what their vendors need; raises Misconfigured."""
         problems = []
@@ -108,8 +134,11 @@ class Vendors:
                     place = ("departments", department, "applications", name, "archives")
                     needs = f"is missing: {application.adapter} is sent studies, which come from an archive"
                     problems.append(settings.told(place, needs))
+                if application.deidentify and (why := self._tells_by_itself(application.adapter)):
+                    place = ("departments", department, "applications", name, "deidentify")
+                    problems.append(settings.told(place, f"can't be kept: the vendor {why}; choose another"))
         for name, routes in self.routes.items():
-            if routes and settings.public_url is None:
+            if routes and self._public_url is None:
                 needs = f"is missing: the vendor of adapters.{name} calls us there"
                 problems.append(settings.told(("public_url",), needs))
         for name, senders in self.senders.items():
@@ -125,7 +154,7 @@ def _sentences(settings: Settings, name: str, options: type[BaseModel], error: V
     for problem in error.errors(include_input=False):
         place = ("adapters", name, *problem["loc"])
         if problem["type"] == "extra_forbidden":
-            allowed = ", ".join(sorted({"kind", "max_concurrent", "rate", *options.model_fields}))
+            allowed = ", ".join(sorted({*AdapterSettings.model_fields, *options.model_fields}))
             sentences.append(settings.told(place, f"is not a key here; allowed: {allowed}"))
         elif problem["type"] == "missing":
             sentences.append(settings.told(place, "is missing"))

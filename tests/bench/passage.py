@@ -72,9 +72,10 @@ async def relay_bare(given: argparse.Namespace) -> None:
 
 
 async def relay_ours(given: argparse.Namespace) -> None:
+    from gateway.building.entrances import listening
+    from gateway.building.house import build
     from gateway.jobs.records import NewJob, Origin
     from gateway.jobs.schema import migrate
-    from gateway.run import build, listening
     from gateway.settings.sections import Settings
 
     settings = Settings.model_validate(
@@ -94,8 +95,8 @@ async def relay_ours(given: argparse.Namespace) -> None:
     await asyncio.to_thread(migrate, given.database)
     async with AsyncExitStack() as stack:
         house = await stack.enter_async_context(build(settings, given.database))
-        port = await stack.enter_async_context(listening(house.doors, settings.listen))
-        await house.store.create(
+        port = await stack.enter_async_context(listening(house.doors, settings))
+        await house.lasting.store.create(
             NewJob(
                 department="bench",
                 application="kidney-ai",
@@ -107,8 +108,8 @@ async def relay_ours(given: argparse.Namespace) -> None:
                 callback_token="a-token",
             )
         )
-        [job] = await house.store.claim(1, 1, 3600, {})
-        callback = await house.store.open_grant(job, "", fresh=True)
+        [job] = await house.lasting.store.claim(1, 1, 3600, {})
+        callback = await house.lasting.store.open_grant(job, "", fresh=True)
         tell(port, "/adapters/kidney", callback.token)
         await asyncio.Event().wait()
 

@@ -29,11 +29,12 @@ def serve(folder: Path, durable: bool) -> None:
     from gateway.archives.awaited import file_of
     from gateway.dicom.acceptor import StorageServer
     from gateway.dicom.arrival import Arrival, Reply
+    from gateway.dicom.lobby import Request
     from gateway.dicom.staging import Staging
     from gateway.intake.incoming import Incoming
     from gateway.settings.sections import Settings
 
-    def take(arrival: Arrival, calling: str, called: str) -> Reply:
+    def take(arrival: Arrival, _: Request) -> Reply:
         header = arrival.finish()
         if durable:
             incoming.keep("ct", header, arrival.path)
@@ -43,7 +44,7 @@ def serve(folder: Path, durable: bool) -> None:
 
     incoming = Incoming(Settings(data_dir=folder), store=None)  # type: ignore[arg-type]
     staging = Staging(folder / ".arriving")
-    server = StorageServer("GATEWAY", staging, lambda _: True, lambda *_: None, take, lambda _: True)
+    server = StorageServer("GATEWAY", staging, lambda _: True, lambda _: None, take, lambda *_: True)
     print(server.start("127.0.0.1", 0), flush=True)
     sys.stdin.read()
     server.stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -38,6 +39,18 @@ def house(running: Hospital) -> Hospital:
 
 def is_sentence(text: str) -> bool:
     return len(text.split()) >= 3 and "Traceback" not in text and "Error(" not in text
+
+
+async def waits(house: Hospital, slide: str, why: str) -> dict[str, Any]:
+    """In the job and on the slide: for whom."""
+    while (job := await house.job_on(slide, "locating"))["waits"] is None or job["waits"]["until"]:
+        await asyncio.sleep(0.05)
+    assert job["waits"]["why"].startswith(why), job
+    await house.until(
+        lambda: any(why in result["displayResult"] for result in house.results_on(slide)),
+        "the slide says why",
+    )
+    return job
 
 
 async def ended(house: Hospital, slide: str, state: str, kind: str, *words: str, app: str = TRAUMA) -> None:
@@ -167,7 +180,7 @@ async def test_callbacks_go_to_configured_servers_only(house: Hospital, trick: s
     url = trick.replace("HOST", host).replace("PORT", host.rpartition(":")[2])
     for action, more in (
         ("create", {}),
-        ("modify", {"input": {"slideId": "s", "id": 1, "versionId": "v"}}),
+        ("modify", {"input": {"slideId": "slide-trick", "id": 1, "versionId": "v"}}),
         ("newImageFiles", {}),
     ):
         body = house.invocation("slide-trick", action=action, **more)
@@ -270,14 +283,12 @@ async def test_two_studies_of_one_accession_wait_for_a_person(house: Hospital) -
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_an_archive_that_refuses_the_password_waits_for_a_person(house: Hospital, status: int) -> None:
+async def test_an_archive_that_refuses_the_password_is_waited_for(house: Hospital, status: int) -> None:
     patient = house.admit()
     house.archive.front.faults.append(Fault(path="/dicom-web", status=status))
     await house.fire(patient.slide)
-    await ended(house, patient.slide, "held", "needs_human", "archive vna", str(status))
+    job = await waits(house, patient.slide, "the archive vna refuses our credentials since ")
     house.archive.front.faults.clear()
-    [job] = await house.jobs_on(patient.slide)
-    await house.api("POST", f"jobs/{job['id']}/resume")
     await house.settled(job["id"], "done")
 
 
@@ -312,16 +323,12 @@ async def test_a_result_of_somebody_else_goes_nowhere(house: Hospital, spoil: An
 # -- retryable: tried again, then held ----------------------------------------------------------------
 
 
-async def test_an_archive_that_stays_down_is_tried_again_and_then_waits_for_a_person(house: Hospital) -> None:
+async def test_an_archive_that_stays_down_is_waited_for(house: Hospital) -> None:
     patient = house.admit()
     house.archive.front.faults.append(Fault(path="/dicom-web", status=503))
     await house.fire(patient.slide)
-    await ended(house, patient.slide, "held", "retryable", "archive vna")
-    [job] = await house.jobs_on(patient.slide)
-    job = await house.settled(job["id"], "held")
-    assert sum(event["what"].startswith("try ") for event in job["events"]) == 2
+    job = await waits(house, patient.slide, "the archive vna doesn't answer as it should since ")
     house.archive.front.faults.clear()
-    await house.api("POST", f"jobs/{job['id']}/retry")
     job = await house.settled(job["id"], "done")
     assert house.bytes_arrived(patient) == [1, 1]
 

@@ -40,7 +40,7 @@ async def house(
             "token": "t",
         }
         house.application.update(adapter="herald", deliver=["sectra"])
-        await house.start()
+        await house.start(cold=True)  # its adapter was installed after the house was imported
         yield house
         tokens = {token for _, token in vendor.called}
         assert not {token for token in tokens if token in "".join(each.log for each in house.gateways)}

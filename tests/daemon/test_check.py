@@ -21,6 +21,7 @@ from cryptography.fernet import Fernet
 from gateway.simulate import archive, milvue, sectra, sectra_state
 from gateway.simulate.serve import serve
 from tests.peers.certificates import Authority
+from tests.peers.collector import rsyslog
 from tests.peers.orthanc import orthanc
 from tests.peers.ris import ris
 
@@ -88,6 +89,7 @@ async def test_each_peer_is_recognised_as_what_it_is(tmp_path: Path) -> None:
         }
         urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
         listener = await stack.enter_async_context(ris())
+        collector = await stack.enter_async_context(rsyslog(tmp_path / "collector"))
         options: dict[str, Any] = {"DicomAlwaysAllowFind": False, "DicomAlwaysAllowEcho": True}
         strange = stack.enter_context(orthanc(tmp_path / "strange", **options))
         options |= {"modalities": {"us": ("GATEWAY", "127.0.0.1", 11112)}}
@@ -120,6 +122,8 @@ async def test_each_peer_is_recognised_as_what_it_is(tmp_path: Path) -> None:
                 "third": {**of_milvue, "url": friend.url},
             },
             dimse={"port": 0},
+            audit_log=collector.configured(),
+            traces={"endpoint": urls["archive"]},
         )
         code, peers, _ = await checked(tmp_path, configuration)
     told = {name: peer["sentence"] for name, peer in peers.items()}
@@ -127,13 +131,15 @@ async def test_each_peer_is_recognised_as_what_it_is(tmp_path: Path) -> None:
     assert code == 1
     assert good == {
         *("sectra.servers.main", "sectra.servers.user", "archives.vna", "archives.friend"),
-        *("destinations.ris", "adapters.milvue"),
+        *("destinations.ris", "adapters.milvue", "audit_log"),
     }, told
+    assert peers["audit_log"]["certificate_expires"]
     assert "takes our user" in told["sectra.servers.user"]
     assert "username and password" in told["sectra.servers.wrong"]
     assert "no Sectra answers" in told["sectra.servers.another"]
     assert "GATEWAY" in told["archives.strange"] and "url" in told["adapters.another"]
     assert "speaks HTTP" in told["destinations.web"]
+    assert "The collector of traces answered 404" in told["traces"]
 
 
 async def test_three_reasons_not_to_trust_are_three_sentences(tmp_path: Path) -> None:
@@ -168,10 +174,24 @@ async def test_our_own_certificates_are_checked_too(tmp_path: Path) -> None:
     expired = authority.certify("expired", lasts=EXPIRED)
     listen = {"certificate": str(good.certificate), "key": str(good.key)}
     code, peers, _ = await checked(tmp_path, configure(tmp_path, listen={"tls": listen}), "--offline")
-    assert code == 0 and peers["listen.tls"]["ok"] and peers["listen.tls"]["certificate_expires"]
+    ours = peers["listen.tls.certificate"]
+    assert code == 0 and ours["ok"] and ours["certificate_expires"]
     dated = {"certificate": str(expired.certificate), "key": str(expired.key)}
     code, peers, _ = await checked(tmp_path, configure(tmp_path, listen={"tls": dated}), "--offline")
-    assert code == 1 and "our certificate has expired" in peers["listen.tls"]["sentence"]
+    assert code == 1 and "our certificate has expired" in peers["listen.tls.certificate"]["sentence"]
+
+
+async def test_what_we_show_peers_is_ours_too(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    good, expired = authority.certify("good"), authority.certify("expired", lasts=EXPIRED)
+    configuration = configure(tmp_path)
+    configuration["adapters"]["milvue"] |= {"certificate": str(good.certificate), "key": str(good.key)}
+    dated = {"certificate": str(expired.certificate), "key": str(expired.key)}
+    pacs = {"kind": "dimse", "host": "pacs", "port": 104, "ae_title": "PACS", **dated}
+    configuration["archives"]["pacs"] = pacs
+    code, peers, _ = await checked(tmp_path, configuration, "--offline")
+    assert code == 1 and peers["adapters.milvue.certificate"]["ok"]
+    assert "has expired" in peers["archives.pacs.certificate"]["sentence"]
 
 
 async def test_a_database_of_a_newer_release_is_no_good_one(tmp_path: Path, database_url: str) -> None:

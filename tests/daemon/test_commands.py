@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import aiohttp
 import psycopg
 import pytest
 
+from gateway.sessions import Sessions
 from gateway.settings.load import load
 from gateway.settings.tree import Misconfigured
 from gateway.work.vendors import Vendors
@@ -60,7 +63,10 @@ async def test_a_database_that_is_away_is_said_in_one_sentence(tmp_path: Path) -
     config = write(tmp_path, UNREACHABLE + away)
     code, said, complained = await gateway("jobs", "list", "--config", str(config))
     assert (code, said) == (1, "")
-    assert complained == "the database doesn't answer; check database_url and that the server runs\n"
+    assert complained == (
+        f"configuration: {config}\n"
+        "no database runs where database_url says; check that the server runs, and its host and port\n"
+    )
 
 
 async def test_looking_changes_no_table(tmp_path: Path, empty_database_url: str) -> None:
@@ -68,7 +74,7 @@ async def test_looking_changes_no_table(tmp_path: Path, empty_database_url: str)
     config = write(tmp_path, UNREACHABLE + f'database_url: "{empty_database_url}"\nsecret_keys: [{KEY}]\n')
     code, said, complained = await gateway("jobs", "list", "--config", str(config))
     assert (code, said) == (1, "")
-    assert complained == "the database isn't migrated to this release: run gateway migrate first\n"
+    assert complained.endswith("the database isn't migrated to this release: run gateway migrate first\n")
 
 
 async def test_an_older_release_says_that_the_tables_are_newer(tmp_path: Path, database_url: str) -> None:
@@ -94,15 +100,28 @@ async def test_a_vendors_wrong_option_names_its_line(tmp_path: Path) -> None:
     )
     path = write(tmp_path, wrong)
     settings = load(path, {})
-    async with aiohttp.ClientSession() as session:
+    async with Sessions() as sessions:
         with pytest.raises(Misconfigured) as caught:
-            Vendors(settings, session)
+            Vendors(settings, sessions)
     missing, unknown, nobodys = caught.value.problems
     assert missing == f"{path} line 4: adapters.milvue.commands is missing"
     assert unknown.startswith(f"{path} line 4: adapters.milvue.comands is not a key here; allowed: ")
     assert nobodys.startswith(
         f"{path} line 5: adapters.kidney.kind is nobodys, which isn't installed; allowed: "
     )
+
+
+async def look_at_what_a_demo_shows(said: str) -> None:
+    found = re.search(r"The console is at (\S+)/ ; token: (\S+)", said)
+    assert found is not None, said
+    headers = {"Authorization": f"Bearer {found[2]}"}
+    async with aiohttp.ClientSession(f"{found[1]}/api/v1/", headers=headers) as session:
+        jobs = (await (await session.get("jobs")).json())["jobs"]
+        peers = (await (await session.get("peers")).json())["peers"]
+        acts = (await (await session.get("audit")).json())["acts"]
+    assert {"done", "held", "failed", "delivering"} <= {job["state"] for job in jobs}
+    assert [peer["name"] for peer in peers if peer["state"] == "paused"] == ["nuclei"]
+    assert "pause" in {act["what"] for act in acts}
 
 
 @pytest.mark.slow
@@ -119,6 +138,7 @@ async def test_a_served_demo_ends_without_a_trace(tmp_path: Path, number: signal
         said = await process.stdout.readuntil(b"Ctrl-C")
         assert b"Everything arrived." in said
         assert list(tmp_path.glob("gateway-demo-*"))
+        await look_at_what_a_demo_shows(said.decode())
         process.send_signal(number)
         rest, _ = await process.communicate()
     finally:
@@ -128,6 +148,20 @@ async def test_a_served_demo_ends_without_a_trace(tmp_path: Path, number: signal
     assert process.returncode == 0, rest.decode()
     assert b"Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_port_that_is_taken_is_said_in_one_sentence(tmp_path: Path, database_url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = write(
+            tmp_path,
+            f"listen: {{{{host: 127.0.0.1, port: {port}}}}}\ndata_dir: {tmp_path}\n"
+            f"database_url: {database_url}\nsecret_keys: [{KEY}]\n",
+        )
+        code, _, said = await gateway("run", "--config", str(config))
+    assert code == 1
+    last = said.splitlines()[-1]
+    assert last.startswith(f"listen: can't listen on 127.0.0.1, port {port}: Address already in use")
 
 
 async def test_a_configuration_of_nothing_is_not_good() -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
+import yaml
+from typer.testing import CliRunner
 
+from gateway.__main__ import app
 from gateway.simulate import archive as simulated
 from gateway.simulate.archive import ArchiveState
 from gateway.simulate.milvue import Behaviour
@@ -25,15 +27,16 @@ from tests.peers.ports import free_port
 CLOSED = "trauma-by-night"
 
 
-async def explain(house: Hospital, application: str, name: str, by: str = "--study") -> dict[str, Any]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", "explain", "--config", str(house.folder / "gateway.yaml")),
-        *("--application", application, by, name, "--json"),
-        stdout=asyncio.subprocess.PIPE,
-        env=dict(os.environ),
+async def command(house: Hospital, *arguments: str, config: str = "gateway.yaml") -> dict[str, Any]:
+    told = await asyncio.to_thread(
+        CliRunner().invoke, app, [*arguments, "--json", "--config", str(house.folder / config)]
     )
-    said, _ = await process.communicate()
-    return dict(json.loads(said.splitlines()[-1]))
+    structlog.reset_defaults()
+    return dict(json.loads(told.stdout))
+
+
+async def explain(house: Hospital, application: str, name: str, by: str = "--study") -> dict[str, Any]:
+    return await command(house, "explain", "--application", application, by, name)
 
 
 def hours_from_now(hours: int) -> tuple[str, datetime]:
@@ -73,7 +76,9 @@ async def test_a_vendor_that_speaks_dicomweb_and_an_archive_that_is_closed(
             _, waiting = await house.api("POST", "jobs", {"application": CLOSED, **study})
             waiting = await wait_for_event(house, waiting["id"], "waiting until")
             assert (waiting["state"], waiting["attempt"]) == ("locating", 0)
-            assert datetime.fromisoformat(waiting["next_at"]) == opening
+            assert (
+                timedelta(0) <= datetime.fromisoformat(waiting["next_at"]) - opening < timedelta(seconds=30)
+            )
             assert f"outside of its hours ({written})" in waiting["events"][-1]["what"]
             told = await explain(house, CLOSED, patient.study)
             assert (told["would"], datetime.fromisoformat(told["until"])) == ("wait", opening)
@@ -109,6 +114,18 @@ async def test_a_vendor_that_speaks_dicomweb_and_an_archive_that_is_closed(
 
             status, cancelled = await house.api("POST", f"jobs/{waiting['id']}/cancel")
             assert (status, cancelled["state"]) == (200, "cancelled")
+
+            # What they became they would become again; under another configuration not all of them would.
+            told = await command(house, "replay", "--since", "2020-01-01")
+            assert (told["jobs"], told["same"]) == (4, 4), told
+            house.application.update(result_within="1ms", choose={})
+            other = tmp_path / "other.yaml"
+            other.write_text(yaml.safe_dump(configuration))
+            told = await command(house, "replay", "--since", "2020-01-01", config=other.name)
+            changed = {each["id"]: each["differences"][0]["would"] for each in told["differ"]}
+            assert changed.keys() == {again["id"], refused["id"]}
+            assert changed[again["id"]] == "held: no result within 0.001 s"
+            assert changed[refused["id"]] == "sent"
     finally:
         await runner.cleanup()
 
@@ -140,7 +157,7 @@ async def test_a_job_that_waits_for_its_place_past_closing_time_isnt_fetched_the
         await house.api("POST", f"jobs/{ahead['id']}/cancel")
         late = await wait_for_event(house, late["id"], "waiting until")
         assert (late["state"], late["attempt"]) == ("submitting", 0)
-        assert datetime.fromisoformat(late["next_at"]) == opening
+        assert timedelta(0) <= datetime.fromisoformat(late["next_at"]) - opening < timedelta(seconds=30)
         assert house.bytes_arrived(second) == [0, 0]
         other = await house.ask(application="other", study_instance_uid=third.study)
         await house.settled(other["id"], "done")  # its place at the vendor is free for others
@@ -211,12 +228,14 @@ async def test_while_the_vna_is_away_a_part_of_the_study_elsewhere_isnt_taken_fo
         await house.fire(patient.slide)
         if patience == "wait":
             job = await house.job_on(patient.slide, "locating")
-            job = await wait_for_event(house, job["id"], "waiting: vna can't be reached")
-            assert (job["state"], job["attempt"], job["error"]) == ("locating", 0, None)
+            why = "the archive vna is not reachable since "
+            job = await wait_for_event(house, job["id"], f"waiting: {why}")
+            assert (job["state"], job["attempt"]) == ("locating", 0)
             if job["waits"] is not None:  # it isn't just being looked at
-                assert job["waits"]["why"] == "vna can't be reached"
-            [result] = house.results_on(patient.slide)
-            assert result["displayResult"] == "analysis: waiting: vna can't be reached"
+                assert job["waits"]["why"].startswith(why)
+            await house.until(
+                lambda: why in house.results_on(patient.slide)[0]["displayResult"], "the slide says why"
+            )
             runner, _ = await serve(simulated.make_app(vna, files=[]), port=port)
             stack.push_async_callback(runner.cleanup)
         job = await house.job_on(patient.slide, "done")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from io import BytesIO
@@ -14,7 +15,7 @@ import pytest_asyncio
 
 from gateway.simulate.milvue import Behaviour
 from tests.peers.dicom_samples import encode
-from tests.peers.gateway import TOKENS, TRAUMA, Hospital, hospital, unknown_study
+from tests.peers.gateway import PATIENCE, TOKENS, TRAUMA, Hospital, hospital, unknown_study
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,11 +47,80 @@ async def test_a_key_names_one_request_however_often_it_is_sent(house: Hospital)
     assert sorted(house.stored_of(patient.study)) == sorted(set(house.stored_of(patient.study)))
 
 
+async def test_a_key_may_stand_in_the_header(house: Hospital) -> None:
+    patient = house.admit(slide=False)
+    asked, key = {"application": TRAUMA, "study_instance_uid": patient.study}, {"Idempotency-Key": "night-18"}
+    status, job = await _ask(house, asked, key)
+    assert status == 202
+    for again in (asked, {**asked, "idempotency_key": "night-18"}):
+        status, same = await _ask(house, again, key)
+        assert (status, same["id"]) == (200, job["id"])
+    status, problem = await _ask(house, {**asked, "idempotency_key": "another"}, key)
+    assert status == 409 and "differ" in problem["detail"]
+    assert (await _ask(house, asked, {"Idempotency-Key": "x" * 201}))[0] == 422
+    await house.settled(job["id"], "done")
+
+
+LISTED = {
+    *("id", "department", "application", "adapter", "state", "attempt", "next_at", "priority", "created_at"),
+    *("updated_at", "study", "slide_id", "waits", "error", "proof", "revision", "vendor_reference"),
+}
+SHAPES = {
+    "study": {"study_instance_uid", "accession_number", "archive"},
+    "waits": {"until", "why"},
+    "error": {"kind", "message", "advice"},
+    "proof": {"promised", "sent", "acknowledged", "received", "stored"},
+    "events": {"at", "state", "what", "detail"},
+    "deliveries": {"destination", "state", "attempts", "reference", "last_error", "next_at"},
+}
+
+
+async def test_a_job_has_these_fields_and_no_others(house: Hospital) -> None:
+    patient = house.admit(slide=False)
+    house.milvue.behaviours[patient.study] = Behaviour(delay=600)
+    url, headers = f"{house.gateway.url}/api/v1/jobs", {"Authorization": f"Bearer {TOKENS['operator']}"}
+    body = {"application": TRAUMA, "study_instance_uid": patient.study}
+    async with house.http.post(url, json=body, headers=headers) as answer:
+        job = await answer.json()
+        assert answer.headers["Location"] == f"/api/v1/jobs/{job['id']}"
+    async with asyncio.timeout(PATIENCE):
+        while (waiting := (await house.api("GET", f"jobs/{job['id']}"))[1])["waits"] is None:
+            await asyncio.sleep(0.05)
+    await house.api("POST", f"jobs/{job['id']}/cancel")
+    done = await house.settled(
+        (await house.ask(study_instance_uid=house.admit(slide=False).study))["id"], "done"
+    )
+    failed = await house.settled((await house.ask(study_instance_uid=unknown_study()))["id"], "failed")
+    met = set()
+    for told in (waiting, done, failed):
+        assert told.keys() - {"said"} == LISTED | {"events", "deliveries"}  # said: by a peer, for operators
+        for name, keys in SHAPES.items():
+            for part in told[name] if isinstance(told[name], list) else [told[name]]:
+                if part is not None:
+                    met.add(name)
+                    assert part.keys() == keys, name
+    assert met == set(SHAPES)
+    states = [("state", "failed"), ("state", "done"), ("application", TRAUMA), ("limit", "500")]
+    _, listed = await house.api("GET", "jobs", params=states)
+    assert listed.keys() == {"jobs", "next_cursor"} and {done["id"], failed["id"]} <= {
+        each["id"] for each in listed["jobs"]
+    }
+    assert {each["state"] for each in listed["jobs"]} == {"done", "failed"}
+    assert all(each.keys() == LISTED for each in listed["jobs"])
+
+
+async def _ask(house: Hospital, body: object, headers: dict[str, str]) -> tuple[int, Any]:
+    authorised = {"Authorization": f"Bearer {TOKENS['operator']}", **headers}
+    url = f"{house.gateway.url}/api/v1/jobs"
+    async with house.http.post(url, json=body, headers=authorised) as answer:
+        return answer.status, await answer.json()
+
+
 async def test_an_accession_number_and_a_patient_find_the_study(house: Hospital) -> None:
     patient = house.admit(slide=False)
     other = house.admit(slide=False, twin_of=patient)
     header = house.archive.instances[other.instances[0]].header
-    job = await house.ask(accession_number=patient.accession, patient_id=str(header.PatientID))
+    job = await house.ask(accession_number=f" {patient.accession} ", patient_id=str(header.PatientID))
     job = await house.settled(job["id"], "done")
     assert job["study"]["study_instance_uid"] == other.study
     assert house.bytes_arrived(patient) == [0, 0] and house.bytes_arrived(other) == [1, 1]
@@ -115,7 +185,7 @@ async def test_another_patients_study_is_never_sent(house: Hospital) -> None:
     job = await house.ask(study_instance_uid=patient.study, patient_id=str(other.PatientID))
     held = await house.settled(job["id"], "held")
     assert "another patient id" in held["error"]["message"]
-    [both] = [event["detail"] for event in held["events"] if "met" in event["detail"]]
+    [both] = [said["words"] for said in held["said"]]
     assert both["expected"]["patient_id"] == other.PatientID != both["met"]["patient_id"]
     job = await house.ask(study_instance_uid=patient.study, accession_number=str(other.AccessionNumber))
     held = await house.settled(job["id"], "held")
@@ -273,6 +343,45 @@ async def test_who_may_do_what(house: Hospital) -> None:
         assert status == 403 and "operator" in problem["detail"], path
 
 
+async def test_a_viewer_learns_nobodys_identity_and_an_operators_look_is_written_down(
+    house: Hospital,
+) -> None:
+    patient = house.admit(1)
+    job = await house.ask(study_instance_uid=patient.study, accession_number=patient.accession)
+    seen = await house.settled(job["id"], "done")
+    assert seen["study"]["accession_number"] == patient.accession and seen["vendor_reference"]
+    headers = {"Authorization": f"Bearer {TOKENS['viewer']}", "Last-Event-ID": "0-0"}
+    told = ""
+    async with house.http.get(f"{house.gateway.url}/api/v1/events", headers=headers) as stream:
+        async for line in stream.content:
+            told += line.decode()
+            if job["id"] in told and '"done"' in told.rpartition(job["id"])[2]:
+                break
+    for path in (f"jobs/{job['id']}", f"jobs?study={patient.study}"):
+        status, shown = await house.api("GET", path, role="viewer")
+        assert status == 200 and job["id"] in json.dumps(shown), path
+        told += json.dumps(shown).replace(path, "")
+    for secret in (patient.study, patient.accession, seen["vendor_reference"]):
+        assert secret not in told, secret
+    await house.api("GET", f"jobs/{job['id']}")
+    _, acts = await house.api("GET", "audit", params={"job": job["id"], "what": "looked at"})
+    assert [each["who"] for each in acts["acts"]] == ["operator"]
+
+
+async def test_who_did_what_is_told(house: Hospital) -> None:
+    job = await house.ask(study_instance_uid=unknown_study())
+    assert (await house.api("GET", "audit", role="viewer"))[0] == 403
+    status, told = await house.api("GET", "audit", params={"job": job["id"]})
+    acts = [(each["who"], each["what"], each["job_id"]) for each in told["acts"]]
+    assert status == 200 and ("operator", "job asked for", job["id"]) in acts
+    _, page = await house.api("GET", "audit", params={"limit": "1"})
+    _, after = await house.api("GET", "audit", params={"limit": "1", "cursor": page["next_cursor"]})
+    assert after["acts"][0]["id"] < page["acts"][0]["id"]
+    for wrong in ("cursor=x", "job=1", "since=now", "who=", "colour=red", "limit=0"):
+        assert (await house.api("GET", f"audit?{wrong}"))[0] == 422, wrong
+    assert (await house.api("GET", "jobs?state="))[0] == 422
+
+
 async def test_the_document_describes_what_is_there(house: Hospital) -> None:
     _, document = await house.api("GET", "openapi.json")
     told = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
@@ -280,11 +389,17 @@ async def test_the_document_describes_what_is_there(house: Hospital) -> None:
         ("POST", "/api/v1/jobs"),
         ("GET", "/api/v1/jobs"),
         ("GET", "/api/v1/jobs/{id}"),
-        ("GET", "/api/v1/events"),
-        ("GET", "/api/v1/openapi.json"),
+        *(("POST", f"/api/v1/jobs/{{id}}/{act}") for act in ("retry", "cancel", "resume")),
+        ("POST", "/api/v1/jobs/actions"),
+        *(
+            ("POST", f"/api/v1/{kind}/{{name}}/{act}")
+            for kind in ("applications", "adapters", "destinations")
+            for act in ("pause", "unpause")
+        ),
+        *(("GET", f"/api/v1/{name}") for name in ("peers", "audit", "revisions", "events", "openapi.json")),
     } <= told
     for method, path in told:
-        url = house.gateway.url + path.replace("{id}", "0").replace("{act}", "retry")
+        url = house.gateway.url + path.replace("{id}", "0").replace("{name}", "milvue")
         async with house.http.request(method, url) as response:
             assert response.status == 401, path  # 404 or 405 if there were no such route
 
@@ -299,6 +414,7 @@ async def test_the_document_describes_what_is_there(house: Hospital) -> None:
         {"application": TRAUMA, "study_instance_uid": "1.2", "priority": 10},
         {"application": TRAUMA, "study_instance_uid": "1.2", "unknown": 1},
         {"application": TRAUMA, "accession_number": ""},
+        {"application": TRAUMA, "accession_number": "  "},
         {"application": TRAUMA, "accession_number": "a\x00b"},
         {"application": TRAUMA, "accession_number": "\ud800"},
         {"application": TRAUMA, "study_instance_uid": "1.2", "idempotency_key": "\x00"},
@@ -343,3 +459,30 @@ async def test_an_odd_last_event_id_is_no_trouble(house: Hospital) -> None:
         async with house.http.get(f"{house.gateway.url}/api/v1/events", headers=headers) as stream:
             assert stream.status in (200, 422), odd
     assert "a request broke" not in house.gateway.log
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS"])
+@pytest.mark.parametrize(
+    "path",
+    ["/healthz", f"/ia/{TRAUMA}", f"/dicomweb/{TRAUMA}/studies", "/adapters/milvue/x", "/api/v1/jobs", "/no"],
+)
+async def test_no_body_is_inflated_for_anybody(house: Hospital, method: str, path: str) -> None:
+    bomb = gzip.compress(b"[" * 2**20)
+    for coding in ("gzip", "x-gzip, identity", "deflate", "br"):
+        headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
+        async with house.http.request(
+            method,
+            house.gateway.url + path,
+            data=bomb,
+            headers=headers,
+            skip_auto_headers=["Accept-Encoding"],
+        ) as response:
+            assert response.status == 415
+            assert response.headers["Content-Type"].startswith("application/problem+json")
+            assert response.headers["Accept-Encoding"] == "identity"
+
+
+async def test_what_was_sent_to_us_is_nobody_elses(house: Hospital) -> None:
+    for folder in (house.folder / "data").rglob("*"):
+        if folder.is_dir() and "postgres" not in folder.parts:
+            assert folder.stat().st_mode & 0o077 == 0, folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import pytest_asyncio
 from aiohttp import ClientSession
 
+from gateway.intake.bodies import OF_VENDORS
+from gateway.json_text import count_values
 from gateway.simulate.firing import SQUARE
 from gateway.simulate.front import Fault
 from gateway.simulate.milvue import Behaviour
@@ -104,6 +107,18 @@ async def test_a_cancel_ends_an_analysis_at_work(house: Hospital) -> None:
     await house.until(lambda: "cancelled" in shown(house, patient.slide), "the slide says so")
 
 
+async def test_a_cancel_while_the_acknowledgement_is_being_stored_leaves_one_result(house: Hospital) -> None:
+    patient = house.admit()
+    hold = house.gates.close("POST", RESULTS, after=True)
+    asking = asyncio.create_task(house.fire(patient.slide))
+    await hold.wait()
+    assert (await house.fire(patient.slide, "cancel")).body == []
+    hold.opened.set()
+    assert (await asking).complaints == []
+    await house.job_on(patient.slide, "cancelled")
+    await house.until(lambda: "cancelled" in shown(house, patient.slide), "the slide says so")
+
+
 async def test_a_cancel_ends_a_job_that_waits_for_its_retry(house: Hospital) -> None:
     patient = house.admit()
     house.archive.front.faults.append(Fault(path="/dicom-web", status=503, headers={"Retry-After": "3000"}))
@@ -181,16 +196,34 @@ async def test_asked_for_again_a_held_job_says_why_and_can_be_cancelled(house: H
 
 async def test_asked_for_again_a_job_held_for_a_passing_cause_goes_on(house: Hospital) -> None:
     patient = house.admit()
-    house.archive.front.faults.append(Fault(status=503))
+    house.milvue.behaviours[patient.study] = Behaviour(delay=0, spoil="cut")
     await house.fire(patient.slide)
     job = await house.job_on(patient.slide, "held")
-    house.archive.front.faults.clear()
+    house.milvue.behaviours[patient.study] = Behaviour(delay=0)
     await house.until(lambda: "on hold" in shown(house, patient.slide), "the slide says so")
     await house.fire(patient.slide, "delete")
     answer = await house.fire(patient.slide)
     assert "on hold" not in answer.body["displayResult"]
     await house.settled(job["id"], "done")
     assert "Milvue" in shown(house, patient.slide)
+
+
+@pytest.mark.parametrize("action", ["modify", "delete"])
+async def test_the_largest_result_that_a_vendor_may_store_can_be_changed_and_deleted(
+    house: Hospital, action: str
+) -> None:
+    patient = house.admit(1)
+    await house.fire(patient.slide)
+    await house.job_on(patient.slide, "done")
+    [stands] = house.results_on(patient.slide)
+    outline = [{"x": 0.123456789, "y": 0.987654321}] * 80_000
+    content = [{"label": "", "style": None, "polygons": [{"points": outline}]}]
+    large = {**stands, "data": {**stands["data"], "result": {"type": "primitive", "content": content}}}
+    assert len(json.dumps(large, separators=(",", ":"))) > 0.8 * OF_VENDORS.size
+    assert count_values(json.dumps(large).encode()) > 0.9 * OF_VENDORS.values
+    body = house.invocation(patient.slide, action=action, input=large)
+    status, answer, _ = await house.invoke(body)
+    assert status == 200, answer
 
 
 async def test_a_user_who_joins_what_an_import_began_is_told_that_it_does_not_suit(
@@ -344,11 +377,13 @@ async def test_every_answer_tells_our_versions(house: Hospital) -> None:
         404: ("GET", house.app("unheard-of"), None),
         405: ("PUT", url, {}),
         413: ("POST", url, b" " * (10 * 2**20)),
+        415: ("POST", url, "{}"),
         422: ("POST", url, {**good, "action": "dance"}),
     }
     for status, (method, address, body) in calls.items():
-        data = {"data": body} if isinstance(body, bytes) else {"json": body}
-        async with house.http.request(method, address, **data) as response:
+        kind = {"Content-Type": "text/plain" if isinstance(body, str) else "application/json"}
+        data = body if isinstance(body, bytes | str) else json.dumps(body)
+        async with house.http.request(method, address, data=data, headers=kind) as response:
             assert response.status == status
             assert all(response.headers.get(name) for name in VERSION_HEADERS), status
             if status >= 400:

@@ -6,8 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -48,17 +47,6 @@ class Script:
 
     def contact_of(self, job: Job) -> str:
         return "nobody@hospital"
-
-
-@asynccontextmanager
-async def at_work(engine: Engine) -> AsyncIterator[None]:
-    task = asyncio.create_task(engine.run())
-    try:
-        yield
-    finally:
-        await engine.stop()
-        task.cancel()
-        await asyncio.wait([task])
 
 
 def ask_for(**given: Any) -> NewJob:
@@ -159,7 +147,7 @@ def writes_of(store: Store, job: Job) -> dict[str, Callable[[], Awaitable[object
 async def _main(url: str, key: str, manner: str, lease: float) -> None:
     store = Store(url, Cipher([key]), pool_size=4)
     pace = Pace(room=4, lease=lease, slow_poll=min(50.0, lease), grace=1)
-    async with at_work(Engine(store, url, Stranger(store, url, manner), {}, pace)):
+    async with Engine(store, url, Stranger(store, url, manner), {}, pace).working():
         await asyncio.sleep(3600)
 
 

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 
+from gateway import loops
 from gateway.contract import NeedsHuman
 from gateway.embedded import server as embedded
 from gateway.embedded.running import running_url
@@ -190,6 +191,28 @@ async def test_a_server_that_dies_comes_back_behind_the_same_url(tmp_path: Path)
                 except psycopg.OperationalError:
                     await asyncio.sleep(0.05)
         assert first not in processes_in(tmp_path)
+    assert processes_in(tmp_path) == {}
+
+
+async def test_one_that_cannot_come_back_at_first_is_tried_again(tmp_path: Path) -> None:
+    async with embedded.serve(tmp_path, fast=True) as url:
+        ask(url, "CREATE TABLE kept AS SELECT 42 AS answer")
+        words = tmp_path / "postgres" / "server.log"
+        words.rename(words.with_suffix(".old"))
+        words.mkdir()
+        os.kill(
+            int((tmp_path / "postgres" / "cluster" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL
+        )
+        async with asyncio.timeout(30):
+            while loops.failures["embedded database"] == 0:
+                await asyncio.sleep(0.05)
+            words.rmdir()
+            while True:
+                try:
+                    assert ask(url, "SELECT answer FROM kept") == [(42,)]
+                    break
+                except psycopg.OperationalError:
+                    await asyncio.sleep(0.05)
     assert processes_in(tmp_path) == {}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import psycopg
 import pytest
 
 from gateway.jobs.records import Job
@@ -80,3 +81,19 @@ async def test_only_a_job_that_is_done_is_opened_again(store: Store, ended: str)
     given = await store.begin_call("vendor", token, "files")
     assert given is not None
     assert given.reach == ("all" if ended == "done" else "nothing")
+
+
+async def test_a_token_whose_job_has_ended_fills_no_table(store: Store, database_url: str) -> None:
+    job, token = await analysed(store, "a", 5)
+    await store.begin_call("vendor", token, "files")
+    await store.cancel(job.id, "user")
+    events = await store.events_of(job.id)
+    for _ in range(20):
+        given = await store.begin_call("vendor", token, "files")
+        assert given is not None and given.reach == "nothing"
+    with psycopg.connect(database_url) as connection:
+        calls = connection.execute(
+            "SELECT count(*) FROM vendor_calls WHERE job_id = %s", (job.id,)
+        ).fetchone()
+    assert calls == (1,)
+    assert await store.events_of(job.id) == events

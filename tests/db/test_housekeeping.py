@@ -112,6 +112,16 @@ async def test_nothing_that_identifies_is_left_anywhere(store, database_url):
     assert "the vendor answered" in [event.what for event in events]
 
 
+async def test_what_was_done_and_when_outlives_every_setting(store, database_url):
+    """For the AI Act's six months and beyond, however soon the patient's data go."""
+    job = await identifying(store)
+    before = [(event.at, event.state, event.what) for event in await store.events_of(job.id)]
+    age(database_url)
+    assert await store.purge({"a": 1}) == 1
+    after = [(event.at, event.state, event.what) for event in await store.events_of(job.id)]
+    assert after[:-1] == before and after[-1][2] == PURGED
+
+
 async def test_what_could_never_be_told_on_the_slide_is_purged_all_the_same(store, database_url):
     job, _ = await store.create(ask_for(application="a", slide_id="slide-77"))
     await store.cancel(job.id, "me")

@@ -7,16 +7,25 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 import structlog
+from cryptography.fernet import Fernet
 from typer.testing import CliRunner, Result
 
 from gateway.__main__ import app
+from gateway.commands.interesting import point_out
+from gateway.embedded import server as embedded
 from gateway.jobs.records import Job
+from gateway.jobs.signing import SealKey
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
-from tests.db.crew import ask_for, bring
+from gateway.jobs.store.reading import Filter
+from gateway.settings.sections import Settings
+from gateway.work.sealing import Sealing
+from tests.db.crew import ask_for, bring, until
 
 Command = Callable[..., Any]
 
@@ -70,6 +79,20 @@ async def test_a_wrong_time_is_wrong_use(command: Command) -> None:
     assert (await command("list", "--since", "yesterday")).exit_code == 2
 
 
+@pytest.mark.parametrize("what", ["resume", "retry", "cancel"])
+async def test_nothing_is_changed_by_a_digit_or_three_of_an_id(
+    what: str, store: Store, command: Command
+) -> None:
+    job = await held(store)
+    for short in (str(job.id)[0], str(job.id)[:3]):
+        assert (await command("show", short)).exit_code == 0
+        refused = await command(what, short)
+        assert refused.exit_code == 2 and "give 4 digits or more" in refused.stderr, refused.output
+    assert [each.state for each in await store.find(Filter())] == [State.HELD]
+    assert point_out(None, str(job.id)[:3], as_json=False) == 2
+    assert (await command(what, str(job.id)[:4])).exit_code == 0
+
+
 async def test_the_vendors_reference_is_shown(store: Store, command: Command) -> None:
     job, _ = await store.create(ask_for(study_instance_uid="1.2.3"))
     at = await bring(store, job, State.SUBMITTING)
@@ -113,7 +136,103 @@ async def test_all_of_a_filter_after_saying_how_many(store: Store, command: Comm
     done = await command("resume", "--adapter", "away", "--all", "--json")
     assert done.exit_code == 0 and "3 jobs to resume" in done.stderr
     assert {json.loads(line)["id"] for line in done.stdout.splitlines()} == {str(job.id) for job in jobs}
+    told = [dict(event.detail) for event in await store.events_of(jobs[0].id)][-1]
+    assert told["one_of"] == 3 and told["by"].startswith("command line (")
     still = await store.get(other.id)
     assert still is not None and still.state == State.HELD
     for wrong in ([], [str(other.id), "--all"], [str(other.id), "--adapter", "away"]):
         assert (await command("cancel", *wrong)).exit_code == 2, wrong
+
+
+async def test_verifying_tells_intact_tampered_and_unchecked_apart(
+    store: Store, command: Command, tmp_path: Path, database_url: str
+) -> None:
+    sealing = Sealing(Settings.model_construct(data_dir=tmp_path, seal_key=None), store)
+    for _ in range(2):
+        await held(store)
+        assert await sealing.seal() == 1
+    good = await command("export", "--verify")
+    assert good.exit_code == 0 and "intact: 2 jobs" in good.stdout, good.output
+    assert json.loads((await command("export", "--verify", "--json")).stdout)["intact"]
+
+    (tmp_path / "seal.key").rename(tmp_path / "away")
+    keyless = await command("export", "--verify")
+    assert keyless.exit_code == 3 and "isn't at hand" in keyless.stderr
+    (tmp_path / "our.pub").write_text(SealKey((tmp_path / "away").read_text()).public)
+    assert (await command("export", "--verify", "--key", str(tmp_path / "our.pub"))).exit_code == 0
+    (tmp_path / "away").rename(tmp_path / "seal.key")
+
+    nowhere = await command("export", "--verify", "--against", str(tmp_path / "nowhere"))
+    assert nowhere.exit_code == 3 and "nowhere" in nowhere.stderr
+
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE jobs SET adapter = 'another' WHERE id = (SELECT id FROM jobs LIMIT 1)")
+    for more in ([], ["--against", str(tmp_path / "nowhere")], ["--against", str(tmp_path / "seals.log")]):
+        bad = await command("export", "--verify", *more)
+        assert bad.exit_code == 1 and "what it is about, or its counts, was changed" in bad.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda url: urlsplit(url)._replace(path="/nothing").geturl(), "no such database"),
+        (lambda url: "postgresql://gateway@nowhere.invalid/gateway", "the host of the database isn't known"),
+        (lambda url: "postgresql://gateway@127.0.0.1:1/gateway", "no database runs where database_url says"),
+        (lambda url: url.replace("gateway@", "stranger@"), "doesn't let our user in"),
+    ],
+)
+async def test_what_is_wrong_with_the_database_is_told_apart(
+    database_url: str, secret_key: str, change: Callable[[str], str], told: str, tmp_path: Path
+) -> None:
+    settings = {
+        "GATEWAY_DATABASE_URL": change(database_url),
+        "GATEWAY_SECRET_KEYS": f'["{secret_key}"]',
+        "GATEWAY_DATA_DIR": str(tmp_path),
+    }
+    for arguments, code in ((["jobs", "list"], 1), (["jobs", "export", "--verify"], 3)):
+        result = await asyncio.to_thread(CliRunner().invoke, app, arguments, env=settings)
+        assert result.exit_code == code and told in result.stderr, result.output
+    structlog.reset_defaults()
+
+
+async def test_a_wrong_password_is_called_one(tmp_path: Path, secret_key: str) -> None:
+    async with embedded.serve(tmp_path, fast=True) as url:
+        rules = tmp_path / "postgres" / "cluster" / "pg_hba.conf"
+        rules.write_text("local all stranger scram-sha-256\n" + rules.read_text())
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("CREATE ROLE stranger LOGIN PASSWORD 'right'")
+            connection.execute("SELECT pg_reload_conf()")
+        settings = {"GATEWAY_SECRET_KEYS": f'["{secret_key}"]', "GATEWAY_DATA_DIR": str(tmp_path)}
+        settings["GATEWAY_DATABASE_URL"] = url.replace("gateway@", "stranger:wrong-secret@")
+
+        async def told() -> str:
+            result = await asyncio.to_thread(CliRunner().invoke, app, ["jobs", "list"], env=settings)
+            assert result.exit_code == 1 and "wrong-secret" not in result.output
+            return result.stderr
+
+        async def refused() -> bool:  # once the server has read its rules again
+            return "refuses our password" in await told()
+
+        await until(refused)
+    structlog.reset_defaults()
+
+
+async def test_who_looks_creates_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "none"
+    for arguments, code in (
+        (["jobs", "list"], 1),
+        (["jobs", "show", "1"], 1),
+        (["jobs", "export", "--verify"], 3),
+        (["key", "--public"], 1),
+    ):
+        settings = {"GATEWAY_DATA_DIR": str(folder), "GATEWAY_CONFIG": ""}
+        result = await asyncio.to_thread(CliRunner().invoke, app, arguments, env=settings)
+        assert result.exit_code == code and "GATEWAY_CONFIG isn't set" in result.stderr, result.output
+        assert "yet" in result.stderr
+        assert list(tmp_path.iterdir()) == []
+    structlog.reset_defaults()
+
+
+def test_keys_are_made() -> None:
+    Fernet(CliRunner().invoke(app, ["key"]).stdout.strip())
+    SealKey(CliRunner().invoke(app, ["key", "--seal"]).stdout)

@@ -1,4 +1,5 @@
-"""What a command doesn't need isn't loaded: looking at jobs is asked for by scripts, over and over."""
+"""What a command doesn't need isn't loaded: looking at jobs is asked for by scripts, over and over. A gateway
+that has met no study yet has none of what reads one."""
 
 from __future__ import annotations
 
@@ -15,9 +16,26 @@ except SystemExit as end:
     assert not end.code, end.code
 print("LOADED", *sys.modules)
 """
+CONFIGURATION = """
+public_url: "http://127.0.0.1:8080"
+archives: {vna: {kind: dicomweb, url: "http://127.0.0.1:9/dicom-web"}}
+destinations: {vna: {kind: stow, archive: vna}}
+adapters:
+  milvue: {kind: milvue, url: "http://127.0.0.1:9", token: secret, commands: [smarturgences]}
+  kidney: {kind: sectra-ia, url: "http://127.0.0.1:9/ia/kidney"}
+  other: {kind: dicomweb, url: "http://127.0.0.1:9/dicom-web"}
+sectra: {open: true, servers: {main: {callback_urls: ["http://127.0.0.1:9/"]}}}
+departments:
+  emergency:
+    contact: it@hospital
+    applications:
+      trauma:
+        {display_name: Trauma, manufacturer: Milvue, adapter: milvue, archives: [vna], deliver: [sectra, vna]}
+"""
+FOR_STUDIES = {"PIL", "dicomweb_client", "highdicom", "numpy", "pydicom", "pynetdicom", "requests"}
 HEAVY = {"aiohttp", "alembic", "highdicom", "jinja2", "numpy", "pydicom", "pynetdicom", "prometheus_client"}
 OURS = {
-    "gateway.run",
+    "gateway.building",
     "gateway.embedded.server",
     "gateway.embedded.programs",
     "gateway.work",
@@ -49,3 +67,11 @@ def test_listing_jobs_loads_neither_the_doors_nor_the_migrations_nor_dicom(
     }
     assert not _loaded("jobs", "list", **settings) & (HEAVY | OURS)
     assert not _loaded("jobs", "list", "--json", **settings) & (HEAVY | OURS)
+
+
+def test_a_gateway_that_is_built_has_loaded_nothing_that_only_a_study_needs(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text(f"data_dir: {tmp_path}\n{CONFIGURATION}")
+    loaded = _loaded("check", "--offline", "--config", str(config))
+    assert "gateway.building.house" in loaded
+    assert not loaded & (FOR_STUDIES | {"alembic", "jinja2", "authlib", "_gdcm"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -13,7 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from gateway.contract import Retryable
+from gateway.contract import NeedsHuman, Retryable
 from gateway.delivery.slide import Author, SlideWriter, sign
 from gateway.delivery.vendor_results import VendorResults
 from gateway.jobs.records import Place
@@ -26,6 +27,7 @@ from gateway.simulate.serve import serve
 
 PLACE = Place("main", "app", "slide-bare")
 QUEUED = sign("analysis queued", (100, 100), {})
+COME, GO = web.AppKey("COME", asyncio.Event), web.AppKey("GO", asyncio.Event)
 
 
 @pytest.fixture
@@ -40,13 +42,23 @@ async def take_time(request: web.Request, handler: Handler) -> web.StreamRespons
     if request.method == "POST" and request.headers.get("X-Sectra-SoftwareVersion") == "slowly":
         await request.read()
         await asyncio.sleep(1.5)
+    if request.method == "PUT" and request.headers.get("X-Sectra-SoftwareVersion") == "held up":
+        request.app[COME].set()
+        await request.app[GO].wait()
     return await handler(request)
 
 
 @pytest.fixture
-async def sectra() -> AsyncIterator[SectraState]:
+def held_up() -> tuple[asyncio.Event, asyncio.Event]:
+    """A change of a result has come, and may go on."""
+    return asyncio.Event(), asyncio.Event()
+
+
+@pytest.fixture
+async def sectra(held_up: tuple[asyncio.Event, asyncio.Event]) -> AsyncIterator[SectraState]:
     app = simulated.make_app()
     app.middlewares.append(take_time)
+    app[COME], app[GO] = held_up
     runner, _ = await serve(app)
     yield app[STATE]
     await runner.cleanup()
@@ -113,3 +125,74 @@ async def test_a_sign_whose_answer_was_lost_is_not_stored_again(
         while any(call.status is None for call in sectra.front.calls):
             await asyncio.sleep(0.05)
     assert texts(sectra) == ["analysis queued"]
+
+
+async def test_what_an_earlier_life_left_is_retired_when_the_next_thing_is_shown(
+    store: Store, session: aiohttp.ClientSession, sectra: SectraState
+) -> None:
+    client, ours = client_of(session, sectra), author()
+    await SlideWriter(store).show(client, PLACE, author(), sign("abnormal (Fracture)", (100, 100), {}))
+    await store.forget_slide_result(PLACE)  # another database
+    writer = SlideWriter(store)
+    assert await store.begin_slide_result(PLACE, 15)
+    await writer.put_first(client, PLACE, ours, QUEUED)
+    assert texts(sectra) == ["abnormal (Fracture)", "analysis queued"]
+    for _ in range(2):
+        await writer.show(client, PLACE, ours, sign("normal", (100, 100), {}))
+        assert texts(sectra) == ["replaced by a newer result", "normal"]
+    writes = [call for call in sectra.front.calls if call.method in ("POST", "PUT")]
+    assert len(writes) == 5  # it is retired once
+
+
+async def test_the_right_to_be_first_goes_back_when_sectra_refuses(
+    store: Store, session: aiohttp.ClientSession, sectra: SectraState
+) -> None:
+    client, writer, ours = client_of(session, sectra), SlideWriter(store), author()
+    sectra.kill_tokens()
+    for _ in range(2):
+        with pytest.raises(NeedsHuman):
+            await writer.show(client, PLACE, ours, QUEUED)
+        assert await store.slide_result(PLACE) is None
+    assert await store.begin_slide_result(PLACE, 15)
+    with pytest.raises(NeedsHuman):
+        async with writer.giving_up(PLACE):
+            await writer.put_first(client, PLACE, ours, QUEUED)
+    assert await store.slide_result(PLACE) is None
+
+
+async def test_no_news_of_a_job_takes_the_place_of_its_result_but_its_last(
+    store: Store, session: aiohttp.ClientSession, sectra: SectraState
+) -> None:
+    client, writer, ours = client_of(session, sectra), SlideWriter(store), author()
+    await writer.show(client, PLACE, ours, QUEUED)
+    result = replace(ours, sign=False)
+    await writer.show(client, PLACE, result, sign("abnormal (Fracture)", (100, 100), {}))
+    for rank in (ours.rank, ours.rank + 1):  # told late, or of what is done with it elsewhere
+        assert await writer.show(client, PLACE, replace(ours, rank=rank), QUEUED) is None
+    assert texts(sectra) == ["abnormal (Fracture)"]
+    ended = replace(ours, rank=ours.rank + 1, last=True)
+    await writer.show(client, PLACE, ended, sign("analysis cancelled", (100, 100), {}))
+    assert texts(sectra) == ["analysis cancelled"]
+
+
+async def test_a_sign_on_its_way_in_another_process_does_not_cover_the_result(
+    store: Store,
+    session: aiohttp.ClientSession,
+    sectra: SectraState,
+    held_up: tuple[asyncio.Event, asyncio.Event],
+) -> None:
+    (come, go), ours = held_up, author()
+    client = client_of(session, sectra)
+    await SlideWriter(store).show(client, PLACE, ours, QUEUED)
+    late = asyncio.create_task(
+        SlideWriter(store).show(
+            client_of(session, sectra, "held up"), PLACE, ours, sign("analysis: sending", (100, 100), {})
+        )
+    )
+    async with asyncio.timeout(60):
+        await come.wait()
+        result = replace(ours, sign=False)
+        await SlideWriter(store).show(client, PLACE, result, sign("abnormal (Fracture)", (100, 100), {}))
+        go.set()
+        assert await late is None
+    assert texts(sectra) == ["abnormal (Fracture)"]

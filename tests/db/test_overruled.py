@@ -18,8 +18,9 @@ from gateway.jobs.outcomes import Advance
 from gateway.jobs.schema import migrate
 from gateway.jobs.states import WORKING, State
 from gateway.jobs.store import Superseded
+from gateway.jobs.store.queue import LIMIT_LOCK, LOCK_PLACES
 from gateway.settings.sections import Retry
-from tests.db.crew import BRISK, WAY, Script, ask_for, at_work, bring, reaches, until, writes_of
+from tests.db.crew import BRISK, WAY, Script, ask_for, bring, reaches, until, writes_of
 
 
 def all_rows(url):
@@ -66,7 +67,7 @@ async def test_a_cancel_wins_at_once(store, open_store, database_url, when):
     policy = Retry(attempts=1 if when == "held" else 5)
     engine = Engine(store, database_url, Script({State.SUBMITTING: submit}, policy), {}, BRISK)
     with structlog.testing.capture_logs() as said:
-        async with at_work(engine):
+        async with engine.working():
             if when == "at work":
                 await asyncio.wait_for(begun.wait(), 20)
             else:
@@ -104,7 +105,7 @@ async def test_a_result_that_comes_after_a_cancel_is_dropped_and_the_log_says_so
         return Advance(WAY[job.state], "sent all the same")
 
     with structlog.testing.capture_logs() as said:
-        async with at_work(Engine(store, database_url, Script({State.SUBMITTING: submit}), {}, BRISK)):
+        async with Engine(store, database_url, Script({State.SUBMITTING: submit}), {}, BRISK).working():
             await reaches(store, job, State.CANCELLED)
             await until(lambda: _is_at_rest(store, job))
             await until(lambda: _said(said, "its job"))
@@ -115,7 +116,7 @@ async def test_a_killed_process_is_replaced_long_before_its_lease_ends(store, da
     job, _ = await store.create(ask_for())
     doomed = worker("hang", lease=60)
     await asyncio.to_thread(doomed.hears, "took")
-    async with at_work(Engine(store, database_url, Script(), {}, BRISK)):
+    async with Engine(store, database_url, Script(), {}, BRISK).working():
         await asyncio.sleep(0.5)  # let it look at its neighbour
         doomed.kill()
         killed = time.monotonic()
@@ -133,7 +134,7 @@ async def test_a_frozen_process_loses_its_job_with_its_lease_and_all_it_writes_i
     frozen.freeze()
     script = Script()
     pace = BRISK.__class__(lease=60, slow_poll=0.5, grace=2)
-    async with at_work(Engine(store, database_url, script, {}, pace)):
+    async with Engine(store, database_url, script, {}, pace).working():
         await reaches(store, job, State.DONE)
         before = all_rows(database_url)
         frozen.thaw()
@@ -150,7 +151,7 @@ async def test_a_job_that_kills_its_workers_is_held_not_tried_for_ever(store, da
         doomed = worker("die")
         assert (await asyncio.to_thread(doomed.hears, "took")).split()[-1] == str(attempt)
         await asyncio.to_thread(doomed.process.wait)
-    async with at_work(Engine(store, database_url, Script(), {}, BRISK)):
+    async with Engine(store, database_url, Script(), {}, BRISK).working():
         held = await reaches(store, job, State.HELD)
     assert held.held_in == State.RECEIVED
     assert held.error_message == "tried 3 times without an end: worker lost"
@@ -161,11 +162,12 @@ async def test_a_frozen_transaction_keeps_no_vendor_from_the_others(store, open_
     job, _ = await store.create(ask_for())
     await store.move(await bring(store, job, State.LOCATING), to=State.SUBMITTING)
     frozen = open_store(database_url)
-    async with frozen._engine.connect() as connection:
-        assert await frozen._free_places(connection, "vendor", 1) == 1
+    async with frozen._lines.line() as line:
+        await line.execute("BEGIN")
+        await line.execute(LOCK_PLACES, {"lock": LIMIT_LOCK, "adapters": ["vendor"]})
         [claimed] = await store.claim(1, 1, 60, {"vendor": 1})
         assert claimed.id == job.id
-        await connection.invalidate()
+        await line.close()
 
 
 async def test_a_restarted_database_is_waited_for(open_store, tmp_path):
@@ -181,7 +183,7 @@ async def test_a_restarted_database_is_waited_for(open_store, tmp_path):
         store = open_store(url)
         jobs = [(await store.create(ask_for()))[0] for _ in range(40)]
         script = Script(dict.fromkeys(WORKING, slowly), policy)
-        async with at_work(Engine(store, url, script, {"vendor": 3}, BRISK)):
+        async with Engine(store, url, script, {"vendor": 3}, BRISK).working():
             await reaches(store, jobs[0], State.DONE)
             pid = int((tmp_path / "postgres" / "cluster" / "postmaster.pid").read_text().split()[0])
             os.kill(pid, 9)
@@ -204,8 +206,8 @@ async def test_a_database_that_is_down_at_first_is_waited_for(open_store, tmp_pa
         pid = int((tmp_path / "postgres" / "cluster" / "postmaster.pid").read_text().split()[0])
         os.kill(pid, 9)
         with structlog.testing.capture_logs() as said:
-            async with at_work(Engine(store, url, Script(), {}, BRISK)):
-                await until(lambda: _said(said, "the database is lost; trying again"))
+            async with Engine(store, url, Script(), {}, BRISK).working():
+                await until(lambda: _said(said, "a loop broke; it goes on"))
                 async with asyncio.timeout(25):
                     while True:
                         try:

@@ -18,8 +18,9 @@ from gateway.contract import Busy, NeedsHuman, Permanent, Retryable
 from gateway.jobs.engine import Engine
 from gateway.jobs.outcomes import Advance, Rest, Wait
 from gateway.jobs.states import FINAL, WORKING, State
+from gateway.jobs.store.fenced import AtLeast
 from gateway.settings.sections import Retry
-from tests.db.crew import BRISK, WAY, Script, ask_for, at_work, bring, reaches, until
+from tests.db.crew import BRISK, WAY, Script, ask_for, bring, reaches, until
 
 
 async def test_by_priority_then_age(store):
@@ -29,6 +30,15 @@ async def test_by_priority_then_age(store):
     claimed = await store.claim(1, 3, 60, {})
     assert [job.id for job in claimed] == [made[0].id, made[2].id]
     assert await store.claim(1, 3, 60, {}) == []
+
+
+async def test_what_raises_a_job_never_lowers_it(store):
+    """Somebody may have raised it further since the worker took it."""
+    job, _ = await store.create(ask_for(priority=5))
+    at = await bring(store, job, State.LOCATING)
+    for least, priority in ((3, 5), (7, 7)):
+        at = await store.keep(at, priority=AtLeast(least))
+        assert at.priority == priority
 
 
 async def test_priority_rules_across_vendors_with_and_without_a_limit(store):
@@ -54,7 +64,7 @@ async def test_many_workers_share_many_jobs_and_each_step_is_done_once(
             await asyncio.to_thread(process.hears, "took")
         for script in scripts:
             own = open_store(database_url)
-            await stack.enter_async_context(at_work(Engine(own, database_url, script, {}, BRISK)))
+            await stack.enter_async_context(Engine(own, database_url, script, {}, BRISK).working())
         for job in jobs:
             await reaches(store, job, State.DONE)
     taken = Counter((job.id, job.state.value) for script in scripts for job in script.taken)
@@ -90,7 +100,7 @@ async def test_a_vendor_never_has_more_than_its_limit_across_replicas(store, ope
         for _ in range(3):
             script = Script({State.SUBMITTING: submit, State.ANALYSING: poll})
             engine = Engine(open_store(database_url), database_url, script, {"vendor": 2}, BRISK)
-            await stack.enter_async_context(at_work(engine))
+            await stack.enter_async_context(engine.working())
         for job in jobs:
             await reaches(store, job, State.DONE)
     assert most == 2
@@ -101,8 +111,7 @@ async def test_a_vendor_never_has_more_than_its_limit_across_replicas(store, ope
 )
 async def test_a_failure_in_submitting_gives_the_place_back(store, open_store, database_url, ending):
     """And wakes the others, which sleep for longer than this test has patience."""
-    first, _ = await store.create(ask_for(priority=9))
-    second, _ = await store.create(ask_for())
+    first, _ = await store.create(ask_for())
     waiting = asyncio.Event()
 
     async def submit(job):
@@ -117,10 +126,11 @@ async def test_a_failure_in_submitting_gives_the_place_back(store, open_store, d
         )
         for _ in range(2)
     )
-    async with at_work(going):
+    async with going.working():
+        await until(lambda: _is_at_vendor(store, first))  # or the second might be there before it
+        second, _ = await store.create(ask_for())
         await reaches(store, second, State.SUBMITTING)
-        await until(lambda: _is_at_vendor(store, first))
-        async with at_work(other):
+        async with other.working():
             await asyncio.sleep(0.3)  # it has looked, found no place, and dozes
             stopping = asyncio.create_task(going.stop())  # takes no more itself
             await asyncio.sleep(0)
@@ -143,7 +153,9 @@ async def test_an_uncertain_failure_keeps_the_place_and_the_doubt(store, databas
         await store.keep(job, submit_began=True)
         raise Retryable("broken off", uncertain=len(began) == 1)
 
-    async with at_work(Engine(store, database_url, Script({State.SUBMITTING: submit}), {"vendor": 1}, BRISK)):
+    async with Engine(
+        store, database_url, Script({State.SUBMITTING: submit}), {"vendor": 1}, BRISK
+    ).working():
         held = await reaches(store, job, State.HELD)
     assert began == [False, True, True]
     assert held.submit_began
@@ -158,7 +170,7 @@ async def test_a_bug_while_sending_counts_as_uncertain(store, database_url):
         await store.keep(job, submit_began=True)
         raise KeyError(job.patient_id)
 
-    async with at_work(Engine(store, database_url, Script({State.SUBMITTING: submit}), {}, BRISK)):
+    async with Engine(store, database_url, Script({State.SUBMITTING: submit}), {}, BRISK).working():
         held = await reaches(store, job, State.HELD)
     assert began == [False, True, True]
     assert "KeyError" in (held.error_message or "")
@@ -188,7 +200,7 @@ async def test_waiting_for_a_place_or_for_room_asks_the_database_nothing(store, 
         )
         hold.clear()
         engine = Engine(store, database_url, script, limits, replace(BRISK, room=room))
-        async with at_work(engine):
+        async with engine.working():
             await until(partial(_any_waits, script, jobs))
             await asyncio.sleep(0.3)
             event.listen(AnyEngine, "before_cursor_execute", count)
@@ -217,7 +229,7 @@ async def test_waiting_costs_no_attempt(store, database_url):
         return Wait(after=0.01) if polls < 8 else Advance(State.DELIVERING, "ready")
 
     script = Script({State.ANALYSING: poll}, Retry(attempts=2))
-    async with at_work(Engine(store, database_url, script, {}, BRISK)):
+    async with Engine(store, database_url, script, {}, BRISK).working():
         await reaches(store, job, State.DONE)
     assert polls == 8
 
@@ -235,7 +247,7 @@ async def test_a_peer_that_is_busy_is_waited_for_without_spending_the_budget(sto
         raise Retryable("broken", after=3600)
 
     script = Script({state: ask}, Retry(attempts=2, first="10ms", most="20ms"))
-    async with at_work(Engine(store, database_url, script, {}, BRISK)):
+    async with Engine(store, database_url, script, {}, BRISK).working():
 
         async def broken():
             return (await store.get(job.id)).error_message == "broken"
@@ -278,7 +290,7 @@ async def test_a_spent_budget_holds_the_job_and_says_why(store, database_url):
         tries.append(job.attempt)
         raise Retryable("the archive doesn't answer", "Look at the archive.")
 
-    async with at_work(Engine(store, database_url, Script({State.LOCATING: locate}), {}, BRISK)):
+    async with Engine(store, database_url, Script({State.LOCATING: locate}), {}, BRISK).working():
         held = await reaches(store, job, State.HELD)
         assert tries == [1, 2, 3]
         assert held.held_in == State.LOCATING
@@ -304,7 +316,7 @@ async def test_what_became_of_a_job_is_told_without_a_budget(store, database_url
         return Rest("said so")
 
     script = Script({State.LOCATING: fail, State.FAILED: tell}, Retry(attempts=2, first="1ms", most="1ms"))
-    async with at_work(Engine(store, database_url, script, {}, BRISK)):
+    async with Engine(store, database_url, script, {}, BRISK).working():
 
         async def told():
             return (await store.get(job.id)).next_at is None
@@ -328,7 +340,7 @@ async def test_retry_after_is_honoured_and_backoff_grows_up_to_its_most(store, d
 
     engine = Engine(store, database_url, Script({State.LOCATING: locate}, policy), {}, BRISK)
     pauses = []
-    async with at_work(engine):
+    async with engine.working():
         for attempt in range(1, 7):
             waits = await until_attempt(store, job, attempt)
             pauses.append((waits.next_at - waits.updated_at) / timedelta(seconds=1))
@@ -355,7 +367,7 @@ async def until_attempt(store, job, attempt):
 
 async def test_every_state_leads_on_or_ends(store, database_url):
     job, _ = await store.create(ask_for())
-    async with at_work(Engine(store, database_url, Script(), {}, BRISK)):
+    async with Engine(store, database_url, Script(), {}, BRISK).working():
         done = await reaches(store, job, *FINAL)
     assert done.next_at is None
     assert list(WAY) == list(WORKING)
@@ -370,11 +382,11 @@ async def test_a_stopped_engine_hands_its_jobs_back_unspent(store, open_store, d
         await asyncio.sleep(3600)
 
     pace = replace(BRISK, grace=0.05)
-    async with at_work(Engine(store, database_url, Script({State.LOCATING: locate}), {}, pace)):
+    async with Engine(store, database_url, Script({State.LOCATING: locate}), {}, pace).working():
         await asyncio.wait_for(begun.wait(), 20)
     back = await store.get(job.id)
     assert (back.state, back.lease_holder, back.attempt) == (State.LOCATING, None, 0)
-    async with at_work(Engine(open_store(database_url), database_url, Script(), {}, BRISK)):
+    async with Engine(open_store(database_url), database_url, Script(), {}, BRISK).working():
         await reaches(store, job, State.DONE)
 
 
@@ -383,9 +395,59 @@ async def test_a_broken_loop_begins_again(store, database_url):
     with psycopg.connect(database_url, autocommit=True) as connection:
         engine = Engine(store, database_url, Script(), {"vendor": "none"}, BRISK)  # type: ignore[dict-item]
         job, _ = await store.create(ask_for())
-        async with at_work(engine):
-            await reaches(store, job, State.SUBMITTING)
+        async with engine.working():
             await asyncio.sleep(0.2)
+            assert (await store.get(job.id)).state == State.RECEIVED
             engine._capacities.clear()
             connection.execute("NOTIFY gateway_jobs, 'no job''s number'")
             await reaches(store, job, State.DONE)
+
+
+async def test_a_moment_that_is_past_by_our_clock_is_waited_for_a_second_by_the_databases(store):
+    """Clocks differ: a job that is due when somebody's says so must not be taken up time after time."""
+    job, _ = await store.create(ask_for())
+    at = await bring(store, job, State.LOCATING)
+    waits = await store.move(at, at=datetime.now(UTC) - timedelta(seconds=3), what="closed")
+    assert waits.next_at - waits.updated_at == timedelta(seconds=1)
+    another, _ = await store.create(ask_for())
+    at = await bring(store, another, State.LOCATING)
+    waits = await store.move(at, at=datetime.now(UTC) + timedelta(hours=1))
+    assert timedelta(minutes=59) < waits.next_at - waits.updated_at <= timedelta(hours=1)
+
+
+async def test_vendors_that_hang_leave_room_for_the_others_and_routine_for_the_urgent(store, database_url):
+    hang = asyncio.Event()
+
+    async def locate(job):
+        if job.adapter != "well" and job.priority < 9:
+            await hang.wait()
+        return Advance(State.SUBMITTING, "found")
+
+    for vendor in ("hangs", "hangs too"):
+        for _ in range(12):
+            await store.create(ask_for(adapter=vendor))
+    script = Script({State.LOCATING: locate})
+    pace = replace(BRISK, room=8)
+    async with Engine(store, database_url, script, {}, pace, vendors=3).working():
+        await until(partial(_any_waits, script, []))
+        well, _ = await store.create(ask_for(adapter="well"))
+        await reaches(store, well, State.DONE)
+        urgent, _ = await store.create(ask_for(adapter="hangs", priority=9))
+        await reaches(store, urgent, State.DONE)
+        hang.set()
+
+
+async def test_a_lowered_limit_counts_those_that_are_at_the_vendor(store):
+    made = [(await store.create(ask_for()))[0] for _ in range(5)]
+    for at in await store.claim(1, 5, 60, {}):
+        await store.move(at, to=State.LOCATING)
+    for at in await store.claim(1, 5, 60, {}):
+        await store.move(at, to=State.SUBMITTING)
+    assert (await store.get(made[0].id)).state == State.SUBMITTING
+    there = await store.claim(1, 3, 60, {"vendor": 3})
+    assert len(there) == 3
+    assert await store.claim(1, 5, 60, {"vendor": 2}) == []
+    await store.move(there[0], to=State.HELD, after=None, held_in="submitting")
+    assert await store.claim(1, 5, 60, {"vendor": 2}) == []
+    await store.move(there[1], to=State.HELD, after=None, held_in="submitting")
+    assert len(await store.claim(1, 5, 60, {"vendor": 2})) == 1

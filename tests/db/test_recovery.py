@@ -11,7 +11,7 @@ from gateway.jobs.outcomes import Advance
 from gateway.jobs.states import State
 from gateway.settings.sections import Retry
 from gateway.work.recovery import Recovery
-from tests.db.crew import BRISK, Script, ask_for, at_work, reaches, until
+from tests.db.crew import BRISK, Script, ask_for, reaches, until
 
 VNA = "archives.vna"
 
@@ -71,7 +71,7 @@ async def test_what_was_held_for_a_peer_goes_on_when_it_is_well_again(store, dat
     recovery = peers.recovery(store)
     job, _ = await store.create(ask_for())
     failures = {job.id: [blamed(kind("it is away"), VNA)]}
-    async with at_work(engine_that_fails(store, database_url, failures)):
+    async with engine_that_fails(store, database_url, failures).working():
         held = await reaches(store, job, State.HELD)
         assert held.held_by == VNA
         assert await recovery.look() == 0 and peers.asked == [], "not at once"
@@ -92,7 +92,7 @@ async def test_what_needs_a_person_waits_for_one(store, database_url):
         matches.id: [blamed(NeedsHuman("two studies match"), VNA)],
         other.id: [blamed(Retryable("broken"), "adapters.broken")],
     }
-    async with at_work(engine_that_fails(store, database_url, failures)):
+    async with engine_that_fails(store, database_url, failures).working():
         for job in (matches, other):
             await reaches(store, job, State.HELD)
         await hours_pass(store, database_url, matches, other)
@@ -105,7 +105,7 @@ async def test_a_job_that_is_held_again_and_again_is_left_to_a_person_in_the_end
     peers.well.add(VNA)
     job, _ = await store.create(ask_for())
     failures = {job.id: [blamed(Retryable("not whole"), VNA) for _ in range(20)]}
-    async with at_work(engine_that_fails(store, database_url, failures)):
+    async with engine_that_fails(store, database_url, failures).working():
         for tries in range(4):
             await hours_pass(store, database_url, job)
             assert await peers.recovery(store).look() == 1, tries

@@ -9,9 +9,9 @@ from gateway.jobs.chain import find_break
 from gateway.jobs.engine import Engine
 from gateway.jobs.records import InstanceRecord
 from gateway.jobs.states import ALIVE, FINAL, WORKING, State
-from gateway.jobs.store import DatabaseError, Refused
+from gateway.jobs.store import DatabaseError, Refused, batches
 from gateway.jobs.store.reading import Filter
-from tests.db.crew import BRISK, Script, ask_for, at_work, bring, reaches
+from tests.db.crew import BRISK, Script, ask_for, bring, reaches
 from tests.db.test_tables import rows
 
 
@@ -56,7 +56,7 @@ async def test_a_held_job_resumes_where_it_was_and_goes_on_to_the_end(store, dat
     job = await in_state(store, State.HELD, held_in)
     resumed = await store.resume(job.id, "me")
     assert (resumed.state, resumed.held_in, resumed.attempt) == (held_in, None, 0)
-    async with at_work(Engine(store, database_url, Script(), {"vendor": 1}, BRISK)):
+    async with Engine(store, database_url, Script(), {"vendor": 1}, BRISK).working():
         await reaches(store, job, State.DONE)
     assert find_break(job.id, await store.events_of(job.id)) is None
 
@@ -93,8 +93,29 @@ async def test_all_that_match_are_acted_on_if_they_are_as_many_as_were_seen(stor
         with pytest.raises(Refused, match=f"{acted} jobs match now, not {seen}"):
             await store.act_on_all(act, wanted, "me", seen)
     assert rows(database_url, "SELECT count(*) FROM audit") == [(0,)]
-    assert len(await store.act_on_all(act, wanted, "me", acted)) == acted
+    did = await store.act_on_all(act, wanted, "me", acted)
+    assert (len(did.done), did.passed_over) == (acted, {})
     assert rows(database_url, "SELECT who, what, count(*) FROM audit GROUP BY 1, 2") == [("me", act, acted)]
+    for job in did.done:
+        assert dict((await store.events_of(job.id))[-1].detail) == {"by": "me", "one_of": acted}
+
+
+async def test_many_are_acted_on_in_batches_and_who_has_moved_on_is_passed_over(
+    store, database_url, monkeypatch
+):
+    monkeypatch.setattr(batches, "BATCH", 2)
+    failed = [await in_state(store, State.FAILED) for _ in range(4)]
+    the_same = {"slide_id": "s", "server": "main", "joinable": True, "callback_token": "t"}
+    ended, _ = await store.create(ask_for(**the_same))
+    await store.move(await bring(store, ended, State.LOCATING), to=State.FAILED, after=None)
+    twin, fresh = await store.create(ask_for(**the_same))
+    assert fresh and twin.id != ended.id
+    did = await store.act_on_all("retry", Filter(state=["failed"]), "me", 5)
+    assert {job.id for job in did.done} == {job.id for job in failed}
+    assert list(did.passed_over) == [ended.id] and "another job" in did.passed_over[ended.id]
+    assert rows(database_url, "SELECT count(*) FROM audit WHERE what = 'retry'") == [(4,)]
+    for job in did.done:
+        assert find_break(job.id, await store.events_of(job.id)) is None
 
 
 @pytest.mark.parametrize("state", State)
@@ -134,14 +155,14 @@ async def test_deliveries_that_were_given_up_are_due_again(store, wish):
     await store.record_delivery(at, "done", "done", "ok", stored=1)
     await store.record_delivery(at, "given up", "held", "no", error="refused")
     await store.record_delivery(at, "waits", "pending", "later", after=3600)
-    assert [delivery.due for delivery in await store.deliveries_of(job.id)] == [True, True, False]
+    assert [delivery.is_due for delivery in await store.deliveries_of(job.id)] == [True, True, False]
     await store.move(at, to=State.HELD, held_in=at.state.value)
     await getattr(store, wish)(job.id, "me")
     found = {delivery.destination: delivery for delivery in await store.deliveries_of(job.id)}
     assert (found["done"].state, found["done"].attempts) == ("done", 1)
     assert (found["given up"].state, found["given up"].attempts) == ("pending", 0)
-    assert found["given up"].due
-    assert found["waits"].due
+    assert found["given up"].is_due
+    assert found["waits"].is_due
 
 
 async def test_what_cannot_be_audited_is_not_done(store, database_url):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.jobs.records import InstanceRecord
 from gateway.jobs.states import State
 from tests.db.crew import ask_for, bring
 
@@ -16,6 +17,14 @@ async def test_results_are_known_again_however_often_they_were_recorded(store):
     assert await store.results_among([]) == set()
     many = [f"1.2.{number}" for number in range(70_000)]  # a slide in tiles
     assert await store.results_among(many) == {"1.2.3", "1.2.4", "1.2.5"}
+
+
+async def test_an_input_that_a_vendor_returns_under_its_old_uid_stays_an_input(store):
+    job, _ = await store.create(ask_for())
+    job = await bring(store, job, State.DELIVERING)
+    await store.promise(job, [InstanceRecord("1.2.3", "1.2"), InstanceRecord("1.2.4", "1.2")])
+    await store.record_results(job, {"1.2.4", "1.2.5"})
+    assert await store.results_among(["1.2.3", "1.2.4", "1.2.5"]) == {"1.2.5"}
 
 
 async def test_results_of_other_vendors_are_told_from_ones_own(store):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from dataclasses import replace
 
 import psycopg
@@ -22,7 +23,7 @@ from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.jobs.store.reading import Filter
 from gateway.jobs.tables import jobs, metadata
-from tests.db.crew import BRISK, Script, ask_for, at_work, bring, reaches
+from tests.db.crew import BRISK, Script, ask_for, bring, reaches
 
 
 def rows(url, statement):
@@ -56,6 +57,20 @@ async def test_replicas_may_migrate_at_once_and_again(empty_database_url):
     assert sorted(both, key=str) == sorted([(None, newest), (newest, newest), (newest, newest)], key=str)
     assert schema.migrate(empty_database_url) == (newest, newest)
     assert schema.revision_of(empty_database_url) == newest
+
+
+async def test_who_works_on_the_tables_meanwhile_is_let_through(empty_database_url):
+    before = schema.revisions()[0]
+    schema.migrate(empty_database_url, to=before)
+    with psycopg.connect(empty_database_url) as at_work:
+        at_work.execute("SELECT count(*) FROM jobs")
+        migrating = asyncio.create_task(asyncio.to_thread(schema.migrate, empty_database_url))
+        await asyncio.sleep(0.5)
+        with psycopg.connect(empty_database_url, autocommit=True) as another:
+            another.execute("SELECT count(*) FROM jobs")  # would wait behind the migration, and it for us
+        await asyncio.sleep(2.5)
+        at_work.execute("SELECT count(*) FROM job_events")
+    assert await migrating == (before, schema.newest())
 
 
 async def test_nothing_identifying_or_secret_lies_in_clear(store, database_url):
@@ -96,12 +111,12 @@ async def test_keys_are_rotated_and_a_lost_one_stops_only_its_own_jobs(database_
             seen = await store.get(job.id)
             assert seen is not None and seen.patient_id == patient
         assert len(await after.find()) == 2
-        async with at_work(Engine(after, database_url, Script(), {}, BRISK)):
+        async with Engine(after, database_url, Script(), {}, replace(BRISK, left=0.3)).working():
             await reaches(after, with_new, State.DONE)
             held = await reaches(after, with_old, State.HELD)
         assert "secret_keys" in (held.error_advice or "")
         await both.resume(with_old.id, "me")
-        async with at_work(Engine(both, database_url, Script(), {}, BRISK)):
+        async with Engine(both, database_url, Script(), {}, BRISK).working():
             done = await reaches(both, with_old, State.DONE)
         assert done.patient_id == "P1"
     finally:
@@ -205,7 +220,14 @@ async def test_claiming_and_listing_use_the_indexes_of_a_full_table(store, datab
         " 'A' || n, 's' || n, 'k' || n, ARRAY['t' || n], now() - n * interval '1 s'"
         " FROM generate_series(1, 200000) n",
     )
-    rows(database_url, "VACUUM ANALYZE jobs")
+    for filling in (
+        "INSERT INTO instances (job_id, sop_instance_uid, series_instance_uid)"
+        " SELECT id, '2.' || study_instance_uid, '3' FROM jobs",
+        "INSERT INTO slide_results (server, application, slide_id, job_id)"
+        " SELECT 's', 'a', slide_id, id FROM jobs",
+        "VACUUM ANALYZE",
+    ):
+        rows(database_url, filling)
     waiting = [(await store.create(ask_for(application=f"a{n % 3}")))[0] for n in range(50)]
     for job in waiting[:20]:
         [claimed] = await store.claim(1, 1, 60, {})
@@ -213,18 +235,29 @@ async def test_claiming_and_listing_use_the_indexes_of_a_full_table(store, datab
     asked = []
 
     def note(_, __, statement, parameters, ___, ____):
-        if "pg_notify" not in statement:
-            asked.append((statement, parameters))
+        asked.append((statement, parameters))
 
     event.listen(AnyEngine, "before_cursor_execute", note)
+    fetch, fetch_together = store._lines.fetch, store._lines.fetch_together
+
+    async def note_one(*statement):
+        asked.append(statement)
+        return await fetch(*statement)
+
+    async def note_all(*statements):
+        asked.extend(statements)
+        return await fetch_together(*statements)
+
+    store._lines.fetch, store._lines.fetch_together = note_one, note_all
     new = ask_for(joinable=True, slide_id="s", cancellation_token="t")
     joined, _ = await store.create(new)
     await store.create(new)
-    await store.claim(1, 5, 60, {"vendor": 2})
-    await store.next_due({"vendor": 2})
+    limited = await store.claim(1, 5, 60, {"vendor": 2})
+    await store.move(limited[0], what="put back")
     await store.renew(1, [joined.id], 60)
     await store.release_orphans()
     await store.count_by_state()
+    await store.crowds()
     await store.cancel_by_token("a", "t")
     page = await store.find(limit=50)
     for wanted in (
@@ -233,19 +266,35 @@ async def test_claiming_and_listing_use_the_indexes_of_a_full_table(store, datab
         Filter(state=["held", "failed"]),
         Filter(state=["done"]),
         Filter(application=["a1"]),
+        Filter(adapter=["nobody"]),
         Filter(study_instance_uid=["1.2.5"]),
         Filter(accession_number=["A5"]),
         Filter(slide_id=["s5", "s6"]),
+        Filter(department=["none"]),
     ):
         await store.find(wanted, limit=50)
     await store.find(after=(page[-1].created_at, page[-1].id))
     await store.count_for("resume", Filter(state=["held"]))
+    async with store.receiving(["vendor"], ["1.2.5"], ["2.1.2.6"]) as found:
+        assert found is None, "all have ended"
+    await store.holding_peers()
+    await store.ended_of([joined.id])
+    assert await store.purge({"a1": 30}) == 0
+    rows(
+        database_url, "UPDATE jobs SET updated_at = now() - interval '2 y' WHERE study_instance_uid = '1.2.7'"
+    )
+    assert await store.purge({"a1": 30}) == 1
     event.remove(AnyEngine, "before_cursor_execute", note)
     assert len(asked) > 20
     with psycopg.connect(database_url) as connection:
         for statement, parameters in asked:
-            if "jobs" not in statement or statement.startswith("INSERT"):
+            if (
+                not re.search("jobs|instances|slide_results", statement)
+                or "pg_notify" in statement
+                or re.match(r"\s*(INSERT|WITH given AS MATERIALIZED)", statement)
+            ):
                 continue
             plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {statement}", parameters))
-            assert "Seq Scan on jobs" not in plan, f"{statement}\n{plan}"
+            for table in ("jobs", "job_events", "instances", "slide_results"):
+                assert f"Seq Scan on {table}" not in plan, f"{statement}\n{plan}"
             assert "Index" in plan, f"{statement}\n{plan}"

@@ -42,10 +42,20 @@ class Authority:
         own = self._sign(self.name, self.key, LONG, x509.DNSName(self.name), ca=True)
         self.path.write_bytes(own.public_bytes(_PEM))
 
-    def certify(self, name: str, address: str = "127.0.0.1", lasts: timedelta = LONG) -> Certified:
+    def certify(
+        self,
+        name: str,
+        address: str = "127.0.0.1",
+        lasts: timedelta = LONG,
+        *,
+        known: x509.GeneralName | None = None,
+        use: x509.ObjectIdentifier | None = None,
+    ) -> Certified:
+        """`known`: as what, instead of the address. `use`: for this alone."""
         key = ec.generate_private_key(ec.SECP256R1())
         made = Certified(self.folder / f"{name}.pem", self.folder / f"{name}.key")
-        certificate = self._sign(name, key, lasts, x509.IPAddress(ipaddress.ip_address(address)))
+        place = known or x509.IPAddress(ipaddress.ip_address(address))
+        certificate = self._sign(name, key, lasts, place, use=use)
         made.certificate.write_bytes(certificate.public_bytes(_PEM))
         made.key.write_bytes(
             key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -60,15 +70,18 @@ class Authority:
         place: x509.GeneralName,
         *,
         ca: bool = False,
+        use: x509.ObjectIdentifier | None = None,
     ) -> x509.Certificate:
         subject, issuer = (
             x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, known)]) for known in (name, self.name)
         )
-        return (
+        builder = (
             x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
             .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
             .not_valid_after(datetime.now(UTC) + lasts)
             .add_extension(x509.SubjectAlternativeName([place]), critical=False)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .sign(self.key, hashes.SHA256())
         )
+        if use is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage([use]), critical=False)
+        return builder.sign(self.key, hashes.SHA256())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ def send(
         str(port),
         *map(str, files),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100, env=_environment())
+    return subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment())
 
 
 @contextmanager
@@ -71,7 +72,7 @@ def _running(command: list[str], port: int) -> Iterator[None]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env=_environment(),
+        env=environment(),
     )
     try:
         for _ in range(300):
@@ -88,6 +89,9 @@ def _running(command: list[str], port: int) -> Iterator[None]:
         process.wait(10)
 
 
-def _environment() -> dict[str, str]:
-    """Without it, Nagle's algorithm and delayed acknowledgements cost 50 ms an instance."""
-    return {**os.environ, "TCP_NODELAY": "1"}
+def environment() -> dict[str, str]:
+    """Nagle's algorithm and delayed acknowledgements would cost 50 ms an instance. pynetdicom brings programs
+    of the same names."""
+    path = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    others = [folder for folder in path if Path(folder) != Path(sys.prefix) / "bin"]
+    return {**os.environ, "TCP_NODELAY": "1", "PATH": os.pathsep.join(others)}

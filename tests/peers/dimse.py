@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -16,7 +17,8 @@ from gateway.archives.awaited import Awaited
 from gateway.archives.dimse import DimseArchive
 from gateway.contract import Instance
 from gateway.delivery.commitment import Commitments
-from gateway.dicom.association import DimsePeer, Limits
+from gateway.dicom.lobby import Room
+from gateway.dicom.peer import DimsePeer, Limits
 from gateway.dicom.staging import Staging
 from gateway.intake.dimse import DimseDoor
 from gateway.intake.incoming import Incoming
@@ -37,14 +39,28 @@ class Service:
     settings: Settings
 
     def archive(
-        self, port: int, aet: str, *, retrieve: Any = None, calling: str = AET, limits: Limits = QUICK
+        self,
+        port: int,
+        aet: str,
+        *,
+        retrieve: Any = None,
+        calling: str = AET,
+        limits: Limits = QUICK,
+        tls: ssl.SSLContext | None = None,
     ) -> DimseArchive:
         return DimseArchive(
-            "pacs", self.peer(port, aet, calling, limits), self.staging, self.awaited, retrieve
+            "pacs", self.peer(port, aet, calling, limits, tls), self.staging, self.awaited, retrieve
         )
 
-    def peer(self, port: int, aet: str, calling: str = AET, limits: Limits = QUICK) -> DimsePeer:
-        return DimsePeer("archive pacs", "127.0.0.1", port, aet, calling, limits)
+    def peer(
+        self,
+        port: int,
+        aet: str,
+        calling: str = AET,
+        limits: Limits = QUICK,
+        tls: ssl.SSLContext | None = None,
+    ) -> DimsePeer:
+        return DimsePeer("archive pacs", "127.0.0.1", port, aet, calling, limits, tls)
 
     @property
     def unplaced(self) -> list[Path]:
@@ -62,12 +78,21 @@ def service(
     most_associations: int = 50,
     least_free: int = 0,
     clean_every: float = 30.0,
+    tls: Mapping[str, Any] | None = None,
+    may: Sequence[str] = ("send", "deliver"),
+    archives: Mapping[str, Any] | None = None,
+    room: Room = Room(),  # noqa: B008
 ) -> Iterator[Service]:
-    """`peers`: AE title → host. Without a store, nothing sent to us becomes a job."""
+    """`peers`: AE title → host; all may do the same. Without a store, nothing sent to us becomes a job."""
     settings = Settings(
         data_dir=folder,
         adapters={"vendor": {"kind": "vendor"}},
-        dimse={"ae_title": AET, "peers": [{"ae_title": aet, "host": host} for aet, host in peers.items()]},
+        archives=dict(archives or {}),
+        dimse={
+            "ae_title": AET,
+            "peers": [{"ae_title": aet, "host": host, "may": may} for aet, host in peers.items()],
+            "tls": tls,
+        },
         departments={"radiology": {"applications": dict(applications or {})}},
     )
     staging = Staging(folder / "incoming" / ".arriving", least_free)
@@ -75,7 +100,13 @@ def service(
     incoming = Incoming(settings, store, clean_every=clean_every)  # type: ignore[arg-type]
     commitments = Commitments()
     door = DimseDoor(
-        settings, awaited, incoming, commitments, limits=limits, most_associations=most_associations
+        settings,
+        awaited,
+        incoming,
+        commitments,
+        limits=limits,
+        most_associations=most_associations,
+        room=room,
     )
     port = door.start("127.0.0.1", 0)
     try:

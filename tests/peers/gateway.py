@@ -40,6 +40,7 @@ from gateway.simulate.sectra_state import SectraState
 from gateway.simulate.serve import serve
 from gateway.simulate.slides import Slide
 from tests.peers.dicom_samples import encode, make_study
+from tests.peers.nursery import Born, bear
 
 TRAUMA = "milvue-trauma"
 TOKENS = {role: f"secret-of-{role}" for role in ("viewer", "operator", "admin")}
@@ -117,14 +118,14 @@ class Gates:
 class Gateway:
     """One process. `url` is known once its doors are open."""
 
-    def __init__(self, process: asyncio.subprocess.Process, words: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | Born, words: Path) -> None:
         self.process = process
         self.url = ""
         self._words = words
 
     @property
     def log(self) -> str:
-        return self._words.read_text(errors="replace")
+        return self._words.read_text(errors="replace") if self._words.exists() else ""
 
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
@@ -193,20 +194,30 @@ class Hospital:
 
     # -- the gateway ----------------------------------------------------------------------------------
 
-    async def start(self, *arguments: str) -> Gateway:
+    async def start(self, *arguments: str, cold: bool = False, open_files: int | None = None) -> Gateway:
+        """`cold`: as it is started outside of tests, where nobody has imported anything for it. `open_files`:
+        how many this machine allows; at first it may have half of them."""
         config = self.folder / "gateway.yaml"
         config.write_text(yaml.safe_dump(self.configuration))
         words = self.folder / f"gateway-{len(self.gateways)}.log"
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        with words.open("wb") as log:
-            process = await asyncio.create_subprocess_exec(
-                *("setpriv", "--pdeathsig", "KILL", "--"),
-                *(sys.executable, "-m", "gateway", "run", "--config", str(config), *arguments),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**environment, "PYTHONPYCACHEPREFIX": str(_BYTECODE)},
-            )
+        environment["PYTHONPYCACHEPREFIX"] = str(_BYTECODE)
+        command = ["run", "--config", str(config), *arguments]
+        process: asyncio.subprocess.Process | Born
+        if not cold and open_files is None:
+            process = bear(command, environment, words)
+        else:
+            nofile = f"--nofile={(open_files or 0) // 2}:{open_files}"
+            with words.open("wb") as log:
+                process = await asyncio.create_subprocess_exec(
+                    *("setpriv", "--pdeathsig", "KILL", "--"),
+                    *(() if open_files is None else ("prlimit", nofile, "--")),
+                    *(sys.executable, "-m", "gateway", *command),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                )
         self.gateways.append(Gateway(process, words))
         if arguments != ("--only", "workers"):
             await self.gateway.listen()

@@ -17,11 +17,14 @@ from aiohttp.typedefs import Handler
 
 from adapters.milvue.adapter import Milvue
 from adapters.milvue.wire import Options
-from gateway.suite.studies import make_instance
+from gateway.contract import Ticket
+from gateway.suite.studies import STUDY, make_instance
 from gateway.suite.vendor import Fault, Outcome, Step
 
 TOKEN = "milvue-token-3f9a1c"
 SIGNATURE = "signature-77e1"
+TICKET = Ticket(STUDY, state={"study": STUDY, "polls": 0})
+RESULT = make_instance(STUDY, 900, 3_200)
 
 
 def multipart(parts: list[tuple[str, bytes]], *, closed: bool = True) -> tuple[str, bytes]:
@@ -35,6 +38,26 @@ def multipart(parts: list[tuple[str, bytes]], *, closed: bool = True) -> tuple[s
 
 
 Answer = tuple[int, str, bytes]
+
+
+def said(code: int = 200, /, **words: Any) -> tuple[int, str, bytes]:
+    return code, "application/json", json.dumps(words).encode()
+
+
+def parts(*parts: tuple[str, bytes], closed: bool = True) -> tuple[int, str, bytes]:
+    return 200, *multipart(list(parts), closed=closed)
+
+
+def json_part(**words: Any) -> tuple[str, bytes]:
+    return "application/json", json.dumps(words).encode()
+
+
+def dicom(data: bytes) -> tuple[str, bytes]:
+    return "application/dicom", data
+
+
+def zipped(data: bytes) -> tuple[str, bytes]:
+    return "application/dicom+gzip", data
 
 
 class MilvueVendor:
@@ -58,6 +81,8 @@ class MilvueVendor:
         self.findings: dict[str, Answer] = {}
         self.files: dict[str, bytes] = {}  # results behind signed urls
         self.calls: list[web.BaseRequest] = []
+        self.blobs = ""  # whose server signed urls lead to
+        self.signature = f"sig={SIGNATURE}"
         self._ended = asyncio.Event()
         self._server = TestServer(self._make_app(), host="127.0.0.1")
 
@@ -68,6 +93,7 @@ class MilvueVendor:
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
         await self._server.start_server(ssl=tls)
         self._url = self.url
+        self.blobs = self.blobs or self.url
 
     async def stop(self) -> None:
         self._ended.set()
@@ -100,7 +126,7 @@ class MilvueVendor:
 
     def answer_signed(self, command: str, files: dict[str, bytes]) -> None:
         self.files = files
-        urls = [f"{self._url}/file/{name}?sig={SIGNATURE}" for name in files]
+        urls = [f"{self.blobs}/file/{name}?{self.signature}" for name in files]
         self.results[command] = (
             200,
             "application/json",
@@ -178,7 +204,7 @@ class MilvueVendor:
                 "pixels weren't emptied"
             )
             self.waiting[study] = set(uids)
-            urls = {sop: f"{self._url}/blob/{study}/{sop}?sig={SIGNATURE}%2Fa" for sop in uids}
+            urls = {sop: f"{self.blobs}/blob/{study}/{sop}?{self.signature}%2Fa" for sop in uids}
             return web.json_response({"StudyInstanceUID": study, "signed_urls": urls})
         self.digests = {hashlib.sha256(part).hexdigest() for part in parts}
         self.has |= uids.keys()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import socket
+import time
 from pathlib import Path
 
 _LOWEST = 10_000
@@ -29,3 +30,15 @@ def free_port() -> int:
             _held.append(claim)
             return port
     raise RuntimeError("no port is free")
+
+
+def await_port(port: int, limit: float = 15) -> None:
+    """Until somebody listens there."""
+    until = time.monotonic() + limit
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.05)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +24,7 @@ def here(tmp_path: Path) -> Iterator[Service]:
 
 
 def call(*command: str) -> subprocess.CompletedProcess[str]:
-    known = {**os.environ, "TCP_NODELAY": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=known)
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=dcmtk.environment())
 
 
 def kept(here: Service) -> list[Path]:

@@ -22,7 +22,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from gateway.archives.dimse import DimseArchive
 from gateway.contract import NeedsHuman, Retryable
-from gateway.dicom.association import Limits
+from gateway.dicom.peer import Limits
 from tests.peers import dcmtk
 from tests.peers.dicom_samples import encode, make_instance, make_study, write_study
 from tests.peers.dimse import AET, QUICK, Service, by_uid, bytes_of, content, head, service

@@ -24,7 +24,7 @@ from gateway.contract import NeedsHuman, Retryable
 from gateway.delivery.destinations import ByCStore
 from gateway.delivery.dimse import store
 from gateway.delivery.readback import THERE, Standing
-from gateway.dicom.association import Limits
+from gateway.dicom.peer import Limits
 from gateway.dicom.storing import NO_SUCH_SYNTAX
 from tests.peers import dcmtk
 from tests.peers.dicom_samples import encode, write_study

@@ -20,9 +20,9 @@ from pynetdicom.dsutils import encode as encode_command
 
 from gateway.archives.arrived import ArrivedStudies
 from gateway.archives.lookup import Lookup, Wanted
-from gateway.dicom.association import Limits
 from gateway.dicom.identity import Identity
 from gateway.dicom.part10 import dataset_start
+from gateway.dicom.peer import Limits
 from gateway.intake.incoming import Incoming
 from gateway.jobs.records import Job
 from gateway.jobs.states import State
@@ -312,6 +312,18 @@ async def test_what_was_acknowledged_outlives_us(store, tmp_path):
     folder = folder_of(here, job)
     assert {path.stem for path in folder.iterdir()} == set(by_uid(paths))
     assert [job.id for job in await jobs_of(store, study)] == [job.id]
+
+
+async def test_a_folder_that_is_gone_as_we_look_back_hinders_no_other(store, tmp_path):
+    paths = write_study(tmp_path / "study", 1)
+    study = str(head(paths[0]).StudyInstanceUID)
+    with service(tmp_path / "data", store, PEERS, applications=TRAUMA) as here:
+        gone = tmp_path / "data" / "incoming" / "TRAUMA" / "1.2.3"
+        gone.parent.mkdir(parents=True, exist_ok=True)
+        gone.symlink_to(tmp_path / "nowhere")
+        async with settling(here.incoming):
+            await asyncio.to_thread(dcmtk.send, here.port, paths, calling="MODALITY", called="TRAUMA")
+            await eventually(lambda: jobs_of(store, study))
 
 
 async def test_the_study_goes_with_its_job(store, tmp_path):

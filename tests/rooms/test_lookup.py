@@ -18,9 +18,11 @@ from pydicom.dataset import Dataset
 from gateway.archives.dicomweb import DicomwebArchive
 from gateway.archives.lookup import Found, Lookup, NotYet, Wanted
 from gateway.archives.terms import Terms
+from gateway.circuits import Circuits
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unsuitable
 from gateway.dicom.identity import Identity
 from gateway.dicom.web import Limits
+from gateway.jobs.store import Store
 from gateway.settings.quantities import Hours, Rate
 from gateway.settings.sections import Choose
 from gateway.simulate import archive as simulated
@@ -132,7 +134,7 @@ async def test_each_archive_that_is_passed_over_says_why(archives: Archives, sil
     with pytest.raises(NotYet, match="gone can't be reached") as caught:
         await lookup.find(["gone", "empty"], or_next())
     first, second = caught.value.remarks
-    assert first.startswith("gone: the archive gone is unreachable since 20")
+    assert first == "gone: the archive gone can't be reached while looking for a study"
     assert second == "empty: the study isn't there"
     failure = await failing(Permanent, lookup, by_uid(), "empty")
     assert failure.message == "no archive has the study (asked: empty)"
@@ -169,18 +171,18 @@ async def test_only_who_says_that_it_doesnt_have_the_study_is_passed_over(
 
 
 async def test_an_archive_that_is_down_costs_one_connect_limit_not_one_for_each_job(
-    archives: Archives, calls: Counter[int], silence: int
+    archives: Archives, calls: Counter[int], silence: int, store: Store
 ) -> None:
     archives.add_at("vna", silence, connect=0.3)
     fill(await archives.add("pacs"))
-    lookup = archives.lookup()
+    lookup = Lookup(archives.known, {}, gate=Circuits(store))
     at_once = await asyncio.gather(*(lookup.find(["vna", "pacs"], or_next()) for _ in range(25)))
     assert {found.archive for found in at_once} == {"pacs"}
     before = calls[silence]
     for _ in range(25):
         found = await lookup.find(["vna", "pacs"], or_next())
         assert found.archive == "pacs"
-        assert "unreachable since" in found.remarks[0]
+        assert "is not reachable since" in found.remarks[0]
     assert calls[silence] == before
 
 
@@ -239,7 +241,7 @@ async def test_over_its_rate_an_archive_is_passed_over_or_waited_for(archives: A
     assert "3 studies were fetched within 3600 s already" in results[-1].remarks[0]
     with pytest.raises(NotYet):
         await lookup.find(["vna"], by_uid())
-    lookup.give_back(next(found for found in results if found.archive == "vna"))
+    await lookup.give_back(next(found for found in results if found.archive == "vna"))
     assert (await lookup.find(["vna"], by_uid())).archive == "vna"
 
 
@@ -283,6 +285,22 @@ async def test_of_several_under_one_number_the_one_that_agrees_is_meant(
     assert (await lookup.find(["vna"], Wanted(asked))).study.study_instance_uid == "1.2.3.4"
     failure = await failing(NeedsHuman, lookup, Wanted(Identity(accession_number="A1")), "vna")
     assert failure.detail["choices"] == ["1.2.3.3", "1.2.3.4"]
+
+
+async def test_a_number_that_is_there_for_another_patient_is_not_told_as_a_study_that_lacks(
+    archives: Archives,
+) -> None:
+    await archives.add("empty")
+    fill(await archives.add("vna"), AccessionNumber="A1", PatientID="P1")
+    lookup = archives.lookup()
+    for uid in ("", "1.2.3.9"):
+        mistaken = Wanted(Identity(uid, accession_number="A1", patient_id="P2"))
+        failure = await failing(NeedsHuman, lookup, mistaken, "empty", "vna")
+        assert failure.message == "the studies under this accession number in vna are of another patient"
+        assert failure.advice.startswith("Check the patient id")
+        assert "P1" not in str(failure.detail) and "P2" not in str(failure.detail)
+    unknown = Wanted(Identity(accession_number="A2", patient_id="P1"))
+    assert "no archive has the study" in (await failing(Permanent, lookup, unknown, "empty", "vna")).message
 
 
 async def test_instances_are_chosen_by_what_the_archive_tells_of_study_series_and_instance(
@@ -353,7 +371,7 @@ async def test_a_study_that_an_archive_has_of_two_patients_is_held(
         for asked in (Identity(UID), Identity(UID, "SOMEBODY-ELSE")):
             failure = await failing(NeedsHuman, archives.lookup(), Wanted(asked), "vna")
             assert failure.message == "vna has the study twice: another patient id"
-            assert failure.detail["expected"] != failure.detail["met"]
+            assert failure.said["expected"] != failure.said["met"]
 
 
 async def test_a_real_archive_tells_of_instances_what_rules_are_about_both_ways(

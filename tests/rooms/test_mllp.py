@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gateway.contract import Failure, NeedsHuman, Retryable
+from gateway.contract import Failure, NeedsHuman, Retryable, Untrusted, blaming
 from gateway.delivery.hl7 import Addressing, Message, Observation, compose
 from gateway.delivery.mllp import Limits, Listener, check, send
 from gateway.dicom.subject import Subject
@@ -183,13 +183,15 @@ async def test_tls_is_spoken_with_those_we_trust_alone(listen: Any, tmp_path: Pa
     trusting = ssl.create_default_context(cafile=certificate)
     await send(await listen(saying("AA", received), tls=trusting, server_tls=server_tls), MESSAGE)
     assert len(received) == 1
-    for listener in (
-        await listen(saying("AA", received), tls=ssl.create_default_context(), server_tls=server_tls),
-        await listen(writing(b""), tls=trusting),
-    ):
-        with pytest.raises(Failure) as caught:
+    strange = await listen(saying("AA", received), tls=ssl.create_default_context(), server_tls=server_tls)
+    with pytest.raises(Untrusted), blaming("destinations.ris"):
+        await send(strange, MESSAGE)
+    plain = await listen(writing(b""), tls=trusting)
+    for listener in (strange, plain):
+        with pytest.raises(Failure) as caught, blaming("destinations.ris"):
             await send(listener, MESSAGE)
         assert not getattr(caught.value, "uncertain", False)
+        assert caught.value.peer == "destinations.ris", "no job is held for what is wrong for all"
     assert len(received) == 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def spool(tmp_path: Path) -> Spool:
 async def test_a_result_is_not_taken_for_what_an_archive_sends_of_the_same_study(store, tmp_path, spool):
     study = generate_uid()
     job = await at_vendor(store, study)
-    settings = Settings(data_dir=tmp_path / "data", dimse={"ae_title": AET})
+    both = {"kind": "dimse", "host": "127.0.0.1", "port": 1, "ae_title": "VENDOR"}
+    settings = Settings(data_dir=tmp_path / "data", dimse={"ae_title": AET}, archives={"theirs": both})
     awaited = Awaited(AET, Staging(tmp_path / "data" / ".arriving", 0))
     returned = Returned(store, {"vendor": [Sender("VENDOR", "127.0.0.1")]}, spool)
     door = DimseDoor(settings, awaited, Incoming(settings, store), Commitments(), returned)
@@ -136,3 +138,59 @@ async def test_an_upload_is_filed_as_one_and_counts_from_then(store, tmp_path, s
     assert len(inbox.files) == 40
     assert next(path for path in inbox.files if path.stem == "1.2.5.7").read_bytes() == wanted
     assert not list((tmp_path / "data" / "inbox" / ".filling").glob("*/*"))
+
+
+async def test_a_vendor_that_returns_results_sends_and_delivers_nothing_else(store, tmp_path, spool):
+    study = generate_uid()
+    trauma = {"display_name": "Trauma", "adapter": "vendor", "ae_title": "TRAUMA"}
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        dimse={"ae_title": AET},
+        adapters={"vendor": {"kind": "vendor"}},
+        departments={"radiology": {"applications": {"trauma": trauma}}},
+    )
+    awaited = Awaited(AET, Staging(tmp_path / "data" / ".arriving", 0))
+    returned = Returned(store, {"vendor": [Sender("VENDOR", "127.0.0.1")]}, spool)
+    door = DimseDoor(settings, awaited, Incoming(settings, store), Commitments(), returned)
+    port = await asyncio.to_thread(door.start, "127.0.0.1", 0)
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    _, path = made(tmp_path, study, "1.2.5.1")
+
+    async def send(called: str) -> str:
+        sent = await asyncio.to_thread(
+            dcmtk.send, port, [path], calling="VENDOR", called=called, options=["-d"]
+        )
+        return sent.stdout + sent.stderr
+
+    try:
+        assert "this AE title may not send studies" in await send("TRAUMA")
+        with awaited.expect(study, moved, frozenset({"1.2.5.1"}), frozenset({"1.2.5.1"}), Watch(60)):
+            assert "no job here waits" in await send(AET)
+        assert list(moved.iterdir()) == []
+        assert not (tmp_path / "data" / "incoming" / "trauma").exists()
+        await at_vendor(store, study)
+        assert "0x0000" in await send(AET)
+    finally:
+        await asyncio.to_thread(door.stop)
+
+
+async def test_what_is_no_jobs_goes_with_the_next_process(tmp_path: Path) -> None:
+    """As when a user's change of a result was being told to the vendor, and the gateway was killed."""
+    script = f"""
+import os
+from pathlib import Path
+from gateway.archives.spool import Spool
+print(Spool(Path({str(tmp_path)!r})).aside(), flush=True)
+os._exit(9)
+"""
+    killed = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await killed.communicate()
+    left = Path(said.decode().strip())
+    assert left.is_dir()
+    spool = Spool(tmp_path)
+    assert spool.jobs() == []
+    spool.open()
+    assert not left.exists()

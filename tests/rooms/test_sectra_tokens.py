@@ -173,7 +173,7 @@ async def test_twenty_calls_share_the_failure_too(
     issuer.refuse_with = status
     client = client_of(session, url, own)
     failures = await asyncio.gather(*(client.slide_info("s") for _ in range(20)), return_exceptions=True)
-    assert {type(failure) for failure in failures} == {kind}
+    assert all(isinstance(failure, kind) for failure in failures)
     assert len({id(failure) for failure in failures}) == 1
     assert "wörd" not in str(failures[0])
     issuer.refuse_with = 0

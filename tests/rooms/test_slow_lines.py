@@ -20,6 +20,7 @@ from gateway.kit.calls import Caller
 from gateway.kit.options import WebOptions
 from gateway.sectra.calls import Limits as SectraLimits
 from gateway.sectra.client import SectraClient
+from gateway.sessions import Sessions
 from tests.peers.dicom_samples import encode, make_instance
 
 SILENCE = 2.0
@@ -154,8 +155,8 @@ TRANSFERS = [
 
 @pytest.fixture
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(connector=http.connector()) as opened:
-        yield opened
+    async with Sessions() as sessions:
+        yield sessions.shared
 
 
 @pytest.mark.parametrize(("transfer", "answer"), TRANSFERS, ids=lambda each: getattr(each, "__name__", ""))

@@ -14,6 +14,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from gateway.intake.access import Access
 from gateway.intake.incoming import Incoming
 from gateway.intake.stow import StowDoor, Upload
 from gateway.settings.sections import Settings
+from tests.peers.bombs import deflated_bomb, nested
 from tests.peers.dicom_samples import encode, make_instance, make_study
 from tests.peers.dimse import AET
 from tests.peers.gateway import TOKENS, TRAUMA, Hospital, hospital
@@ -142,6 +144,13 @@ async def test_failures_are_told_instance_by_instance(door):
     status, told = await door.post(parts(encode(other)), path=path)
     assert (status, uids(told, "00081198")) == (409, [other.SOPInstanceUID])
     assert list(door.kept) == [good.SOPInstanceUID] and door.aside == []
+
+
+async def test_parts_that_are_nothing_are_not_counted_without_end(door):
+    (made,) = make_study(1)
+    status, told = await door.post(parts(*[b""] * 5000, encode(made)))
+    assert status == 400 and "are no instance" in told["detail"]
+    assert door.kept == {} and door.aside == []
 
 
 async def test_a_part_shorter_than_it_says_is_not_taken(door):
@@ -384,3 +393,14 @@ async def test_an_instance_that_is_cut_off_is_refused_and_the_rest_kept(door):
     assert (status, uids(told, "00081198")) == (202, [cut.SOPInstanceUID])
     assert told["00081198"]["Value"][0]["00081197"]["Value"] == [0xC000]
     assert list(door.kept) == [whole.SOPInstanceUID] and door.aside == []
+
+
+@pytest.mark.parametrize("made", [deflated_bomb, partial(nested, depth=10_000)])
+async def test_what_has_no_end_is_refused_and_the_rest_kept(door, made):
+    study = generate_uid()
+    (good,) = make_study(1)
+    status, told = await door.post(parts(made(study, generate_uid(), "1.2.3"), encode(good)))
+    assert status == 202
+    assert uids(told, "00081198") == ["1.2.3"]
+    assert list(door.kept) == [good.SOPInstanceUID]
+    assert door.aside == []

@@ -14,7 +14,7 @@ from gateway.archives.archive import StudyMatch
 from gateway.contract import NeedsHuman
 from gateway.dicom.identity import Identity
 from gateway.jobs.records import Job
-from gateway.work.agreement import ImageCheck, check_match
+from gateway.work.agreement import ImageCheck, asked_of, check_match
 
 ASKED = Identity("1.2.3", "P1", "", "A1", "LAB", "E1")
 OTHER = Identity("1.2.4", "P2", "CLINIC", "A2", "XRAY", "E2")
@@ -52,7 +52,7 @@ def test_a_difference_in_anything_that_both_know_holds_the_job(
     if not {"accession_number"} <= ours & (same | unlike):
         both -= {"issuer_of_accession_number"}  # whose number it is means nothing without the number
     for check in (
-        lambda: check_match(asked(ours), StudyMatch("vna", met)),
+        lambda: check_match(asked_of(asked(ours)), StudyMatch("vna", met)),
         lambda: ImageCheck(asked(ours))(image_of(met)),
     ):
         if not both:
@@ -61,7 +61,7 @@ def test_a_difference_in_anything_that_both_know_holds_the_job(
         with pytest.raises(NeedsHuman) as held:
             check()
         assert len(held.value.detail["differs"]) == len(both)
-        assert {"expected", "met"} <= held.value.detail.keys()
+        assert {"expected", "met"} <= held.value.said.keys()
         assert not any(value in held.value.sentences for value in ("P1", "P2", "A1", "A2", "XRAY", "E2"))
 
 
@@ -76,6 +76,8 @@ def test_images_of_two_patients_are_not_one_study_even_if_nothing_was_asked_of_t
 
 def test_an_accession_number_that_is_missing_is_no_match() -> None:
     other = replace(ASKED, study_instance_uid=OTHER.study_instance_uid)
-    check_match(asked({"accession_number"}), StudyMatch("vna", other))
+    check_match(asked_of(asked({"accession_number"})), StudyMatch("vna", other))
     with pytest.raises(NeedsHuman, match="found a study by its accession number, but it has none"):
-        check_match(asked({"accession_number"}), StudyMatch("vna", replace(other, accession_number="")))
+        check_match(
+            asked_of(asked({"accession_number"})), StudyMatch("vna", replace(other, accession_number=""))
+        )

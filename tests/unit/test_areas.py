@@ -14,7 +14,7 @@ FEW = st.sampled_from([0, 0.5, 1.0, 0.1 + 0.2])
 POINT = st.fixed_dictionaries({"x": FEW, "y": FEW})
 POLYGON = st.fixed_dictionaries({"points": st.lists(POINT, min_size=1, max_size=2)})
 TAGS = st.lists(st.sampled_from("AB"), max_size=2, unique=True)
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+PATIENT = settings(suppress_health_check=[HealthCheck.too_slow])
 
 
 @st.composite

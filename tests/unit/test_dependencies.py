@@ -35,3 +35,13 @@ def test_each_dependency_is_imported() -> None:
         distribution.lower().replace("_", "-") for name in imported() for distribution in given.get(name, ())
     }
     assert wanted - used == set(USED_UNSEEN)
+
+
+def test_what_builds_the_package_is_locked_by_its_hash() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    locked = {each["name"]: each for each in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
+    for requirement in project["build-system"]["requires"]:
+        name, _, version = requirement.partition("==")
+        assert locked[name]["version"] == version
+        assert all(wheel["hash"].startswith("sha256:") for wheel in locked[name]["wheels"])
+    assert project["tool"]["uv"]["no-build-isolation-package"] == [project["project"]["name"]]

@@ -72,7 +72,7 @@ def test_what_has_no_place_is_in_the_text_only():
 
 def test_a_vendors_own_slide_result_is_left_as_it_is():
     own = SlideResult("own", {}, {"type": "primitive", "content": []})
-    assert present(Finished("s", slide=own), (10, 10), {}) is own
+    assert present(Finished("s", slide=own), (10, 10), {}) == own
 
 
 @pytest.mark.parametrize("box", [((0.2, 0.1), (0.1, 0.2)), ((0.1, 0.2), (0.2, 0.1))])

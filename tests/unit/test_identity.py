@@ -65,8 +65,8 @@ def test_a_difference_holds_with_both_sides_in_the_detail_and_no_value_in_the_wo
     with pytest.raises(NeedsHuman) as held:
         require_agreement(WHOLE, OTHER, "the study found isn't the one asked for", "Compare the two.")
     told = held.value
-    assert told.detail["expected"]["patient_id"] == "P1"
-    assert told.detail["met"]["patient_id"] == "P2"
+    assert told.said["expected"]["patient_id"] == "P1"
+    assert told.said["met"]["patient_id"] == "P2"
     assert not any(value in told.message for value in ("P1", "P2", "Meier", "1971"))
 
 

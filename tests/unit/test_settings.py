@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.settings.load import encryption_keys, load, models_of
-from gateway.settings.sections import DicomwebArchive, Settings
+from gateway.settings.checks import find_doubts
+from gateway.settings.keys import encryption_keys
+from gateway.settings.load import load, models_of
+from gateway.settings.sections import DicomwebArchive, Retry, Settings
 from gateway.settings.tree import Misconfigured
 
 WHOLE = """\
@@ -19,6 +23,7 @@ secret_keys: ["${file:KEYFILE}"]
 api_tokens:
   - {name: ops, role: operator, sha256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}
 sectra:
+  allowed_networks: [10.1.0.0/16]
   acknowledge: stored
   servers:
     main:
@@ -89,36 +94,36 @@ def test_no_secret_is_shown(write):
         (
             "settle: 10s",
             "settle: 10 seconds",
-            "gateway.yaml line 30: departments.emergency.applications.milvue-trauma.settle:"
+            "gateway.yaml line 31: departments.emergency.applications.milvue-trauma.settle:"
             " a duration is written like 500ms, 5s, 10m or 24h",
         ),
         (
             "  acknowledge: stored",
             "  acknowlege: stored",
-            "gateway.yaml line 8: sectra.acknowlege is not a key here;"
-            " allowed: acknowledge, allowed_networks, secret_path, servers",
+            "gateway.yaml line 9: sectra.acknowlege is not a key here;"
+            " allowed: acknowledge, allowed_networks, open, secret_path, servers",
         ),
         (
             "        adapter: milvue\n",
             "",
-            "gateway.yaml line 24: departments.emergency.applications.milvue-trauma.adapter is missing",
+            "gateway.yaml line 25: departments.emergency.applications.milvue-trauma.adapter is missing",
         ),
         (
             "adapter: milvue",
             "adapter: milview",
-            "gateway.yaml line 26: departments.emergency.applications.milvue-trauma.adapter:"
+            "gateway.yaml line 27: departments.emergency.applications.milvue-trauma.adapter:"
             " no adapter milview; allowed: milvue",
         ),
         (
             "archives: [vna]",
             "archives: [vna, pacs]",
-            "gateway.yaml line 27: departments.emergency.applications.milvue-trauma.archives:"
+            "gateway.yaml line 28: departments.emergency.applications.milvue-trauma.archives:"
             " no archive pacs; allowed: vna",
         ),
         (
             "${VNA_PASSWORD}",
             "${NO_SUCH}",
-            "gateway.yaml line 15: archives.vna.password: the environment variable NO_SUCH isn't set",
+            "gateway.yaml line 16: archives.vna.password: the environment variable NO_SUCH isn't set",
         ),
         (
             "port: 8080}",
@@ -128,12 +133,28 @@ def test_no_secret_is_shown(write):
         (
             "acknowledge: stored",
             "acknowledge: never",
-            "gateway.yaml line 8: sectra.acknowledge: should be 'stored' or 'temporary'",
+            "gateway.yaml line 9: sectra.acknowledge: should be 'stored' or 'temporary'",
         ),
         (
             "kind: dicomweb",
             "kind: dicom",
-            "gateway.yaml line 15: archives.vna.kind: no kind dicom; allowed: 'dicomweb', 'dimse'",
+            "gateway.yaml line 16: archives.vna.kind: no kind dicom; allowed: 'dicomweb', 'dimse'",
+        ),
+        (
+            "[10.1.0.0/16]",
+            "[10.1.2.3/8]",
+            "gateway.yaml line 8: sectra.allowed_networks.0: 10.1.2.3/8 is an address within a network;"
+            " the network is 10.0.0.0/8",
+        ),
+        (
+            "[10.1.0.0/16]",
+            "[everybody]",
+            "gateway.yaml line 8: sectra.allowed_networks.0: a network is written like 10.1.0.0/16",
+        ),
+        (
+            "allowed_networks: [10.1.0.0/16]",
+            'secret_path: "{any}"',
+            "gateway.yaml line 8: sectra.secret_path: a secret path is 16 to 128 letters,",
         ),
         ("port: 8080}", "port: 8080", "gateway.yaml line 3: isn't YAML"),
         ("listen:", "public_url:", "gateway.yaml line 2: public_url stands twice"),
@@ -185,9 +206,94 @@ def test_the_embedded_database_makes_its_own_key_once(tmp_path):
 def test_what_is_not_served_yet_stops_the_start(write):
     told = problems(write(WHOLE.replace("settle: 10s", "shadow: [milvue]")))
     assert told == [
-        "gateway.yaml line 30: departments.emergency.applications.milvue-trauma.shadow: shadow:"
+        "gateway.yaml line 31: departments.emergency.applications.milvue-trauma.shadow: shadow:"
         " not served by this release yet; take it out to start"
     ]
+
+
+def ruled(rule: str, more: str = "") -> str:
+    return WHOLE.replace("settle: 10s", f"when: [{{{rule}}}]") + more
+
+
+HOOK = 'alerts: {webhook: {url: "https://chat.hospital/hook"}}\n'
+
+
+@pytest.mark.parametrize(
+    ("rule", "place", "sentence"),
+    [
+        ("deliver: [ris]", "0.deliver", "no destination ris; allowed: sectra, vna"),
+        ("notify: surgery", "0.notify", "no department surgery; allowed: emergency"),
+        ('score: "~0.8", priority: 9', "0.score", "there is no operator ~; allowed: >, >=, <, <=, ="),
+        ("score: 0.8, priority: 9", "0.score", 'a score is written in quotes, like ">0.8" or "<= 0.5"'),
+        ("priority: 10", "0.priority", "less than or equal to 9"),
+        ('score: ">0.8"', "0", "nothing follows from it: name deliver, priority or notify"),
+    ],
+)
+def test_a_rule_by_result_that_leads_nowhere_is_named_with_its_line(write, rule, place, sentence):
+    [told] = problems(write(ruled(f"finding: fracture, {rule}", HOOK)))
+    assert told.startswith(
+        f"gateway.yaml line 31: departments.emergency.applications.milvue-trauma.when.{place}"
+    )
+    assert sentence in told
+
+
+EMAIL = "alerts: {email: {host: mail.hospital, from: gw@hospital, to: [it@hospital]}}\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "contact", "told"),
+    [
+        ("", "radiology-it@hospital", "configure alerts.email or alerts.webhook"),
+        (EMAIL, "room 7", "departments.emergency.contact is no e-mail address"),
+        (EMAIL, "radiology-it@hospital", None),
+        (HOOK, "room 7", None),
+    ],
+)
+def test_whom_a_rule_by_result_tells_has_to_hear_of_it(write, more, contact, told):
+    path = write(
+        ruled("finding: fracture, notify: emergency", more).replace("radiology-it@hospital", contact)
+    )
+    if told is None:
+        assert load(path, ENVIRONMENT)
+    else:
+        [said] = problems(path)
+        assert said.endswith(f"when.0.notify: emergency wouldn't hear of it: {told}")
+
+
+PROFILES = WHOLE.replace("settle: 10s", "deidentify: research") + "profiles:\n  research: {}\n"
+
+
+def test_an_application_names_the_profile_by_which_its_studies_leave(write):
+    settings = load(write(PROFILES), ENVIRONMENT)
+    named = settings.applications["milvue-trauma"].deidentify
+    assert named == "research" and settings.profiles[named].base == "basic"
+
+
+def test_a_profile_that_is_not_there_is_named(write):
+    told = problems(write(PROFILES.replace("  research: {}", "  other: {}\n  trial: {}")))
+    assert (
+        "gateway.yaml line 31: departments.emergency.applications.milvue-trauma.deidentify:"
+        " no profile research; allowed: other, trial"
+    ) in told
+
+
+@pytest.mark.parametrize(
+    ("profile", "sentence"),
+    [
+        ("{options: [retain-safe-private]}", "retain-safe-private needs keep_private"),
+        ("{keep_private: ['(0019,\"A\",0C)']}", "keep_private needs the option retain-safe-private"),
+        ("{options: [retain-safe-private], keep_private: ['(0018,\"A\",0C)']}", "is written like (0019,"),
+        (
+            "{options: [retain-longitudinal-full-dates, retain-longitudinal-modified-dates]}",
+            "choose one of the two",
+        ),
+        ("{options: [retain-names]}", "retain-longitudinal-full-dates"),
+        ("{base: none}", "basic"),
+    ],
+)
+def test_what_a_profile_may_not_say(write, profile, sentence):
+    told = problems(write(PROFILES.replace("research: {}", f"research: {profile}")))
+    assert any("line 35" in said and "profiles.research" in said and sentence in said for said in told), told
 
 
 def test_dicom_must_be_spoken_as_it_is_needed(write):
@@ -201,6 +307,13 @@ def test_dicom_must_be_spoken_as_it_is_needed(write):
     assert any("ae_title: needs our storage service: configure dimse" in problem for problem in told)
 
 
+def test_dimse_goes_through_no_proxy(write):
+    told = problems(
+        write(WHOLE.replace("adapters:\n", "adapters:\n  node: {kind: dimse, proxy: 'http://p:3128'}\n", 1))
+    )
+    assert any("adapters.node.proxy: DIMSE goes through no HTTP proxy" in problem for problem in told), told
+
+
 def test_the_sample_names_every_variable():
     sample = Path(__file__).parents[2].joinpath(".env.sample").read_text()
     named = set(re.findall(r"^#? ?(GATEWAY_[A-Z0-9_]+)=", sample, re.MULTILINE))
@@ -210,7 +323,7 @@ def test_the_sample_names_every_variable():
 def variables(model, prefix="GATEWAY_"):
     """Every value that can be set, with NAME for the names that a hospital chooses."""
     for name, field in model.model_fields.items():
-        variable = prefix + name.upper()
+        variable = prefix + (field.alias or name).upper()
         inner = models_of(field.annotation)
         kinds = inner if isinstance(inner, tuple) else [inner] if inner else []
         text = str(field.annotation)
@@ -225,3 +338,240 @@ def test_slides_come_from_a_server_that_is_configured(write):
     text = re.sub(r"^sectra:\n(  .*\n)*", "", WHOLE, flags=re.MULTILINE)
     told = problems(write(re.sub(r"^  vna: .*$", "  vna: {kind: sectra}", text, count=1, flags=re.MULTILINE)))
     assert any("archives.vna.kind: needs a server: configure sectra.servers" in said for said in told)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://pacs.hospital/SectraPathologyServer?",
+        "https://pacs.hospital/SectraPathologyServer#",
+        "https://pacs.hospital/SectraPathologyServer/?a=b",
+        "https://pacs.hospital/../SectraPathologyServer",
+        "https://pacs.hospital/%2e%2e/SectraPathologyServer",
+        "https://pacs.hospital/%252E%252e/SectraPathologyServer",
+        "https://pacs.hospital/%25252e./SectraPathologyServer",
+        "https://pacs.hospital/..;x/SectraPathologyServer",
+        "https://pacs.hospital/a b",
+    ],
+)
+def test_no_path_can_be_joined_to_such_a_url(write, url):
+    told = problems(write(WHOLE.replace("https://pacs.hospital/SectraPathologyServer/", url)))
+    assert told == [
+        "gateway.yaml line 12: sectra.servers.main.callback_urls.0:"
+        " a url that paths are joined to has no ?, #, blank, backslash or dots as a step"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("link", "why"),
+    [
+        ("https://pacs/view", "names what it leads to: {slide_id}, {accession_number}"),
+        ("https://pacs/view?{patient}", "names what it leads to"),
+        ("https://pacs/view?{slide_id", "names what it leads to"),
+        ("https://pacs/view?{slide_id}}", "in its path or behind the ?"),
+        ("https://{slide_id}.pacs/", "in its path or behind the ?"),
+        ("javascript:open({slide_id})", "in its path or behind the ?"),
+        ("file://pacs/{slide_id}", "begins with http:// or https://"),
+        ("https://pacs/a {slide_id}", "has no blank"),
+    ],
+)
+def test_a_link_into_sectra_leads_to_what_a_job_has(write, link, why):
+    text = WHOLE.replace("      callback_urls:", f'      link: "{link}"\n      callback_urls:')
+    [told] = problems(write(text))
+    assert "sectra.servers.main.link" in told and why in told
+
+
+@pytest.mark.parametrize(
+    "address", ["udp://audit:514", "tcp://audit:514", "audit:6514", "tls://", "tls://audit:port", "tls://a/b"]
+)
+def test_an_audit_collector_is_told_by_tls_alone(write, address):
+    [told] = problems(write(f'{WHOLE}audit_log: {{syslog: "{address}"}}\n'))
+    assert (
+        "audit_log.syslog: an audit collector is written like tls://audit.hospital:6514; nothing but TLS"
+        in told
+    )
+
+
+OPEN = WHOLE.replace("  allowed_networks: [10.1.0.0/16]\n", "")
+HERE = OPEN.replace("public_url: https://gateway.hospital\n", "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        OPEN,
+        HERE.replace("host: 127.0.0.1", "host: 0.0.0.0"),
+        HERE.replace("host: 127.0.0.1", "host: gateway"),
+        OPEN.replace("sectra:\n", "sectra:\n  allowed_networks: [10.0.0.0/8, 0.0.0.0/0]\n"),
+        OPEN.replace("port: 8080}", "port: 8080, tls: {certificate: c, key: k}}"),
+    ],
+)
+def test_nobody_opens_the_door_for_sectra_to_all_by_forgetting_it(write, text):
+    [told] = problems(write(text))
+    assert re.match(r"gateway.yaml line \d+: sectra: /ia is open to whoever reaches it; set ", told)
+    for way in ("allowed_networks", "secret_path", "listen.tls.client_ca", "open: true"):
+        assert way in told
+
+
+@pytest.mark.parametrize(
+    ("text", "doubts"),
+    [
+        (WHOLE, 0),
+        (HERE, 1),
+        (OPEN.replace("https://gateway.hospital", "http://localhost:8080"), 1),
+        (OPEN.replace("sectra:\n", "sectra:\n  open: true\n"), 0),
+        (OPEN.replace("sectra:\n", "sectra:\n  secret_path: 0123456789abcdef\n"), 0),
+        (OPEN.replace("port: 8080}", "port: 8080, tls: {certificate: c, key: k, client_ca: a}}"), 0),
+        (re.sub(r"^sectra:\n(  .*\n)*", "", WHOLE, flags=re.MULTILINE), 0),
+    ],
+)
+def test_who_may_call_is_said_on_purpose_or_is_this_machine(write, text, doubts):
+    assert len(find_doubts(load(write(text), ENVIRONMENT))) == doubts
+
+
+@pytest.mark.parametrize(
+    ("vendors", "sentence"),
+    [
+        ("{listen: {port: 1}}", "vendors.public_url is missing"),
+        (
+            "{public_url: http://v, listen: {port: 8080}}",
+            "vendors.listen: that is where everybody else calls",
+        ),
+        ("{public_url: http://v, listen: {port: 8081}}", ""),
+        ("{public_url: http://v}", ""),
+    ],
+)
+def test_vendors_are_told_where_they_are_served(write, vendors, sentence):
+    path = write(f"{WHOLE}vendors: {vendors}\n")
+    if sentence:
+        assert sentence in problems(path)[0]
+    else:
+        assert load(path, ENVIRONMENT).vendors.public_url == "http://v"
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ("monitor: {port: 8080}", "monitor.port: 8080 is where listen listens"),
+        ("monitor: {port: 8080, host: 0.0.0.0}", "monitor.port: 8080 is where listen listens"),
+        ("dimse: {port: 9090}\nmonitor: {}", "monitor.port: 9090 is where dimse listens"),
+        ("monitor: {port: 8080, host: 127.0.0.2}", ""),
+        ("monitor: {port: 8081}", ""),
+    ],
+)
+def test_each_door_listens_at_an_address_of_its_own(write, more, sentence):
+    path = write(f"{WHOLE}{more}\n")
+    if sentence:
+        line = len((WHOLE + more).splitlines())
+        [told] = problems(path)
+        assert told.startswith(f"gateway.yaml line {line}: {sentence}; choose another port"), told
+    else:
+        load(path, ENVIRONMENT)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            'data_dir: "${credential:key}"',
+            "gateway.yaml line 1: data_dir: systemd gives no credential key",
+        ),
+        ("data_dir: a\x07b", "gateway.yaml line 1: isn't YAML: a character that can't stand here (U+0007)"),
+        ("migrate_on_start: true\n\n# \x00", "gateway.yaml line 3: isn't YAML: a character"),
+        (
+            'data_dir: "a\\0b"',
+            "gateway.yaml line 1: data_dir: holds a character that can't stand here (U+0000)",
+        ),
+        ('data_dir: "a\\ud800b"', "gateway.yaml line 1: "),
+        ('"a\\eb": 1', "gateway.yaml line 1: 'a\\x1bb' is no key: it holds control characters"),
+        ("data_dir: 2026-13-45", "gateway.yaml line 1: isn't YAML: a value that can't be read"),
+        ("1: x", "gateway.yaml line 1: 1 is not a key here"),
+        ("departments: {a: {1.5: x}}", "gateway.yaml line 1: departments.a.1.5 is not a key here"),
+        ("[1]: x", "gateway.yaml line 1: isn't YAML"),
+        ("? {a: b}\n: x", "gateway.yaml line 1: isn't YAML"),
+        ("a: &a [*a]", "gateway.yaml line 1: isn't YAML"),
+        ("[" * 5000, "gateway.yaml: is nested too deeply"),
+        (
+            "_cli_parse_args: true",
+            "gateway.yaml line 1: _cli_parse_args is not a key here; allowed: adapters",
+        ),
+        ("_env_file: /etc/passwd", "gateway.yaml line 1: _env_file is not a key here"),
+        ("__pydantic_self__: 1", "gateway.yaml line 1: __pydantic_self__ is not a key here"),
+        ("self: 1", "gateway.yaml line 1: self is not a key here"),
+        ('data_dir: "${file:/a\\0}"', "gateway.yaml line 1: data_dir: "),
+    ],
+)
+def test_whatever_stands_there_is_told_in_a_sentence(write, text, sentence):
+    told = problems(write(text))
+    assert any(problem.startswith(sentence) for problem in told), told
+
+
+def test_a_name_may_be_a_number(write):
+    settings = load(
+        write(WHOLE.replace("  emergency:", "  1:").replace("milvue-trauma:", "2026:")), ENVIRONMENT
+    )
+    assert list(settings.departments) == ["1"] and list(settings.applications) == ["2026"]
+
+
+@pytest.mark.parametrize(
+    "password", ["[", "{", "[a", "[a]", "{a: b}", "pa${x}word", "${", "$", "a]", "[1, 2]"]
+)
+def test_a_variable_says_what_stands_in_it(write, password):
+    settings = load(write(WHOLE), ENVIRONMENT | {"GATEWAY_ARCHIVES__VNA__PASSWORD": password})
+    vna = settings.archives["vna"]
+    assert isinstance(vna, DicomwebArchive) and vna.password is not None
+    assert vna.password.get_secret_value() == password
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
+def test_any_password_can_be_given_by_a_variable(password):
+    if "${file:" in password:
+        return
+    environment = {"GATEWAY_ARCHIVES__VNA__KIND": "dicomweb", "GATEWAY_ARCHIVES__VNA__URL": "https://vna"}
+    settings = load(None, environment | {"GATEWAY_ARCHIVES__VNA__PASSWORD": password})
+    vna = settings.archives["vna"]
+    assert isinstance(vna, DicomwebArchive) and vna.password is not None
+    assert vna.password.get_secret_value() == password
+
+
+def test_only_what_kubernetes_sets_is_passed_over(write):
+    linked = {"GATEWAY_PORT": "tcp://10.0.0.1:80", "GATEWAY_DB_PORT": "udp://10.0.0.2:53"}
+    load(write(WHOLE), ENVIRONMENT | linked)
+    for name in ("GATEWAY_LISTEN__PORT", "GATEWAY_PUBLIC_URL", "GATEWAY_DATABASE_URL", "GATEWAY_LISTN"):
+        told = problems(write(WHOLE), ENVIRONMENT | {name: "tcp://10.0.0.1:80"})
+        assert any(problem.startswith(name) for problem in told), told
+
+
+def test_a_pause_grows_no_further_however_often_one_has_tried():
+    for failed in (1, 1025, 10**6):
+        assert 0 < Retry().pause(failed) <= Retry().most
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("public_url: https://gateway.hospital\n", "", "console.oidc: public_url is missing"),
+        ("https://id.hospital", "http://id.hospital", "console.oidc.issuer: an issuer is asked by https"),
+        (
+            "roles: {viewer: [a]}",
+            "rolls: {}",
+            "console.oidc.rolls is not a key here; allowed: ca,",
+        ),
+        (
+            "proxy: http://proxy:3128",
+            "proxy: proxy:3128",
+            "archives.vna.proxy: a proxy is written like http://",
+        ),
+        ("ca: ca.pem", "key: our.key", "a key belongs to a certificate: certificate is missing"),
+        ("client_ca: ca.crt, ", "", "subjects are those of client certificates: client_ca is missing"),
+    ],
+)
+def test_what_is_wrong_about_trust_is_told(write, old, new, sentence):
+    oidc = "console: {oidc: {issuer: https://id.hospital, client_id: g, roles: {viewer: [a]}}}\n"
+    tls = "tls: {certificate: our.crt, key: our.key, client_ca: ca.crt, subjects: [pacs]}"
+    text = oidc + WHOLE.replace("port: 8080}", f"port: 8080, {tls}}}")
+    text = text.replace("username: gw,", "username: gw, ca: ca.pem, proxy: http://proxy:3128,")
+    load(write(text), ENVIRONMENT)
+    assert old in text
+    told = problems(write(text.replace(old, new, 1)))
+    assert any(sentence in problem for problem in told), told

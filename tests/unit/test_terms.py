@@ -1,23 +1,16 @@
-"""The breaker and the rate of an archive, by a clock that the test turns."""
+"""The lookout and the rate of an archive."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+import json
 
 import pytest
 
-from gateway.archives.breaker import Breaker
+from gateway.archives.lookout import Lookout
 from gateway.archives.terms import Pulls
 from gateway.contract import NeedsHuman, Unreachable
 from gateway.settings.quantities import Rate
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Archive:
@@ -35,41 +28,14 @@ class Archive:
         return "found"
 
 
-async def refused(breaker: Breaker, archive: Archive) -> Unreachable:
+async def refused(lookout: Lookout, archive: Archive) -> Unreachable:
     with pytest.raises(Unreachable) as caught:
-        await breaker.call(archive)
+        await lookout.call(archive)
     return caught.value
 
 
-async def test_an_archive_that_is_away_is_asked_by_one_at_a_time_at_growing_pauses() -> None:
-    clock, archive = Clock(), Archive()
-    breaker = Breaker("vna", first=5, most=20, clock=clock)
-    await refused(breaker, archive)
-    for pause in (5, 10, 20, 20):
-        asked = archive.asked
-        clock.now += pause - 0.1
-        known = await refused(breaker, archive)
-        assert archive.asked == asked
-        assert known.after == pytest.approx(0.1)
-        assert known.message.startswith("the archive vna is unreachable since ")
-        clock.now += 0.1
-        await asyncio.gather(*(refused(breaker, archive) for _ in range(20)))
-        assert archive.asked == asked + 1
-    clock.now += 20
-    archive.failure = None
-    assert await breaker.call(archive) == "found"
-    assert breaker.since is None
-    archive.failure = Unreachable("it is away")
-    await refused(breaker, archive)
-    clock.now += 5  # the pause begins anew
-    archive.failure = NeedsHuman("wrong password")
-    with pytest.raises(NeedsHuman):
-        await breaker.call(archive)
-    assert breaker.since is None  # it has answered
-
-
 async def test_who_finds_an_archive_away_ends_the_wait_of_all_others() -> None:
-    breaker, archive, never = Breaker("vna", grace=0.01), Archive(), asyncio.Event()
+    lookout, archive, never = Lookout("vna", grace=0.01), Archive(), asyncio.Event()
     waiting = 0
 
     async def wait() -> str:
@@ -78,44 +44,71 @@ async def test_who_finds_an_archive_away_ends_the_wait_of_all_others() -> None:
         await never.wait()
         return "found"
 
-    others = [asyncio.create_task(breaker.call(wait)) for _ in range(10)]
+    others = [asyncio.create_task(lookout.call(wait)) for _ in range(10)]
     while waiting < 10:
         await asyncio.sleep(0)
-    await refused(breaker, archive)
+    await refused(lookout, archive)
     ended = await asyncio.gather(*others, return_exceptions=True)
     assert {type(failure) for failure in ended} == {Unreachable}
 
 
-async def test_a_cancelled_probe_leaves_the_next_one_its_turn() -> None:
-    clock, archive, never = Clock(), Archive(), asyncio.Event()
-    breaker = Breaker("vna", first=5, clock=clock)
-    await refused(breaker, archive)
-    clock.now += 5
-    probe = asyncio.create_task(breaker.call(never.wait))
-    await asyncio.sleep(0)
-    probe.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await probe
-    archive.failure = None
-    assert await breaker.call(archive) == "found"
+@pytest.mark.parametrize("failure", [None, NeedsHuman("wrong password")])
+async def test_whoever_asks_later_is_kept_from_nothing(failure: Exception | None) -> None:
+    lookout, archive = Lookout("vna", grace=0.01), Archive()
+    await refused(lookout, archive)
+    archive.failure = failure
+    if failure is None:
+        assert await lookout.call(archive) == "found"
+    else:
+        with pytest.raises(NeedsHuman):
+            await lookout.call(archive)
+    slow = asyncio.create_task(lookout.call(lambda: asyncio.sleep(0.1, "found")))
+    assert await slow == "found"
 
 
 def test_a_rate_holds_in_every_window_and_each_who_waits_is_told_another_time() -> None:
-    clock = Clock()
-    pulls = Pulls(Rate(3, 60.0), clock)
-    for second in (0, 10, 20):
-        clock.now = 1000.0 + second
-        assert pulls.free()
-        pulls.take()
-    clock.now = 1030.0
-    assert not pulls.free()
-    told = [pulls.free_at() for _ in range(4)]
-    waits = [(at - told[0]).total_seconds() for at in told]
-    assert waits == pytest.approx([0, 10, 20, 60], abs=0.5)
-    assert told[0] > datetime.now().astimezone()
-    clock.now = 1060.0
-    assert pulls.free()
-    pulls.take()
-    assert not pulls.free()
+    rate = Rate(3, 60.0)
+    pulls = Pulls(rate)
+    for now in (1000, 1010, 1020):
+        assert pulls.take(str(now), now) is None
+    assert [pulls.ask(who, 1030) for who in "abcd"] == [1060, 1070, 1080, 1120]
+    assert pulls.ask("b", 1030) == 1070, "asked again, told the same"
+    pulls = Pulls(rate, json.loads(json.dumps(pulls.keep())))
+    assert pulls.take("a newcomer", 1060) is not None, "it is the turn of the one who waited"
+    assert pulls.take("a", 1060) is None
+    assert pulls.take("b", 1060) is not None
     pulls.give_back()
-    assert pulls.free()
+    assert pulls.take("b", 1060) is None
+
+
+def test_the_urgent_take_the_next_place_and_the_others_keep_their_order() -> None:
+    pulls, now = Pulls(Rate(1, 60.0)), 1000.0
+    pulls.take("first", now)
+    routine = [f"routine {number}" for number in range(30)]
+    for who in routine:
+        pulls.ask(who, now)
+    assert [pulls.ask(who, now, urgent=True) for who in ("urgent", "urgent too")] == [1060, 1120]
+    came: list[str] = []
+    for _ in range(5):
+        now += 60.0
+        waiting = [who for who in (*routine, "urgent", "urgent too") if who not in came]
+        # Who comes at the time that was told, and is overtaken, waits on in its turn.
+        came += [who for who in waiting if pulls.take(who, now, urgent=who.startswith("urgent")) is None]
+    assert came == ["urgent", "urgent too", *routine[:3]]
+
+
+def test_a_place_that_nobody_comes_for_is_the_next_ones() -> None:
+    pulls = Pulls(Rate(1, 10.0))
+    pulls.take("first", 1000)
+    pulls.ask("cancelled", 1000)
+    pulls.ask("second", 1000)
+    assert pulls.take("second", 1030) is not None
+    assert pulls.take("second", 1080) is None
+
+
+def test_a_clock_that_is_put_back_delays_nobody_by_more_than_the_rate() -> None:
+    pulls = Pulls(Rate(2, 60.0))
+    assert [pulls.take(who, 10_000.0) for who in ("a", "b")] == [None, None]
+    pulls = Pulls(Rate(2, 60.0), pulls.keep())
+    assert pulls.take("c", 6_400.0) == 6_460.0
+    assert pulls.take("c", 6_460.0) is None

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from pydicom.uid import UID, generate_uid
 
-from gateway.contract import Finished, NeedsHuman
+from gateway.contract import Finished, NeedsHuman, Retryable
 from gateway.dicom.identity import Identity, identity_of
-from gateway.work.results import check_study
+from gateway.work.results import Judged, check_study
+from gateway.work.results import judge as results_judged
 from tests.peers.dicom_samples import encode, make_study
 
 IMAGES = {"1.2.840.1.1", "1.2.840.1.2"}
@@ -31,14 +32,22 @@ def image_of(uid: str) -> Dataset:
     return image
 
 
-def judge(folder: Path, *results: Dataset, **asked: str) -> None:
+def asked_and_got(folder: Path, *results: Dataset, **asked: str) -> tuple[Finished, Identity]:
     paths = []
     for number, result in enumerate(results):
         paths.append(folder / f"{number}.dcm")
         paths[-1].write_bytes(encode(result))
     known = identity_of(results[0])
     side = {"study_instance_uid": known.study_instance_uid, "patient_id": known.patient_id, **asked}
-    check_study(Finished("seen", dicom=tuple(paths)), Identity(**side), IMAGES)
+    return Finished("seen", dicom=tuple(paths)), Identity(**side)
+
+
+def judge(folder: Path, *results: Dataset, **asked: str) -> None:
+    check_study(*asked_and_got(folder, *results, **asked), IMAGES)
+
+
+def collect(folder: Path, *results: Dataset) -> Judged:
+    return results_judged(*asked_and_got(folder, *results), IMAGES, folder, images_known=True)
 
 
 @pytest.mark.parametrize(
@@ -102,3 +111,30 @@ def test_a_result_may_refer_to_the_others_of_its_delivery(tmp_path: Path) -> Non
     picture, state = make_study(2)
     state.ReferencedImageSequence = [image_of(str(picture.SOPInstanceUID))]
     judge(tmp_path, picture, state)
+
+
+def test_a_report_that_cant_be_read_hides_nobody_elses_behind_it(tmp_path: Path) -> None:
+    report, other = make_study(2)
+    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.88.33")
+    area = Dataset()
+    area.ValueType, area.GraphicType = "SCOORD", "POINT"
+    area.add_new("GraphicData", "OB", b"no number")
+    area.ContentSequence = [Dataset()]
+    area.ContentSequence[0].ReferencedSOPSequence = [Dataset()]
+    report.ContentSequence = [area]
+    with pytest.raises(Retryable, match="a report that can't be read"):
+        collect(tmp_path, report)
+    other.PatientID = "SOMEBODY-ELSE"
+    with pytest.raises(NeedsHuman, match="somebody else"):
+        collect(tmp_path, report, other)
+
+
+def test_the_first_object_that_names_its_algorithm_tells_the_version(tmp_path: Path) -> None:
+    first, second = make_study(2)
+    first.SoftwareVersions = "made with 1"
+    name, item = Dataset(), Dataset()
+    name.CodeValue = "111003"
+    item.ConceptNameCodeSequence, item.TextValue = [name], "algorithm 2"
+    assert collect(tmp_path, first, second).version == "made with 1"
+    second.ContentSequence = [item]
+    assert collect(tmp_path, first, second).version == "algorithm 2"

@@ -97,7 +97,7 @@ def test_one_cut_anywhere_changes_nothing(data: bytes, width: int) -> None:
     assert {_width_of(data, [cut]) for cut in range(1, len(data), 7)} == {width}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.sampled_from(_FILES), st.lists(st.integers(0, 8000), max_size=40))
 def test_any_cuts_change_nothing(file: tuple[bytes, int], places: list[int]) -> None:
     data, width = file

@@ -34,9 +34,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.contract import Callback, Heard
 from gateway.jobs.cipher import Unreadable
-from gateway.jobs.records import Job, area_of, storable
+from gateway.jobs.records import CALLED, Job, area_of, storable
 from gateway.jobs.states import State
-from gateway.jobs.store.database import Database, soon
+from gateway.jobs.store.database import WITHOUT_RESULT, Database, soon
 from gateway.jobs.tables import ALIVE, grants, jobs, vendor_calls
 
 Reach = Literal["all", "results", "nothing"]
@@ -74,6 +74,9 @@ class ChangedResult:
     result_id: int
 
 
+_READ = "SELECT FROM grants WHERE job_id = %(job)s AND tiles > 0"
+
+
 class Grants(Database):
     # -- grants ---------------------------------------------------------------------------------------
 
@@ -81,7 +84,7 @@ class Grants(Database):
         """The job's token. `fresh`: the vendor hasn't been called in this life of the job, so it gets a new
         one; else the one it may hold already stays good."""
         async with self._transaction() as connection:
-            await self._fenced(connection, job, {"updated_at": func.now()})
+            await self._hold(connection, job, {"updated_at": func.now()})
             if not fresh:
                 known = await self._grant_of(connection, job.id)
                 token = None if known is None else self._token(known)
@@ -116,7 +119,7 @@ class Grants(Database):
         self, changed: ChangedResult, seconds: float, callback: Mapping[str, str], why: str
     ) -> tuple[Job, str] | None:
         """The job whose vendor stored what a user has changed, and its token; if the job is done, good again
-        for so long. `callback`: the url and token that Sectra brought along, of the same server."""
+        for so long. `callback`: the url and token that Sectra brought along and lets in."""
         latest = (
             select(jobs.c.id)
             .join(grants, grants.c.job_id == jobs.c.id)
@@ -136,8 +139,9 @@ class Grants(Database):
             if job is None:
                 return None
             if callback:
+                values = self._columns({**callback, "callback_accepted": True})
                 renewed = await connection.execute(
-                    update(jobs).where(jobs.c.id == job.id).values(**self._columns(callback)).returning(jobs)
+                    update(jobs).where(jobs.c.id == job.id).values(**values).returning(*WITHOUT_RESULT)
                 )
                 job = self._job(renewed.mappings().one())
             known = await self._grant_of(connection, job.id)
@@ -172,17 +176,18 @@ class Grants(Database):
             .join(grants, grants.c.job_id == jobs.c.id)
             .where(jobs.c.id.in_(list(job_ids)))
         )
-        async with self._engine.connect() as connection:
+        async with self._single.connect() as connection:
             return {row.id: row.reach for row in await connection.execute(statement)}
 
     # -- calls ----------------------------------------------------------------------------------------
 
     async def begin_call(self, adapter: str, token: str, what: str) -> Grant | None:
         """What the token is good for; None when it is nobody's, or another adapter's. Recorded at once, so
-        that a call that a crash cut off stands there without an outcome."""
+        that a call that a crash cut off stands there without an outcome; but not where it is good for nothing
+        any more, or who keeps one could fill the disk with it."""
         digest = hashlib.sha256(token.encode()).hexdigest()
         wanted = (
-            select(jobs, grants.c.results, grants.c.token_sha256, _REACH)
+            select(*WITHOUT_RESULT, grants.c.results, grants.c.token_sha256, _REACH)
             .join(grants, grants.c.job_id == jobs.c.id)
             .where(grants.c.token_sha256 == digest, grants.c.adapter == adapter)
         )
@@ -192,13 +197,14 @@ class Grants(Database):
             if row is None or not hmac.compare_digest(row["token_sha256"], digest):
                 return None
             job = self._job(row)
+            if row["reach"] == "nothing" or (row["reach"] == "results" and job.slide_id is None):
+                return Grant(job, "nothing", 0)
             call = await connection.scalar(
                 insert(vendor_calls).values(job_id=job.id, what=what).returning(vendor_calls.c.id)
             )
-            if row["reach"] != "nothing":
-                await connection.execute(
-                    update(grants).where(grants.c.job_id == job.id).values(calls=grants.c.calls + 1)
-                )
+            await connection.execute(
+                update(grants).where(grants.c.job_id == job.id).values(calls=grants.c.calls + 1)
+            )
             return Grant(job, row["reach"], int(call or 0), row["results"])
 
     async def end_call(self, given: Grant, what: str, size: int, outcome: str) -> None:
@@ -233,7 +239,9 @@ class Grants(Database):
             )
 
     async def sum_up_calls(self, job_id: UUID) -> None:
-        """What hasn't been noted in the job's history yet."""
+        """What hasn't been noted in the job's history yet: nothing, unless its vendor calls back."""
+        if not await self._lines.fetch(_READ, {"job": job_id}):
+            return
         async with self._transaction() as connection:
             job = await self._locked(connection, job_id)
             known = await self._grant_of(connection, job_id)
@@ -266,7 +274,7 @@ class Grants(Database):
                     shown=self._cipher.encrypt(storable(said)),
                 )
             )
-            await self._wake(connection)
+        self._wake_soon()
 
     async def heard_of(self, job_id: UUID) -> Heard | None:
         """None: no vendor was called for this job."""
@@ -277,7 +285,7 @@ class Grants(Database):
         statement = select(grants.c.calls, grants.c.stores, grants.c.shown, *since).where(
             grants.c.job_id == job_id
         )
-        async with self._engine.connect() as connection:
+        async with self._single.connect() as connection:
             row = (await connection.execute(statement)).mappings().first()
         if row is None:
             return None
@@ -331,7 +339,7 @@ class Grants(Database):
 
 
 def _told(what: str) -> str:
-    return f"the vendor called: {what}"
+    return f"{CALLED} {what}"
 
 
 async def _lightly(connection: AsyncConnection) -> None:

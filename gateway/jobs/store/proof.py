@@ -8,22 +8,113 @@ from dataclasses import fields
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, any_, bindparam, case, delete, func, literal, or_, select, update
+from sqlalchemy import Text, any_, func, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.dialects.postgresql import insert as upsert
 
 from gateway.jobs.records import Delivery, InstanceRecord, Job, storable
 from gateway.jobs.states import State
-from gateway.jobs.store.database import Database, soon
-from gateway.jobs.tables import ALIVE, delivered, deliveries, instances, jobs
+from gateway.jobs.store.database import soon
+from gateway.jobs.store.fenced import HELD, OURS, Fenced, In
+from gateway.jobs.tables import ALIVE, delivered, instances, jobs
 
 _UNSET: Any = object()
 _TOUCH = {"updated_at": func.now()}
-_AT_ONCE = 1000  # rows in one statement
 _REGARD = 1.0  # seconds; who is overtaken by a result looks again after it
 
+# Lists of any length are joined as tables: `= ANY` of a parameter would go through them for each row.
+_TOLD = "told AS MATERIALIZED (SELECT unnest(%(uids)s::text[]) AS uid)"
+_PROMISE = f"""
+    WITH {HELD},
+    told AS MATERIALIZED (
+        SELECT * FROM unnest(%(uids)s::text[], %(series)s::text[], %(classes)s::text[])
+            AS told (uid, series, class)
+    ),
+    gone AS (
+        DELETE FROM instances USING held
+        WHERE job_id = held.id AND sop_instance_uid NOT IN (SELECT uid FROM told)
+    ),
+    known AS (
+        INSERT INTO instances (job_id, sop_instance_uid, series_instance_uid, sop_class_uid)
+        SELECT held.id, uid, series, class FROM held, told
+        ON CONFLICT DO NOTHING
+    )
+    SELECT id FROM held"""
+_SENT = f"""
+    WITH told AS MATERIALIZED (
+        SELECT * FROM
+            unnest(%(uids)s::text[], %(sizes)s::bigint[], %(digests)s::text[], %(widths)s::integer[])
+            AS told (uid, size, digest, width)
+    ),
+    held AS MATERIALIZED (
+        UPDATE jobs SET updated_at = now(), sent = (
+            SELECT count(*) FROM instances
+            WHERE job_id = %(job)s AND (acknowledged OR sop_instance_uid IN (SELECT uid FROM told))
+        )
+        WHERE {OURS} RETURNING id
+    ),
+    now_sent AS (
+        UPDATE instances SET sent = true, bytes = size, blake3 = digest, width = told.width
+        FROM held, told WHERE job_id = held.id AND sop_instance_uid = uid
+    ),
+    before AS (
+        UPDATE instances SET sent = acknowledged
+        FROM held WHERE job_id = held.id AND sop_instance_uid NOT IN (SELECT uid FROM told)
+    )
+    SELECT id FROM held"""
+_ACKNOWLEDGED = f"""
+    WITH {HELD}, {_TOLD},
+    known AS (
+        UPDATE instances SET
+            sent = sent OR acknowledged OR sop_instance_uid IN (SELECT uid FROM told),
+            acknowledged = acknowledged OR sop_instance_uid IN (SELECT uid FROM told)
+                OR (sent AND %(uids)s::text[] IS NULL)
+        FROM held WHERE job_id = held.id
+        RETURNING sent, acknowledged
+    )
+    SELECT count(*) FILTER (WHERE sent), count(*) FILTER (WHERE acknowledged)
+    FROM held LEFT JOIN known ON true GROUP BY held.id"""
+_INSTANCES = (
+    f"SELECT {', '.join(f.name for f in fields(InstanceRecord))} FROM instances WHERE job_id = %(job)s"
+)
+_RESULTS = f"""
+    WITH {HELD}, {_TOLD},
+    now_delivered AS (
+        INSERT INTO delivered (sop_instance_uid, job_id) SELECT uid, held.id FROM held, told
+        WHERE NOT EXISTS (
+            SELECT FROM instances
+            WHERE instances.job_id = %(job)s AND instances.sop_instance_uid = uid
+        )
+        ON CONFLICT DO NOTHING
+    )
+    SELECT id FROM held"""
+_AMONG = f"WITH {_TOLD} SELECT sop_instance_uid FROM told JOIN delivered ON sop_instance_uid = uid"
+_PLAN = f"""
+    WITH {HELD},
+    planned AS (
+        INSERT INTO deliveries (job_id, destination, next_at)
+        SELECT held.id, name, now() FROM held, unnest(%(names)s::text[]) AS name
+        ON CONFLICT DO NOTHING
+    )
+    SELECT id FROM held"""
+_DUE_IN = "CASE WHEN waits_for IS NULL THEN coalesce(extract(epoch FROM next_at - now())::float8, 0) END"
+_OF_DELIVERIES = ", ".join(_DUE_IN if f.name == "due_in" else f.name for f in fields(Delivery))
+_DELIVERIES = f"SELECT {_OF_DELIVERIES} FROM deliveries WHERE job_id = %(job)s ORDER BY destination"
+_OF_A_DELIVERY = {
+    "state": "%(delivery_state)s",
+    "attempts": "deliveries.attempts + %(tried)s::integer",
+    "next_at": "now() + %(delivery_after)s::float8 * interval '1 second'",
+    "last_error": "%(delivery_error)s",
+    "held_by": "%(held_by)s",
+    "waits_for": "%(waits_for)s",
+    "updated_at": "now()",
+}
+_DELIVERED = """delivered AS (
+        UPDATE deliveries SET {changes} FROM moved
+        WHERE deliveries.job_id = moved.id AND deliveries.destination = %(destination)s
+    )"""
 
-class Proof(Database):
+
+class Proof(Fenced):
     @asynccontextmanager
     async def receiving(
         self, adapters: Collection[str], study_instance_uids: Collection[str], references: Collection[str]
@@ -79,7 +170,7 @@ class Proof(Database):
                 jobs.c.created_at < job.created_at,
             )
         )
-        async with self._engine.connect() as connection:
+        async with self._single.connect() as connection:
             return set((await connection.execute(statement)).scalars())
 
     # -- instances ------------------------------------------------------------------------------------
@@ -87,65 +178,40 @@ class Proof(Database):
     async def promise(self, job: Job, found: Sequence[InstanceRecord]) -> None:
         """Replace what was promised by what the archive promises now. What the vendor has confirmed of it
         stays confirmed."""
-        rows = [
-            {
-                "job_id": job.id,
-                "sop_instance_uid": instance.sop_instance_uid,
-                "series_instance_uid": instance.series_instance_uid,
-                "sop_class_uid": instance.sop_class_uid,
-            }
-            for instance in found
-        ]
-        async with self._transaction() as connection:
-            await self._fenced(connection, job, _TOUCH)
-            gone = instances.c.sop_instance_uid.not_in([row["sop_instance_uid"] for row in rows])
-            await connection.execute(delete(instances).where(instances.c.job_id == job.id, gone))
-            for start in range(0, len(rows), _AT_ONCE):
-                known = upsert(instances).on_conflict_do_nothing()
-                await connection.execute(known, rows[start : start + _AT_ONCE])
+        await self._with_held(
+            job,
+            _PROMISE,
+            uids=[each.sop_instance_uid for each in found],
+            series=[each.series_instance_uid for each in found],
+            classes=[each.sop_class_uid for each in found],
+        )
 
     async def record_sent(self, job: Job, sent: Collection[InstanceRecord]) -> None:
         """All bytes have left: committed before the vendor is told that this was the last one."""
-        statement = (
-            update(instances)
-            .where(instances.c.job_id == job.id, instances.c.sop_instance_uid == bindparam("uid"))
-            .values(
-                sent=True, bytes=bindparam("size"), blake3=bindparam("digest"), width=bindparam("columns")
-            )
+        await self._with_held(
+            job,
+            _SENT,
+            uids=[each.sop_instance_uid for each in sent],
+            sizes=[each.bytes for each in sent],
+            digests=[each.blake3 for each in sent],
+            widths=[each.width for each in sent],
         )
-        async with self._transaction() as connection:
-            await self._fenced(connection, job, _TOUCH)
-            await connection.execute(
-                update(instances).where(instances.c.job_id == job.id).values(sent=instances.c.acknowledged)
-            )
-            if sent:
-                rows = [
-                    {
-                        "uid": instance.sop_instance_uid,
-                        "size": instance.bytes,
-                        "digest": instance.blake3,
-                        "columns": instance.width,
-                    }
-                    for instance in sent
-                ]
-                await connection.execute(statement, rows)
-            await self._fenced(connection, job, {"sent": _sent_of(job)})
 
     async def acknowledge(self, job: Job, sop_instance_uid: str) -> None:
         """One that was put apart from the others: whoever goes on with the job doesn't put it again."""
         async with self._transaction() as connection:
-            await self._fenced(connection, job, _TOUCH)
+            await self._hold(connection, job, _TOUCH)
             await connection.execute(
                 update(instances)
                 .where(instances.c.job_id == job.id, instances.c.sop_instance_uid == sop_instance_uid)
                 .values(sent=True, acknowledged=True)
             )
-            await self._fenced(connection, job, {"sent": _sent_of(job)})
+            await self._hold(connection, job, {"sent": _sent_of(job)})
 
     async def forget_acknowledged(self, job: Job) -> None:
         """The vendor knows nothing of it any more."""
         async with self._transaction() as connection:
-            await self._fenced(connection, job, {"sent": 0})
+            await self._hold(connection, job, {"sent": 0})
             await connection.execute(
                 update(instances).where(instances.c.job_id == job.id).values(sent=False, acknowledged=False)
             )
@@ -153,42 +219,22 @@ class Proof(Database):
     async def record_acknowledged(self, job: Job, uids: Collection[str] | None) -> tuple[int, int]:
         """How many are sent, and how many acknowledged. None: the vendor took the study as a whole, so all
         that was sent is acknowledged. What it names was sent, if not now then in a try that broke off."""
-        told = instances.c.sent if uids is None else instances.c.sop_instance_uid.in_(list(uids))
-        known = or_(instances.c.acknowledged, told)
-        async with self._transaction() as connection:
-            await self._fenced(connection, job, _TOUCH)
-            done = await connection.execute(
-                update(instances)
-                .where(instances.c.job_id == job.id)
-                .values(acknowledged=case((known, True), else_=False), sent=or_(instances.c.sent, known))
-                .returning(instances.c.sent, instances.c.acknowledged)
-            )
-            rows = done.all()
-            return sum(row.sent for row in rows), sum(row.acknowledged for row in rows)
+        told = None if uids is None else list(uids)
+        rows = await self._with_held(job, _ACKNOWLEDGED, uids=told)
+        return rows[0][0], rows[0][1]
 
     async def instances_of(self, job_id: UUID) -> list[InstanceRecord]:
-        columns = [instances.c[f.name] for f in fields(InstanceRecord)]
-        statement = select(*columns).where(instances.c.job_id == job_id)
-        async with self._engine.connect() as connection:
-            rows = (await connection.execute(statement)).mappings()
-            return [InstanceRecord(**row) for row in rows]
+        return [InstanceRecord(*row) for row in await self._lines.fetch(_INSTANCES, {"job": job_id})]
 
     # -- results --------------------------------------------------------------------------------------
 
     async def record_results(self, job: Job, uids: Collection[str]) -> None:
-        """What is about to join the study: committed before it can be met in an archive."""
-        rows = [{"sop_instance_uid": uid, "job_id": job.id} for uid in uids]
-        async with self._transaction() as connection:
-            await self._fenced(connection, job, _TOUCH)
-            for start in range(0, len(rows), _AT_ONCE):
-                statement = upsert(delivered).on_conflict_do_nothing()
-                await connection.execute(statement, rows[start : start + _AT_ONCE])
+        """What is about to join the study: committed before it can be met in an archive. An input that the
+        vendor returns under its old UID stays one."""
+        await self._with_held(job, _RESULTS, uids=list(uids))
 
     async def results_among(self, uids: Collection[str]) -> set[str]:
-        uid = delivered.c.sop_instance_uid
-        statement = select(uid).where(uid == any_(literal(list(uids), ARRAY(Text))))
-        async with self._engine.connect() as connection:
-            return set((await connection.execute(statement)).scalars())
+        return {uid for (uid,) in await self._lines.fetch(_AMONG, {"uids": list(uids)})}
 
     async def results_of_others(self, job: Job, uids: Collection[str]) -> set[str]:
         """Those that jobs of other vendors have put into archives."""
@@ -198,25 +244,17 @@ class Proof(Database):
             .join(jobs, jobs.c.id == delivered.c.job_id)
             .where(uid == any_(literal(list(uids), ARRAY(Text))), jobs.c.adapter != job.adapter)
         )
-        async with self._engine.connect() as connection:
+        async with self._single.connect() as connection:
             return set((await connection.execute(statement)).scalars())
 
     # -- deliveries -----------------------------------------------------------------------------------
 
     async def plan_deliveries(self, job: Job, destinations: Iterable[str]) -> None:
-        rows = [{"job_id": job.id, "destination": name, "next_at": func.now()} for name in destinations]
-        async with self._transaction() as connection:
-            await self._fenced(connection, job, _TOUCH)
-            if rows:
-                await connection.execute(upsert(deliveries).values(rows).on_conflict_do_nothing())
+        await self._with_held(job, _PLAN, names=list(destinations))
 
     async def deliveries_of(self, job_id: UUID) -> list[Delivery]:
-        """`due` by the database's clock, which also says when the job is due."""
-        due = func.coalesce(deliveries.c.next_at <= func.now(), True).label("due")
-        columns = [due if f.name == "due" else deliveries.c[f.name] for f in fields(Delivery)]
-        statement = select(*columns).where(deliveries.c.job_id == job_id).order_by(deliveries.c.destination)
-        async with self._engine.connect() as connection:
-            return [Delivery(**row) for row in (await connection.execute(statement)).mappings()]
+        """`due_in` by the database's clock, which also says when the job is due."""
+        return [Delivery(*row) for row in await self._lines.fetch(_DELIVERIES, {"job": job_id})]
 
     async def record_delivery(
         self,
@@ -230,29 +268,35 @@ class Proof(Database):
         stored: int | None = _UNSET,
         error: str | None = None,
         held_by: str | None = None,
+        waits_for: str | None = None,
         detail: Mapping[str, Any] | None = None,
+        said: Mapping[str, Any] | None = None,
         tried: bool = True,
     ) -> None:
-        values: dict[str, Any] = {
-            "state": state,
-            "attempts": deliveries.c.attempts + int(tried),
-            "next_at": None if after is None else soon(after),
-            "last_error": storable(error),
+        changes = dict(_OF_A_DELIVERY)
+        given = {
+            "destination": destination,
+            "delivery_state": state,
+            "tried": int(tried),
+            "delivery_after": after,
+            "delivery_error": storable(error),
             "held_by": held_by,
-            "updated_at": func.now(),
+            "waits_for": waits_for,
         }
         if reference is not _UNSET:
-            values["reference"] = storable(reference)
+            changes["reference"], given["reference"] = "%(reference)s", storable(reference)
         if stored is not _UNSET:
-            values["stored"] = stored
-        async with self._transaction() as connection:
-            held = await self._fenced(connection, job, _TOUCH)
-            await connection.execute(
-                update(deliveries)
-                .where(deliveries.c.job_id == job.id, deliveries.c.destination == destination)
-                .values(**values)
-            )
-            await self._append(connection, held, what, {**(detail or {}), "destination": destination})
+            changes["stored"], given["stored"] = "%(stored)s", stored
+        await self._write(
+            job,
+            {"updated_at": In()},
+            what,
+            {**(detail or {}), "destination": destination},
+            said,
+            said_with=f"{destination}: {what}",
+            also=_DELIVERED.format(changes=", ".join(f"{name} = {how}" for name, how in changes.items())),
+            also_given=given,
+        )
 
 
 def _sent_of(job: Job) -> Any:

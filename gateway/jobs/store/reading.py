@@ -2,27 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text, tuple_
+from sqlalchemy import ColumnElement, and_, func, insert, not_, or_, select, text, tuple_
 
-from gateway.jobs.records import Event, Job
-from gateway.jobs.store.database import Database
-from gateway.jobs.tables import ALIVE, job_events, jobs
+from gateway.jobs.cipher import Unreadable
+from gateway.jobs.records import CANARY, Event, Job, Said
+from gateway.jobs.states import State
+from gateway.jobs.store.database import LISTED, Database
+from gateway.jobs.tables import ALIVE, audit, deliveries, job_events, jobs, said
 
 # An event is seen when its transaction has committed, and transactions don't commit in the order of their
 # numbers. Whoever follows the events goes by transaction, and hears of none before all older ones have ended.
-_HORIZON = text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+HORIZON = text("pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
 
 Place = tuple[int, int]  # the transaction of an event, and its number
 
 
+Doing = Literal["waiting", "working"]
+_WORKED_ON = or_(jobs.c.lease_holder.is_not(None), jobs.c.at_vendor)
+DOING: Mapping[Doing, ColumnElement[bool]] = {
+    "waiting": and_(ALIVE, jobs.c.state != State.HELD.value, not_(_WORKED_ON)),
+    "working": and_(ALIVE, jobs.c.state != State.HELD.value, _WORKED_ON),
+}
+FAILING = and_(
+    deliveries.c.job_id == jobs.c.id,
+    deliveries.c.state != "done",
+    deliveries.c.last_error.is_not(None),
+    deliveries.c.waits_for.is_(None),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which jobs are meant: by columns, of whose values any will do. Where nothing is said, all of them."""
+    """Which jobs are meant: by columns, of whose values any will do. Where nothing is said, all; canaries
+    only where they are named.
+
+    `waits_for` is a peer. `doing`, `cause` (the digest of what failed) and `failing` (a destination) are said
+    of living jobs alone."""
 
     state: Collection[str] = ()
     department: Collection[str] = ()
@@ -32,24 +53,52 @@ class Filter:
     accession_number: Collection[str] = ()
     slide_id: Collection[str] = ()
     since: datetime | None = None
+    id: Collection[UUID] = ()
+    doing: Collection[Doing] = ()
+    waits_for: Collection[str] = ()
+    cause: Collection[str] = ()
+    failing: Collection[str] = ()
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        asked = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "since"}
+        asked = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _BESIDE_COLUMNS}
         met = [
             jobs.c[name] == next(iter(values)) if len(values) == 1 else jobs.c[name].in_(values)
             for name, values in asked.items()
             if values
         ]
-        return met if self.since is None else [*met, jobs.c.created_at >= self.since]
+        if not self.id and not any(name.startswith(CANARY) for name in self.application):
+            met.append(jobs.c.canary.is_(False))
+        if self.since is not None:
+            met.append(jobs.c.created_at >= self.since)
+        return [*met, *self._of_the_living()]
+
+    def _of_the_living(self) -> list[ColumnElement[bool]]:
+        met: list[ColumnElement[bool]] = []
+        if self.doing:
+            met.append(or_(*(DOING[each] for each in self.doing)))
+        if self.cause:
+            met.append(and_(CAUSE.in_(self.cause), jobs.c.waits_for.is_(None)))
+        if self.failing:
+            named = and_(FAILING, deliveries.c.destination.in_(self.failing))
+            met.append(select(deliveries.c.job_id).where(named).exists())
+        return [and_(ALIVE, *met)] if met else []
 
 
+_BESIDE_COLUMNS = ("since", "doing", "cause", "failing")
+CAUSE = func.md5(jobs.c.error_message)
 EVERY_JOB = Filter()
 
 
 class Reading(Database):
     async def get(self, job_id: UUID) -> Job | None:
-        async with self._engine.connect() as connection:
+        async with self._single.connect() as connection:
             row = (await connection.execute(select(jobs).where(jobs.c.id == job_id))).mappings().first()
+            return None if row is None else self._job(row)
+
+    async def glance(self, job_id: UUID) -> Job | None:
+        """As `find` shows it."""
+        async with self._single.connect() as connection:
+            row = (await connection.execute(select(*LISTED).where(jobs.c.id == job_id))).mappings().first()
             return None if row is None else self._job(row)
 
     async def find(
@@ -59,25 +108,38 @@ class Reading(Database):
         limit: int = 50,
         after: tuple[datetime, UUID] | None = None,
     ) -> list[Job]:
-        """Newest first; `after` is the place of the last one of the page before."""
-        statement = select(jobs).where(*wanted.conditions())
+        """Newest first, without their secrets and results; `after` is the place of the last one of the page
+        before."""
+        statement = select(*LISTED).where(*wanted.conditions())
         statement = statement.order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
         if after is not None:
             statement = statement.where(tuple_(jobs.c.created_at, jobs.c.id) < after)
-        async with self._engine.connect() as connection:
+        async with self._single.connect() as connection:
             return [self._job(row) for row in (await connection.execute(statement)).mappings()]
+
+    async def among(self, ids: Collection[UUID], wanted: Filter) -> set[UUID]:
+        """Those that match."""
+        statement = select(jobs.c.id).where(jobs.c.id.in_(ids), *wanted.conditions())
+        async with self._single.connect() as connection:
+            return set(await connection.scalars(statement))
+
+    async def count(self, wanted: Filter) -> int:
+        """For filters of which only living jobs can be: it counts each one."""
+        statement = select(func.count()).select_from(jobs).where(ALIVE, *wanted.conditions())
+        async with self._single.connect() as connection:
+            return int(await connection.scalar(statement) or 0)
 
     async def find_by_prefix(self, digits: str) -> list[UUID]:
         """Whose id begins so, in hexadecimal digits; two are enough to see that it isn't clear."""
         first, last = UUID(digits.ljust(32, "0")), UUID(digits.ljust(32, "f"))
         statement = select(jobs.c.id).where(jobs.c.id.between(first, last)).order_by(jobs.c.id).limit(2)
-        async with self._engine.connect() as connection:
+        async with self._single.connect() as connection:
             return list(await connection.scalars(statement))
 
     async def events_of(self, job_id: UUID) -> list[Event]:
         columns = [job_events.c[f.name] for f in fields(Event)]
         statement = select(*columns).where(job_events.c.job_id == job_id).order_by(job_events.c.id)
-        async with self._engine.connect() as connection:
+        async with self._single.connect() as connection:
             return [Event(**row) for row in (await connection.execute(statement)).mappings()]
 
     async def events_since(self, last: Place, limit: int = 500) -> list[tuple[Place, UUID, Event]]:
@@ -86,12 +148,12 @@ class Reading(Database):
             select(job_events.c.transaction, job_events.c.id, job_events.c.job_id, *columns)
             .where(
                 tuple_(job_events.c.transaction, job_events.c.id) > last,
-                job_events.c.transaction < _HORIZON,
+                job_events.c.transaction < HORIZON,
             )
             .order_by(job_events.c.transaction, job_events.c.id)
             .limit(limit)
         )
-        async with self._engine.connect() as connection:
+        async with self._single.connect() as connection:
             rows = (await connection.execute(statement)).mappings()
             return [
                 (
@@ -104,16 +166,33 @@ class Reading(Database):
 
     async def last_place(self) -> Place:
         """Where one begins who wants to hear of all that is yet to come."""
-        async with self._engine.connect() as connection:
-            horizon = await connection.scalar(select(_HORIZON))
+        async with self._single.connect() as connection:
+            horizon = await connection.scalar(select(HORIZON))
             return int(horizon or 0), 0
+
+    async def said_of(self, job_id: UUID, who: str) -> list[Said]:
+        """What peers said of a job. Whoever looks at it stands in the audit."""
+        statement = select(said).where(said.c.job_id == job_id).order_by(said.c.id)
+        async with self._transaction() as connection:
+            rows = (await connection.execute(statement)).mappings().all()
+            if rows:
+                looked = {"who": who, "what": "looked at what peers said", "job_id": job_id}
+                await connection.execute(insert(audit).values(**looked))
+        return [Said(row["at"], row["what"], self._words(row["words"])) for row in rows]
+
+    def _words(self, kept: bytes) -> Mapping[str, Any]:
+        try:
+            words: Mapping[str, Any] = self._cipher.decrypt(kept)
+        except Unreadable as reason:
+            return {"unreadable": str(reason)}
+        return words
 
     async def count_by_state(self) -> dict[tuple[str, str], int]:
         """The living jobs by application and state."""
         statement = (
             select(jobs.c.application, jobs.c.state, func.count())
-            .where(ALIVE)
+            .where(ALIVE, jobs.c.canary.is_(False))
             .group_by(jobs.c.application, jobs.c.state)
         )
-        async with self._engine.connect() as connection:
+        async with self._single.connect() as connection:
             return {(row[0], row[1]): row[2] for row in await connection.execute(statement)}

@@ -7,6 +7,7 @@ from datetime import timedelta
 from sqlalchemy import and_, func, select
 
 from gateway.jobs.states import State
+from gateway.jobs.store.database import LISTED, Standing
 from gateway.jobs.store.requests import Requests
 from gateway.jobs.tables import jobs
 
@@ -21,15 +22,17 @@ _DUE = and_(
 )
 
 
+_HOLDING = Standing(select(jobs.c.held_by).where(_DUE).distinct())
+
+
 class Recovering(Requests):
     async def holding_peers(self) -> list[str]:
         """Those for which jobs are held that may go on."""
-        async with self._engine.connect() as connection:
-            return list((await connection.execute(select(jobs.c.held_by).where(_DUE).distinct())).scalars())
+        return [peer for (peer,) in await self._ask(_HOLDING)]
 
     async def recover(self, peer: str) -> int:
         """It answers again: its jobs go on where they were held."""
-        statement = select(jobs).where(_DUE, jobs.c.held_by == peer).with_for_update(skip_locked=True)
+        statement = select(*LISTED).where(_DUE, jobs.c.held_by == peer).with_for_update(skip_locked=True)
         async with self._transaction() as connection:
             held = [self._job(row) for row in (await connection.execute(statement)).mappings()]
             for job in held:

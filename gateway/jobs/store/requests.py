@@ -3,117 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
-from uuid import UUID, uuid4
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, null, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import delete, func, insert, null, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.contract import Retryable
 from gateway.jobs import states
-from gateway.jobs.records import Job, NewJob, Origin, storable
+from gateway.jobs.records import CANCELLED, JOINED, ONE_CANCELLED, Job, NewJob, Origin, storable
 from gateway.jobs.states import FINAL, WORKING, State
-from gateway.jobs.store.database import Database, Refused
-from gateway.jobs.store.reading import Filter
-from gateway.jobs.tables import ALIVE, audit, deliveries, instances, job_events, jobs
+from gateway.jobs.store.accepting import Accepting, indexable, tokens_of
+from gateway.jobs.store.database import WITHOUT_RESULT, Refused
+from gateway.jobs.tables import (
+    ALIVE,
+    audit,
+    deliveries,
+    instances,
+    job_events,
+    jobs,
+    joining,
+    slide_results,
+)
 
-Act = Literal["resume", "retry", "cancel"]
-_CONCERNS: dict[Act, ColumnElement[bool]] = {
-    "resume": and_(jobs.c.state == State.HELD.value, jobs.c.held_in.is_not(None)),
-    "retry": and_(
-        jobs.c.state.not_in((State.DONE.value, State.CANCELLED.value)),
-        jobs.c.lease_holder.is_(None),
-        jobs.c.purged_at.is_(None),
-    ),
-    "cancel": jobs.c.state.in_([state.value for state in states.ALIVE]),
-}
-_NOBODYS = ""  # stands for an invocation without a cancellation token, which nobody can withdraw
+Detail = Mapping[str, object]
+ALONE: Detail = {}  # it was done to this job alone
 
 
-class Requests(Database):
-    async def create(self, new: NewJob) -> tuple[Job, bool]:
-        """Commit a job, or join the living one that asks for the same. True: it is a new one."""
-        while True:
-            async with self._transaction() as connection:
-                row = await self._insert(connection, new)
-                if row is not None:
-                    job = self._job(row)
-                    await self._append(connection, job, "accepted", {"origin": new.origin})
-                    await self._audit_request(connection, job, new)
-                    await self._wake(connection)
-                    return job, True
-                twin = await self._twin(connection, new)
-                if twin is not None:  # else it ended between the two statements, and its place is free
-                    await self._audit_request(connection, twin, new)
-                    return await self._join(connection, twin, new) if new.joinable else twin, False
+class Requests(Accepting):
+    async def accept_callback(self, job: Job) -> None:
+        """Sectra has let in the token that the job has, for its slide."""
+        async with self._transaction() as connection:
+            await connection.execute(update(jobs).where(jobs.c.id == job.id).values(callback_accepted=True))
 
-    async def _audit_request(self, connection: AsyncConnection, job: Job, new: NewJob) -> None:
-        if new.origin == Origin.REST and new.caller and new.asks_for_the_same(job):
-            await self._audit(connection, new.caller, "job asked for", job)
-
-    async def _insert(self, connection: AsyncConnection, new: NewJob) -> Any:
-        values = self._columns(
-            {
-                "department": new.department,
-                "application": new.application,
-                "adapter": new.adapter,
-                "origin": new.origin,
-                "priority": new.priority,
-                "study_instance_uid": new.study_instance_uid,
-                "accession_number": new.accession_number,
-                "patient_id": new.patient_id,
-                "slide_id": new.slide_id,
-                "server": new.server,
-                "callback_url": new.callback_url,
-                "callback_token": new.callback_token,
-                "input": new.input,
-                "context": new.context,
-                "cancellation_tokens": _tokens_of(new),
-                "join_key": new.join_key,
-                "caller": new.caller,
-                "idempotency_key": new.idempotency_key,
-                "request_digest": new.request_digest,
-            }
-        )
-        values |= {"id": uuid4(), "state": State.RECEIVED.value, "next_at": func.now()}
-        statement = upsert(jobs).values(**values).on_conflict_do_nothing().returning(jobs)
-        return (await connection.execute(statement)).mappings().first()
-
-    async def _twin(self, connection: AsyncConnection, new: NewJob) -> Job | None:
-        same = (
-            and_(jobs.c.join_key == new.join_key, ALIVE)
-            if new.joinable
-            else and_(jobs.c.caller == new.caller, jobs.c.idempotency_key == new.idempotency_key)
-        )
-        statement = select(jobs).where(same).with_for_update()
-        row = (await connection.execute(statement)).mappings().first()
-        return None if row is None else self._job(row)
-
-    async def _join(self, connection: AsyncConnection, job: Job, new: NewJob) -> Job:
+    async def _join(self, connection: AsyncConnection, job: Job, new: NewJob, by_stranger: bool) -> Job:
         """The newest invocation's token lives longest; each keeps its own right to cancel."""
-        joining = [token for token in _tokens_of(new) if token not in job.cancellation_tokens]
+        before = () if by_stranger else job.cancellation_tokens
         values: dict[str, Any] = {
             "callback_url": new.callback_url,
             "callback_token": new.callback_token,
-            "cancellation_tokens": [*job.cancellation_tokens, *joining],
+            "callback_accepted": True,
+            "cancellation_tokens": [*before, *(token for token in tokens_of(new) if token not in before)],
         }
         a_user = new.origin is Origin.SECTRA
-        if a_user and job.origin is Origin.NOTIFICATION:
+        if by_stranger or (a_user and job.origin is Origin.NOTIFICATION):
             values |= {"origin": new.origin, "context": new.context, "result_by": None}
         joined = await connection.execute(
             update(jobs)
             .where(jobs.c.id == job.id)
             .values(priority=func.greatest(jobs.c.priority, new.priority), **self._columns(values))
-            .returning(jobs)
+            .returning(*WITHOUT_RESULT)
         )
         now = self._job(joined.mappings().one())
-        await self._append(connection, now, "joined", {"origin": new.origin})
+        await self._append(connection, now, JOINED, {"origin": new.origin})
         if now.origin is not job.origin:
             await self._tell_again(connection, now)
-        if a_user and job.state == State.HELD and job.error_kind == Retryable.kind:
+        passing = job.error_kind == Retryable.kind or job.held_by == f"sectra.{job.server}"
+        if job.state == State.HELD and (by_stranger or (a_user and passing)):
             return await self._go_on(connection, now, "resumed", "sectra")
+        if by_stranger and job.state in WORKING:  # whoever works on it is just being refused
+            return await self._overrule(connection, now, job.state, "begun by a stranger", {})
         if now.origin is not job.origin and job.state in WORKING and job.state != State.SUBMITTING:
             # Whoever works on it thinks that nobody waits, and would let it end in silence. (Only a vendor
             # that is just being called isn't called again for that.)
@@ -138,56 +88,35 @@ class Requests(Database):
             await self._audit(connection, who, "cancel", job)
             return await self._cancel(connection, job, who)
 
-    async def _cancel(self, connection: AsyncConnection, job: Job, who: str) -> Job:
+    async def _cancel(self, connection: AsyncConnection, job: Job, who: str, detail: Detail = ALONE) -> Job:
         if job.state in FINAL:
             raise Refused(f"the job is {job.state}: there is nothing to cancel")
-        return await self._overrule(connection, job, State.CANCELLED, "cancelled", {"by": who})
+        return await self._overrule(connection, job, State.CANCELLED, CANCELLED, {"by": who, **detail})
 
     async def cancel_by_token(self, application: str, token: str) -> Job | None:
-        """The invocation of that token is withdrawn; the job ends when nobody else waits for its result."""
+        """The invocation of that token is withdrawn, also one that isn't let in yet; the job ends when nobody
+        else waits for its result."""
+        token = indexable(token)
         wanted = select(jobs.c.id).where(
             jobs.c.application == application, jobs.c.cancellation_tokens.contains([token]), ALIVE
         )
+        not_yet = delete(joining).where(
+            joining.c.application == application, joining.c.cancellation_token == token
+        )
         async with self._transaction() as connection:
+            await connection.execute(not_yet)  # waits for who is just being let in: he has the job then
             job_id = await connection.scalar(wanted)
             job = None if job_id is None else await self._locked(connection, job_id)
             if job is None or job.state in FINAL or token not in job.cancellation_tokens:
                 return None
             others = [known for known in job.cancellation_tokens if known != token]
             if not others or job.state == State.HELD:  # nobody works on that, and all who wait see why
-                return await self._overrule(connection, job, State.CANCELLED, "cancelled", {"by": "sectra"})
+                return await self._overrule(connection, job, State.CANCELLED, CANCELLED, {"by": "sectra"})
             await connection.execute(
                 update(jobs).where(jobs.c.id == job.id).values(cancellation_tokens=others)
             )
-            await self._append(connection, job, "one of its invocations was cancelled", {})
+            await self._append(connection, job, ONE_CANCELLED, {})
             return job
-
-    # -- many at once ---------------------------------------------------------------------------------
-
-    async def count_for(self, act: Act, wanted: Filter) -> int:
-        """How many jobs `act_on_all` would act on."""
-        statement = select(func.count()).select_from(jobs).where(_CONCERNS[act], *wanted.conditions())
-        async with self._engine.connect() as connection:
-            return int(await connection.scalar(statement) or 0)
-
-    async def act_on_all(self, act: Act, wanted: Filter, who: str, expect: int) -> list[Job]:
-        """On all that match and that it can be done to, if they are as many as whoever asked has seen."""
-        statement = select(jobs).where(_CONCERNS[act], *wanted.conditions()).order_by(jobs.c.id)
-        async with self._transaction() as connection:
-            rows = (await connection.execute(statement.with_for_update())).mappings().all()
-            if len(rows) != expect:
-                raise Refused(f"{len(rows)} jobs match now, not {expect}: look at them again")
-            done = []
-            for job in map(self._job, rows):
-                match act:
-                    case "resume":
-                        done.append(await self._go_on(connection, job, "resumed", who))
-                    case "retry":
-                        done.append(await self._retry(connection, job, who))
-                    case "cancel":
-                        done.append(await self._cancel(connection, job, who))
-                await self._audit(connection, who, act, job, {"with": expect - 1})
-            return done
 
     # -- going on -------------------------------------------------------------------------------------
 
@@ -237,27 +166,36 @@ class Requests(Database):
             await self._audit(connection, who, "retry", job)
             return await self._retry(connection, job, who)
 
-    async def _retry(self, connection: AsyncConnection, job: Job, who: str) -> Job:
+    async def _retry(self, connection: AsyncConnection, job: Job, who: str, detail: Detail = ALONE) -> Job:
         if job.state == State.DONE:
             raise Refused("the job is done: ask for a new one to have it analysed again")
         if job.state == State.HELD and job.held_in is not None:
-            return await self._go_on(connection, job, "retried", who)
+            return await self._go_on(connection, job, "retried", who, detail)
         if job.state in WORKING:
             if job.lease_holder is not None:
                 raise Refused(f"the job is being worked on ({job.state}) at this moment")
             await self._hasten_deliveries(connection, job)
-            return await self._overrule(connection, job, job.state, "retried", {"by": who})
+            return await self._overrule(connection, job, job.state, "retried", {"by": who, **detail})
         if job.purged_at is not None:
             raise Refused("what the job was about is kept no longer: ask for a new one")
         try:
-            return await self._begin_again(connection, job, who)
+            return await self._begin_again(connection, job, who, detail)
         except IntegrityError:  # the one index that a reopened job can offend
             raise Refused(f"another job is already at work on the same as {job.id}") from None
 
-    async def _go_on(self, connection: AsyncConnection, job: Job, what: str, who: str, **values: Any) -> Job:
+    async def _go_on(
+        self,
+        connection: AsyncConnection,
+        job: Job,
+        what: str,
+        who: str,
+        detail: Detail = ALONE,
+        **values: Any,
+    ) -> Job:
         assert job.held_in is not None
         await self._hasten_deliveries(connection, job)
-        return await self._overrule(connection, job, job.held_in, what, {"by": who}, result_by=None, **values)
+        told = {"by": who, **detail}
+        return await self._overrule(connection, job, job.held_in, what, told, result_by=None, **values)
 
     async def _hasten_deliveries(self, connection: AsyncConnection, job: Job) -> None:
         """Whatever wasn't delivered is due at once; what had been given up, with a fresh budget."""
@@ -269,12 +207,14 @@ class Requests(Database):
         await connection.execute(
             update(deliveries)
             .where(deliveries.c.job_id == job.id, deliveries.c.state == "pending")
-            .values(next_at=func.now())
+            .values(next_at=func.now(), waits_for=None)
         )
 
-    async def _begin_again(self, connection: AsyncConnection, job: Job, who: str) -> Job:
+    async def _begin_again(self, connection: AsyncConnection, job: Job, who: str, detail: Detail) -> Job:
         await connection.execute(delete(deliveries).where(deliveries.c.job_id == job.id))
         await connection.execute(delete(instances).where(instances.c.job_id == job.id))
+        ours = slide_results.c.job_id == job.id
+        await connection.execute(update(slide_results).where(ours).values(result_of=None))
         fresh = dict.fromkeys(("promised", "sent", "acknowledged", "received", "stored"))
         fresh |= {"archive": None, "result": None, "result_by": None, "doubted_until": None}
         return await self._overrule(
@@ -282,7 +222,7 @@ class Requests(Database):
             job,
             State.RECEIVED,
             "retried from the beginning",
-            {"by": who},
+            {"by": who, **detail},
             ticket=null(),
             submit_began=False,
             **fresh,
@@ -313,12 +253,13 @@ class Requests(Database):
                 held_in=None,
                 held_by=None,
                 waits_why=None,
+                waits_for=None,
                 error_kind=None,
                 error_message=None,
                 error_advice=None,
                 **{"recoveries": 0, **values},
             )
-            .returning(jobs)
+            .returning(*WITHOUT_RESULT)
         )
         changed = self._job((await connection.execute(statement)).mappings().one())
         await self._append(connection, changed, what, detail)
@@ -332,20 +273,10 @@ class Requests(Database):
             raise Refused(f"there is no job {job_id}")
         return job
 
-    async def _audit(
-        self,
-        connection: AsyncConnection,
-        who: str,
-        what: str,
-        job: Job,
-        detail: Mapping[str, Any] | None = None,
+    async def note_in_audit(
+        self, who: str, what: str, detail: Mapping[str, Any], job_id: UUID | None = None
     ) -> None:
-        """With the act itself or not at all: else a caller hears that nothing was done when it was."""
-        values = {"who": who, "what": what, "job_id": job.id, "detail": storable(dict(detail or {}))}
-        await connection.execute(insert(audit).values(**values))
-
-
-def _tokens_of(new: NewJob) -> list[str]:
-    if new.cancellation_token:
-        return [new.cancellation_token]
-    return [_NOBODYS] if new.joinable else []
+        """Into the audit, what changes no job."""
+        async with self._transaction() as connection:
+            values = {"who": who, "what": what, "job_id": job_id, "detail": storable(dict(detail))}
+            await connection.execute(insert(audit).values(**values))

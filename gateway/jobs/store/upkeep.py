@@ -8,23 +8,67 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import ColumnElement, and_, case, delete, func, literal, null, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import (
+    Text,
+    Uuid,
+    and_,
+    any_,
+    delete,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.jobs.records import PURGED, Event
-from gateway.jobs.states import FINAL
-from gateway.jobs.store.database import Database
-from gateway.jobs.tables import deliveries, grants, installation, instances, job_events, jobs, slide_results
+from gateway.jobs.records import PURGED, Event, Job, Origin
+from gateway.jobs.states import FINAL, State
+from gateway.jobs.store.database import LISTED, Database, soon
+from gateway.jobs.tables import (
+    UNPURGED,
+    deliveries,
+    grants,
+    installation,
+    instances,
+    job_events,
+    job_keys,
+    jobs,
+    joining,
+    pseudonyms,
+    said,
+    slide_results,
+)
 
-_AT_ONCE = 500
+_AT_ONCE = 50
 _FINAL = jobs.c.state.in_([state.value for state in FINAL])
+
+# By leaps over the partial index, whose words these are: there may be millions of jobs of a few applications.
+_AGES = text(
+    f"""
+    WITH RECURSIVE leaps AS (
+        (SELECT application, updated_at FROM jobs WHERE {UNPURGED}
+         ORDER BY application, updated_at LIMIT 1)
+        UNION ALL
+        SELECT following.* FROM leaps, LATERAL (
+            SELECT application, updated_at FROM jobs
+            WHERE {UNPURGED} AND jobs.application > leaps.application
+            ORDER BY application, updated_at LIMIT 1
+        ) following
+    )
+    SELECT application, extract(epoch FROM now() - updated_at)::float / 86400 FROM leaps
+    """  # noqa: S608 - of our own words
+)
 
 _BLANK: dict[str, Any] = {
     **dict.fromkeys(("study_instance_uid", "accession_number", "accession_number_issuer", "exam_id"), None),
     **dict.fromkeys(("patient_id", "slide_id", "server", "callback_url", "callback_token", "join_key"), None),
     **dict.fromkeys(("idempotency_key", "request_digest", "result"), None),
     **dict.fromkeys(("error_message", "error_advice", "waits_why"), None),  # may quote what a peer said
+    "waits_for": None,
     **{name: null() for name in ("input", "context", "ticket")},
     "cancellation_tokens": [],
     "next_at": None,  # a slide that couldn't be told for so long never will be
@@ -35,39 +79,50 @@ class Upkeep(Database):
     async def purge(self, keep_days: Mapping[str, int], otherwise: int = 365) -> int:
         """Remove whatever identifies a patient, or is secret, of jobs that ended more days ago than their
         application keeps them. What was done, and when, stays; returns how many there were."""
-        days: ColumnElement[int] = (
-            case(keep_days, value=jobs.c.application, else_=otherwise) if keep_days else literal(otherwise)
-        )
+        purged = 0
+        for application, oldest in (await self._ages()).items():
+            days = keep_days.get(application, otherwise)
+            if oldest > days:
+                while helping := await self._purge_some(application, days):
+                    purged += helping
+        return purged
+
+    async def _ages(self) -> dict[str, float]:
+        """How many days ago the oldest job ended that isn't purged, by application."""
+        async with self._single.connect() as connection:
+            return {row[0]: row[1] for row in await connection.execute(_AGES)}
+
+    async def _purge_some(self, application: str, days: int) -> int:
+        """So few that nobody waits for it: who seals does, since the histories are added to."""
         old = (
             select(jobs.c.id)
             .where(
-                _FINAL,
+                UNPURGED,
+                jobs.c.application == application,
                 jobs.c.lease_holder.is_(None),
-                jobs.c.purged_at.is_(None),
-                jobs.c.updated_at < func.now() - days * timedelta(days=1),
+                jobs.c.updated_at < func.now() - timedelta(days=days),
             )
+            .order_by(jobs.c.updated_at)
             .limit(_AT_ONCE)
             .with_for_update(skip_locked=True)
         )
-        purged = 0
-        while True:
-            async with self._transaction() as connection:
-                ended = await connection.execute(
-                    update(jobs)
-                    .where(jobs.c.id.in_(old.scalar_subquery()))
-                    .values(purged_at=func.now(), **_BLANK)
-                    .returning(jobs)
-                )
-                blanked = [self._job(row) for row in ended.mappings()]
-                ids = [job.id for job in blanked]
-                vouchers = await self._blank_events(connection, ids)
-                await self._blank_around(connection, ids)
-                for job in blanked:
-                    vouched = vouchers.get(job.id)
-                    await self._append(connection, job, PURGED, {"vouchers": vouched} if vouched else {})
-            purged += len(blanked)
-            if len(blanked) < _AT_ONCE:
-                return purged
+        async with self._transaction() as connection:
+            ids = list(await connection.scalars(old))
+            if not ids:
+                return 0
+            ended = await connection.execute(
+                update(jobs)
+                .where(jobs.c.id.in_(ids))
+                .values(purged_at=func.now(), **_BLANK)
+                .returning(*LISTED)
+            )
+            blanked = [self._job(row) for row in ended.mappings()]
+            vouchers = await self._blank_events(connection, ids)
+            await self._blank_around(connection, ids)
+            for job in blanked:
+                vouched = vouchers.get(job.id)
+                await self._append(connection, job, PURGED, {"vouchers": vouched} if vouched else {})
+        return len(ids)
 
     async def _blank_events(self, connection: AsyncConnection, ids: list[UUID]) -> dict[UUID, list[str]]:
         """What vouches for events of an older release, by job: their hashes can't be made anew."""
@@ -93,7 +148,7 @@ class Upkeep(Database):
         await connection.execute(
             update(deliveries).where(deliveries.c.job_id.in_(ids)).values(reference=None, last_error=None)
         )
-        for table in (instances, slide_results):
+        for table in (instances, slide_results, said, joining, pseudonyms, job_keys):
             await connection.execute(delete(table).where(table.c.job_id.in_(ids)))
 
     async def installation(self) -> UUID:
@@ -103,8 +158,26 @@ class Upkeep(Database):
             known: UUID = (await connection.execute(select(installation.c.id))).scalar_one()
             return known
 
+    async def sent_of(self, studies: Collection[str]) -> list[Job]:
+        """The jobs that began since such a study was sent to us."""
+        named = jobs.c.study_instance_uid == any_(literal(list(studies), ARRAY(Text)))
+        by_sending = jobs.c.origin.in_([Origin.SENT.value, "dimse"])  # the last release's word
+        async with self._single.connect() as connection:
+            found = await connection.execute(select(*LISTED).where(named, by_sending))
+            return [self._job(row) for row in found.mappings()]
+
+    async def needed_of(self, job_ids: Collection[UUID], failed_for: float) -> set[UUID]:
+        """Those of them whose files may still be wanted: a failed one's, for so many seconds."""
+        over = or_(
+            jobs.c.state.in_([State.DONE.value, State.CANCELLED.value]),
+            and_(jobs.c.state == State.FAILED.value, jobs.c.updated_at < soon(-failed_for)),
+        )
+        named = jobs.c.id == any_(literal(list(job_ids), ARRAY(Uuid)))
+        async with self._single.connect() as connection:
+            return set((await connection.execute(select(jobs.c.id).where(named, ~over))).scalars())
+
     async def ended_of(self, job_ids: Collection[UUID]) -> list[UUID]:
         """Those of them that are known here and will do nothing more with their files."""
-        async with self._engine.connect() as connection:
+        async with self._single.connect() as connection:
             statement = select(jobs.c.id).where(jobs.c.id.in_(list(job_ids)), _FINAL)
             return list((await connection.execute(statement)).scalars())

@@ -1,0 +1,77 @@
+"""The peers by the names that the configuration gives them: how each is asked whether it is well, and what
+waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from gateway.building.archives import Archives
+from gateway.building.ground import Ground
+from gateway.circuits import Peer
+from gateway.delivery.destinations import IntoRis
+from gateway.delivery.dispatch import Destination
+from gateway.jobs.states import WORKING, State
+from gateway.jobs.store.parked import Backlog
+from gateway.settings.sections import Hl7Destination, Settings
+from gateway.watch.syslog import PEER as AUDIT_COLLECTOR
+from gateway.work.recovery import Check
+from gateway.work.vendors import Vendors
+
+
+def build_checks(
+    ground: Ground, archives: Archives, destinations: Mapping[str, Destination]
+) -> Mapping[str, Check]:
+    settings, vendors = ground.settings, ground.vendors
+    checks = {f"archives.{name}": archive.check for name, archive in archives.named.items()}
+    for name, place in settings.destinations.items():
+        destination = destinations[name]
+        if isinstance(destination, IntoRis):
+            checks[f"destinations.{name}"] = destination.check
+        elif not isinstance(place, Hl7Destination):
+            checks[f"destinations.{name}"] = archives.named[place.archive].check
+    for name in vendors.names:
+        checks[f"adapters.{name}"] = vendors.make(name, settings.data_dir).check
+    for name in settings.sectra.servers if settings.applications else ():
+        application = next(iter(settings.applications))
+        checks[f"sectra.{name}"] = partial(ground.servers.check, name, application)
+    if ground.trail is not None:
+        checks[AUDIT_COLLECTOR] = ground.trail.check
+    return checks
+
+
+def know_peers(settings: Settings, vendors: Vendors, checks: Mapping[str, Check]) -> Mapping[str, Peer]:
+    """What a doctor calls them, and the jobs that can only wait while one is away."""
+    early = (State.RECEIVED, State.LOCATING)
+    peers = {}
+    for name in settings.archives:
+        first = [
+            each
+            for each, application in settings.applications.items()
+            if application.archives[:1] == [name] and application.when_unreachable == "wait"
+        ]
+        backlog = [Backlog((State.SUBMITTING,), archive=name)]
+        if first:
+            backlog.append(Backlog(early, applications=first))
+        peers[f"archives.{name}"] = Peer(f"the archive {name}", checks[f"archives.{name}"], backlog)
+    for name in vendors.names:
+        makers = {each.manufacturer for each in settings.applications.values() if each.adapter == name}
+        called = makers.pop() if len(makers) == 1 else ""
+        peers[f"adapters.{name}"] = Peer(
+            called or name,
+            checks[f"adapters.{name}"],
+            [Backlog((State.SUBMITTING,), adapter=name)],
+            vendors.hold_after[name],
+        )
+    for name in settings.destinations:
+        peers[f"destinations.{name}"] = Peer(f"the destination {name}", checks[f"destinations.{name}"])
+    for name in settings.sectra.servers:
+        waiting = [Backlog(early, server=name)]
+        peers[f"sectra.{name}"] = Peer(f"Sectra ({name})", checks.get(f"sectra.{name}"), waiting)
+    for name, application in settings.applications.items():
+        peers[f"applications.{name}"] = Peer(
+            application.display_name, backlog=[Backlog(WORKING, applications=[name])]
+        )
+    if AUDIT_COLLECTOR in checks:
+        peers[AUDIT_COLLECTOR] = Peer("the audit collector", checks[AUDIT_COLLECTOR])
+    return peers

@@ -1,0 +1,451 @@
+"""Sparing everyone the wait for a peer that is away, or that refuses us: whoever finds out says so to all
+replicas, and the jobs that need it wait without being tried.
+
+closed ──(no connection; or another failure, and it isn't well when asked)──▶ open
+   ▲                                                                           │ (one replica looks,
+   └────────(it is well, or one job's call went through)───────────────────────┘  at growing pauses)
+
+Peers are named as the configuration names them: `archives.vna`, `adapters.milvue`, `destinations.ris`,
+`sectra.main`. A person may pause one, or an application (`applications.milvue-trauma`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+from uuid import UUID, uuid4
+
+import structlog
+
+from gateway.contract import Busy, Failure, Health, NotLetIn, Retryable, Unreachable, Untrusted
+from gateway.http import Faltering, Unanswered
+from gateway.jobs.records import Job
+from gateway.jobs.store import Store
+from gateway.jobs.store.circuits import Circuit
+from gateway.jobs.store.parked import Backlog
+from gateway.jobs.store.pauses import Pause
+from gateway.loops import Loop
+
+log = structlog.get_logger(__name__)
+
+Check = Callable[[], Awaitable[Health]]
+
+_LOOK = 1.0
+_SELDOM = 5.0
+_FLUSH = 10.0
+_STALE = 0.2
+_STORM = 3  # failures in a row
+_JOBS_IN_A_STORM = 2  # of several jobs: one alone may be the cause itself
+_TRIAL = 4  # a look may fail where a job wouldn't: at each so many, one job goes through
+_TOLD_AT_ONCE = 4
+_LOOKED_AT = "It is looked at again and again; nothing is lost."
+_ONCE_RIGHT = "It goes on by itself once the credentials are right."
+_STATES = {
+    "away": "is not reachable",
+    "silent": "doesn't answer as it should",
+    "failing": "fails again and again",
+    "refused": "refuses our credentials",
+    "untrusted": "can't be trusted",
+}
+
+
+class Barred(Unreachable):
+    """The peer is known to be away, or is paused: nothing was tried."""
+
+
+class Gate(Protocol):
+    """What those who call a peer ask before, and tell afterwards."""
+
+    async def require(self, peer: str, job_id: UUID | None = None) -> None:
+        """Raises Barred."""
+        ...
+
+    async def met(self, failure: Failure, job_id: UUID | None = None, *, canary: bool = False) -> bool:
+        """Whether the job has to wait for the peer whose doing the failure is."""
+        ...
+
+    async def heard(self, *peers: str) -> None:
+        """They answered as they should."""
+        ...
+
+
+class Unguarded:
+    """For those who call once and go."""
+
+    async def require(self, peer: str, job_id: UUID | None = None) -> None:
+        pass
+
+    async def met(
+        self,
+        failure: Failure,  # noqa: ARG002
+        job_id: UUID | None = None,  # noqa: ARG002
+        *,
+        canary: bool = False,  # noqa: ARG002
+    ) -> bool:
+        return False
+
+    async def heard(self, *peers: str) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """`name`: as a sentence names it. `hold_after`: refused so often, it pauses itself."""
+
+    name: str
+    check: Check | None = None
+    backlog: Sequence[Backlog] = ()
+    hold_after: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds; tests make it short."""
+
+    first: float = 2.0
+    most: float = 60.0
+    answers_within: float = 10.0
+
+
+class Circuits:
+    def __init__(self, store: Store, patience: Patience | None = None) -> None:
+        self._store = store
+        self._patience = patience or Patience()
+        self._peers: Mapping[str, Peer] = {}
+        self._tell: Callable[[Job], Awaitable[None]] | None = None
+        self._me = uuid4().hex
+        self._open: dict[str, Circuit] = {}
+        self._troubled: set[str] = set()  # closed, with failures that a success makes forgotten
+        self._pauses: dict[str, Pause] = {}
+        self._refreshed = 0.0
+        self._refreshing = asyncio.Lock()
+        self._heard: dict[str, datetime] = {}
+        self._flushed = 0.0
+        self._asked: dict[str, asyncio.Task[Health]] = {}
+        self._beside: set[asyncio.Task[None]] = set()
+        self._tells = True
+        self._looked = 0.0
+        self._waited_for: list[str] = []
+
+    def only_look(self) -> None:
+        """For commands that change nothing: what they meet is told to nobody."""
+        self._tells = False
+
+    def know(self, peers: Mapping[str, Peer], tell: Callable[[Job], Awaitable[None]]) -> None:
+        """`tell`: says on a job's slide what it waits for, or that it goes on."""
+        self._peers, self._tell = peers, tell
+
+    # -- before and after a call ----------------------------------------------------------------------
+
+    async def require(self, peer: str, job_id: UUID | None = None) -> None:
+        if not self._bars(peer, job_id):
+            return
+        await self.refresh(_STALE)
+        if self._bars(peer, job_id):
+            raise self._barred(peer)
+
+    def bars(self, peer: str) -> bool:
+        return self._bars(peer, None)
+
+    def _bars(self, peer: str, job_id: UUID | None) -> bool:
+        if peer in self._pauses:
+            return True
+        circuit = self._open.get(peer)
+        return circuit is not None and (job_id is None or circuit.trial_job != job_id)
+
+    def _barred(self, peer: str) -> Barred:
+        barred = Barred(self.why(peer), self.advice(peer) or _LOOKED_AT)
+        barred.blame(peer)
+        return barred
+
+    def advice(self, peer: str) -> str:
+        """What whoever waits for it, or could help, is told to do; nothing, if it isn't barred."""
+        pause, circuit = self._pauses.get(peer), self._open.get(peer)
+        if pause is not None:
+            return pause.advice
+        return "" if circuit is None else circuit.advice or _LOOKED_AT
+
+    def why(self, peer: str) -> str:
+        """What a job waits for, as its slide says it."""
+        pause = self._pauses.get(peer)
+        if pause is not None and pause.by_itself:
+            return f"{self._name(peer)} has paused itself: {pause.why}"
+        if pause is not None:
+            return f"{self._name(peer)} is paused since {_clock(pause.since)} ({pause.why})"
+        circuit = self._open.get(peer)
+        if circuit is None:
+            return f"{self._name(peer)} is waited for"
+        return f"{self._name(peer)} {_STATES[circuit.kind or 'away']} since {_clock(circuit.since)}"
+
+    def waiting(self, peer: str, *, begun: bool) -> str:
+        """`why`, and how the analysis goes on from there."""
+        pause = self._pauses.get(peer)
+        does = "goes on" if begun else "starts"
+        if pause is not None and pause.by_itself:
+            return f"{self.why(peer)}; this analysis {does} once it is unpaused"
+        return f"{self.why(peer)}; this analysis {does} by itself"
+
+    def _name(self, peer: str) -> str:
+        known = self._peers.get(peer)
+        return peer if known is None else known.name
+
+    async def met(self, failure: Failure, job_id: UUID | None = None, *, canary: bool = False) -> bool:
+        """A `canary` finds out for all, and is no reason to pause anybody."""
+        peer = failure.peer
+        if peer is None or isinstance(failure, Busy) or not self._tells:
+            return False
+        if self.bars(peer):
+            return True
+        if isinstance(failure, Unreachable):
+            await self._trip(peer, "away", failure)
+            return True
+        if not isinstance(failure, Retryable | NotLetIn) or peer not in self._peers:
+            return False
+        refused = isinstance(failure, NotLetIn)
+        health = await self._ask(peer)
+        if not health.ok:
+            kind = "untrusted" if isinstance(failure, Untrusted) else "refused" if refused else "silent"
+            await self._trip(peer, kind, failure, canary=canary)
+            return True
+        if not isinstance(failure, Unanswered | Faltering):
+            return False  # it is about this one job
+        failures, jobs_met = await self._store.count_failure(peer, job_id)
+        self._troubled.add(peer)
+        if failures < _STORM or jobs_met < _JOBS_IN_A_STORM:
+            return False  # the job itself may be the cause: it has its own budget
+        await self._trip(peer, "failing", failure)
+        return True
+
+    async def heard(self, *peers: str) -> None:
+        for peer in peers:
+            self._heard[peer] = datetime.now(UTC)
+            circuit = self._open.get(peer)
+            if circuit is not None:
+                await self._close(circuit)
+            elif peer in self._troubled:
+                self._troubled.discard(peer)
+                await self._store.record_successes({peer: self._heard.pop(peer)})
+
+    # -- opening and closing --------------------------------------------------------------------------
+
+    async def _trip(self, peer: str, kind: str, failure: Failure, *, canary: bool = False) -> None:
+        refused = 2 if kind == "refused" and not canary else 0  # a job, and we who asked
+        advice = f"{failure.advice} {_ONCE_RIGHT}".strip() if kind == "refused" else failure.advice
+        opened = await self._store.trip(
+            peer,
+            kind,
+            f"{self._name(peer)} {_STATES[kind]}",
+            failure.message,
+            advice,
+            first=self._patience.first,
+            most=self._patience.most,
+            refused=refused,
+        )
+        await self.refresh()
+        if not opened:
+            return
+        log.error(
+            "a peer is away or refuses us; its jobs wait",
+            peer=peer,
+            state=_STATES[kind],
+            error=failure.message,
+            advice=advice,
+        )
+        await self._pause_itself(peer, refused)
+        self._do(self._park(peer))
+
+    async def _close(self, circuit: Circuit) -> None:
+        closed = await self._store.close_circuit(circuit.peer, circuit.number)
+        await self.refresh()
+        if closed:
+            away = (datetime.now(UTC) - circuit.since).total_seconds()
+            log.info("a peer is well again; its jobs go on", peer=circuit.peer, after=round(away))
+
+    async def _pause_itself(self, peer: str, refusals: int) -> None:
+        known = self._peers.get(peer)
+        if known is None or known.hold_after is None or refusals < known.hold_after:
+            return
+        paused = await self._store.pause_itself(peer, self._name(peer), refusals)
+        await self.refresh()
+        if paused:
+            log.error("a vendor that refuses our credentials is paused", peer=peer, times=refusals)
+            self._do(self._park(peer))
+
+    async def _park(self, peer: str) -> None:
+        """Those that wait for their turn needn't be tried to learn that they wait."""
+        known = self._peers.get(peer)
+        if known is None or not self.bars(peer):
+            return
+        barred, pause = self._barred(peer), self._pauses.get(peer)
+        why = barred.message
+        words = self.waiting(peer, begun=False), self.waiting(peer, begun=True)
+        by_itself = pause is not None and pause.by_itself
+        for parked in (
+            self._store.park(peer, known.backlog, *words, barred if by_itself else None),
+            self._store.reword(peer, *words, barred),
+        ):
+            async for jobs in parked:
+                log.info("jobs wait for a peer", peer=peer, why=why, jobs=[str(job.id) for job in jobs])
+                await self._tell_all(jobs)
+                if not self.bars(peer):
+                    return
+
+    async def _tell_unpaused(self, peer: str) -> None:
+        circuit = self._open.get(peer)
+        if circuit is not None and peer not in self._pauses:
+            sentence = f"{self._name(peer)} {_STATES[circuit.kind or 'away']}"
+            await self._store.tell_unpaused(peer, sentence, circuit.advice or "")
+            await self._park(peer)
+
+    async def _wake(self, peer: str) -> None:
+        async for jobs in self._store.wake(peer):
+            log.info("jobs go on: what they waited for is back", peer=peer, jobs=len(jobs))
+            self._do(self._tell_all(jobs))
+
+    async def _tell_all(self, jobs: Sequence[Job]) -> None:
+        tell = self._tell
+        if tell is None:
+            return
+        places = asyncio.Semaphore(_TOLD_AT_ONCE)
+
+        async def tell_one(job: Job) -> None:
+            async with places:
+                await tell(job)
+
+        await asyncio.gather(*(tell_one(job) for job in jobs if job.slide_id is not None))
+
+    # -- for ever -------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def watching(self) -> AsyncIterator[None]:
+        """While jobs are worked on here."""
+        loop: asyncio.Task[None] = asyncio.create_task(
+            Loop("circuits", most=5).run(self._look_around, pause=_LOOK)
+        )
+        try:
+            yield
+        finally:
+            doing = [loop, *self._beside, *self._asked.values()]
+            for task in doing:
+                task.cancel()
+            await asyncio.wait(doing)
+
+    async def _look_around(self) -> None:
+        """Seldom while all is well: whatever changes is heard of at once."""
+        if self._open or self._waited_for or time.monotonic() - self._looked > _SELDOM:
+            await self._look()
+
+    async def _look(self) -> None:
+        self._looked = time.monotonic()
+        before = self._pauses
+        await self.refresh()
+        for peer in self._pauses.keys() - before.keys():
+            self._do(self._park(peer))
+        for peer in before.keys() - self._pauses.keys():
+            if before[peer].by_itself:
+                self._do(self._tell_unpaused(peer))
+        for circuit in self._open.values():
+            if circuit.due and circuit.peer not in self._pauses:
+                self._do(self._probe(circuit))
+        self._waited_for = await self._store.waited_for()
+        for peer in self._waited_for:
+            if not self.bars(peer):
+                await self._wake(peer)
+        if time.monotonic() - self._flushed > _FLUSH:
+            self._flushed = time.monotonic()
+            heard, self._heard = self._heard, {}
+            await self._store.record_successes(heard)
+
+    def hear(self, notice: str) -> None:
+        """Another replica, or we, have found a peer away or back, or a person has paused one."""
+        if notice.startswith("peer "):
+            self._do(self._look())
+
+    async def refresh(self, unless_within: float = 0.0) -> None:
+        began = time.monotonic()
+        async with self._refreshing:
+            if self._refreshed > began - unless_within:
+                return
+            asked = time.monotonic()
+            known, paused = await self._store.circuits(), await self._store.pauses()
+            self._open = {each.peer: each for each in known if each.is_open}
+            self._troubled |= {each.peer for each in known if each.failures and not each.is_open}
+            self._pauses = {each.peer: each for each in paused}
+            self._refreshed = asked
+
+    async def _probe(self, circuit: Circuit) -> None:
+        """One replica at a time: should it die of it, another looks a little later."""
+        limit = self._patience.answers_within
+        if not await self._store.take_probe(circuit.peer, circuit.number, self._me, limit + 5):
+            return
+        health = await self._ask(circuit.peer)
+        storm = circuit.kind == "failing"  # it said it was well all the time
+        if health.ok and not storm:
+            await self._close(circuit)
+            return
+        trial = storm or circuit.probes % _TRIAL == _TRIAL - 1
+        refused = circuit.kind == "refused"
+        later = await self._store.put_off(
+            circuit.peer, circuit.number, self._me, most=self._patience.most, refused=refused, trial=trial
+        )
+        if later is None:
+            return
+        log.info("a peer isn't back yet", peer=circuit.peer, said=health.sentence, trial=str(later.trial_job))
+        if storm and health.ok and later.trial_job is None:  # nobody is left to try it
+            await self._close(circuit)
+        elif refused:
+            await self._pause_itself(circuit.peer, later.refusals)
+
+    async def _ask(self, peer: str) -> Health:
+        """Whoever asks at the same time hears the same. That it was well before he asked is no answer to him:
+        it may have failed since, and a job would spend its tries on that."""
+        earlier = self._asked.get(peer)
+        if earlier is not None:
+            health = await asyncio.shield(earlier)
+            if not health.ok:
+                return health
+        if self._asked.get(peer) in (None, earlier):
+            self._asked[peer] = asyncio.create_task(self._check(peer))
+        task = self._asked[peer]
+        try:
+            return await asyncio.shield(task)
+        finally:
+            if task.done() and self._asked.get(peer) is task:
+                del self._asked[peer]
+
+    async def _check(self, peer: str) -> Health:
+        known = self._peers.get(peer)
+        if known is None or known.check is None:
+            return Health(True, "nobody can ask it")
+        try:
+            async with asyncio.timeout(self._patience.answers_within):
+                return await known.check()
+        except TimeoutError:
+            return Health(False, f"no answer within {self._patience.answers_within:g} s")
+        except Failure as failure:
+            return Health(False, failure.sentences)
+        except Exception as bug:
+            log.error("a check broke", peer=peer, exc_info=bug)
+            return Health(False, f"its check broke ({type(bug).__name__})")
+
+    def _do(self, work: Awaitable[None]) -> None:
+        async def do() -> None:
+            try:
+                await work
+            except Exception as trouble:  # the next look does it again
+                log.warning("seeing to a peer broke", exc_info=trouble)
+
+        task = asyncio.create_task(do())
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
+
+
+def _clock(since: datetime) -> str:
+    """In the server's local time; with the day, once it was another."""
+    at = since.astimezone()
+    return f"{at:%H:%M}" if at.date() == datetime.now().astimezone().date() else f"{at:%Y-%m-%d %H:%M}"

@@ -1,0 +1,42 @@
+"""gateway pause, gateway unpause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from gateway.commands.jobs import who_asks
+from gateway.commands.opening import FAILED, WRONG_USE, complain, go, read_settings, store_of
+
+_LONGEST = 200
+Kind = Literal["application", "adapter", "destination"]
+
+
+def pause(config: Path | None, kind: Kind, name: str, why: str | None) -> int:
+    """Without a `why` it is unpaused."""
+    if why is not None and not (why.isprintable() and 0 < len(why) <= _LONGEST):
+        complain(f"--why takes one line of {_LONGEST} characters at the most")
+        return WRONG_USE
+    settings = read_settings(config)
+    known: Mapping[Kind, Mapping[str, object]] = {
+        "application": settings.applications,
+        "adapter": settings.adapters,
+        "destination": settings.destinations,
+    }
+    if name not in known[kind]:
+        complain(f"no {kind} is configured as {name}; there are: {', '.join(sorted(known[kind])) or 'none'}")
+        return FAILED
+    peer = f"{kind}s.{name}"
+
+    async def work() -> int:
+        async with store_of(settings) as store:
+            if why is None:
+                changed = await store.unpause(peer, who_asks())
+                print(f"{name} goes on" if changed else f"{name} wasn't paused")
+            else:
+                changed = await store.pause(peer, why, who_asks())
+                print(f"{name} is paused" if changed else f"{name} was paused already")
+        return 0
+
+    return go(work())

@@ -1,0 +1,104 @@
+"""What is done to jobs: asked once, with the exact number, then done to so many or to none."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from gateway.console import wording
+from gateway.console.filters import Asked, read_filter, read_query, require_known
+from gateway.console.pages import FORM, Desk, Guard, to
+from gateway.intake.problems import Problem
+from gateway.intake.visits import Visitor
+from gateway.jobs.store import Refused
+from gateway.jobs.store.batches import Act
+
+_MEANING: dict[Act, str] = {
+    "resume": "Held jobs go on where they were held.",
+    "retry": "What waits or failed is tried again at once; what failed for good begins again.",
+    "cancel": "They end without a result, and the slide says so. This can’t be undone.",
+}
+_FORM = ("csrf", "do", "filter", "expect")
+
+
+class Acts:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def routes(self, guard: Guard) -> list[web.RouteDef]:
+        return [
+            web.get("/jobs/act", guard("operator", self._ask)),
+            web.post("/jobs/act", guard("operator", self._do)),
+        ]
+
+    async def _ask(self, request: web.Request, visitor: Visitor) -> web.Response:
+        act = _read_act(request.query.get("do", ""))
+        asked = read_filter(request.query.items(), ("do", "chosen"))
+        if "chosen" in request.query and not asked.filter.id:
+            raise Problem(422, "no job was chosen: mark some in the list, or act on all that match")
+        return await self._show(visitor, act, asked)
+
+    async def _do(self, request: web.Request, visitor: Visitor) -> web.Response:
+        form = request[FORM]
+        for name in request.query:
+            require_known(name, ())
+        for name in form:
+            require_known(name, _FORM)
+        act, asked = _read_act(form.get("do", "")), read_query(form.get("filter", ""))
+        expect = form.get("expect", "")
+        if not expect.isdecimal() or len(expect) > 9:
+            raise Problem(422, "this form is none of ours: load the page again")
+        try:
+            done = await self._act(act, asked, visitor.name, int(expect))
+        except Refused as refused:
+            return await self._show(visitor, act, asked, str(refused))
+        return to(_with(_back(asked), f"told={act}-{done}"))
+
+    async def _act(self, act: Act, asked: Asked, who: str, expect: int) -> int:
+        store, alone = self._desk.store, asked.only_one_job()
+        if alone is None:
+            return len((await store.act_on_all(act, asked.filter, who, expect)).done)
+        if await store.glance(alone) is None:
+            raise Problem(404, "there is no job of this id")
+        match act:
+            case "resume":
+                await store.resume(alone, who)
+            case "retry":
+                await store.retry(alone, who)
+            case "cancel":
+                await store.cancel(alone, who)
+        return 1
+
+    async def _show(self, visitor: Visitor, act: Act, asked: Asked, refusal: str = "") -> web.Response:
+        alone = asked.only_one_job() is not None
+        number = 1 if alone else await self._desk.store.count_for(act, asked.filter)
+        return self._desk.show(
+            visitor,
+            "act.html",
+            "jobs",
+            act=act,
+            asked=asked,
+            number=number,
+            chips=asked.chips(self._desk.settings),
+            question=f"{act.capitalize()} {'' if asked.values else 'ALL '}{wording.count(number, 'job')}?",
+            meaning=_MEANING[act],
+            back=_back(asked),
+            refusal=refusal,
+        )
+
+
+def _read_act(given: str) -> Act:
+    for act in _MEANING:
+        if act == given:
+            return act
+    raise Problem(422, "jobs can be resumed, retried or cancelled, and nothing else")
+
+
+def _back(asked: Asked) -> str:
+    alone = asked.only_one_job()
+    if alone is not None:
+        return f"/jobs/{alone}"
+    return f"/jobs?{asked.query}" if asked.query else "/jobs"
+
+
+def _with(address: str, more: str) -> str:
+    return f"{address}{'&' if '?' in address else '?'}{more}"

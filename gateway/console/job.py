@@ -1,0 +1,207 @@
+"""One job: what is the matter and what to do, the way that it took, what was proved, and its history."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+from uuid import UUID
+
+from aiohttp import web
+
+from gateway.console import journey, wording
+from gateway.console.jobs import draw_line, read_told
+from gateway.console.pages import FORM, Desk, Guard, to
+from gateway.contract import Finding
+from gateway.delivery.pictures import findings_of, places_of
+from gateway.delivery.shapes import words
+from gateway.intake.looks import Looks
+from gateway.intake.problems import Problem
+from gateway.intake.views import view
+from gateway.intake.visits import Visitor
+from gateway.jobs.chain import find_break
+from gateway.jobs.records import Delivery, Event, Job
+from gateway.jobs.states import ALIVE, FINAL, State
+from gateway.jobs.store import Refused, Store
+from gateway.jobs.store.batches import Act
+from gateway.settings.sections import Settings
+
+_STEPS = ("promised", "sent", "acknowledged", "received", "stored")
+_MOST_FINDINGS = 12
+_MEANT = {
+    "promised": "images that the archive promised",
+    "sent": "images sent to the vendor",
+    "acknowledged": "images the vendor says it has",
+    "received": "results received",
+    "stored": "results stored and read back",
+}
+
+
+class JobPage:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._looks = Looks(desk.store, "console")
+
+    def routes(self, guard: Guard) -> list[web.RouteDef]:
+        return [
+            web.get("/jobs/{id}", guard("viewer", self._show)),
+            web.get("/jobs/{id}/raw", guard("operator", self._show_raw)),
+            web.post("/jobs/{id}/choose", guard("operator", self._choose)),
+        ]
+
+    async def _show(self, request: web.Request, visitor: Visitor) -> web.Response:
+        store, settings = self._desk.store, self._desk.settings
+        begun = request.match_info["id"]
+        if (whole_id := await self._complete(begun)) is not None:
+            return to(f"/jobs/{whole_id}")
+        job = await find_job(self._desk.store, request)
+        events, deliveries = await asyncio.gather(store.events_of(job.id), store.deliveries_of(job.id))
+        identified = visitor.may("operator")
+        findings: list[Finding] = []
+        summary = ""
+        if identified:
+            await self._looks.note(visitor.name, job.id)
+            whole = await store.get(job.id)
+            if whole is not None and whole.result is not None:
+                findings, summary = findings_of(whole), str(whole.result.get("summary") or "")
+        return self._desk.show(
+            visitor,
+            "job.html",
+            "jobs",
+            job=job,
+            line=draw_line(settings, job),
+            identified=identified,
+            subjects=_subjects(job) if identified else [],
+            acts=_acts(job) if visitor.may("operator") else [],
+            interesting=visitor.may("operator") and job.ticket is not None and self._desk.shows(job.adapter),
+            choices=_choices(job, events) if visitor.may("operator") else [],
+            steps=journey.tell_way(job, events),
+            proof=_proof(job),
+            findings=[words(each) for each in findings[:_MOST_FINDINGS]],
+            found=len(findings),
+            summary=summary,
+            link=_link(settings, job) if identified else "",
+            slide=identified and job.slide_id is not None and job.server is not None,
+            pictures=len(places_of(findings)),
+            deliveries=deliveries,
+            called=partial(wording.name_peer, settings),
+            events=events,
+            broken=find_break(job.id, events),
+            reference=(job.ticket or {}).get("reference"),
+            contact=_contact(self._desk, job),
+            told=read_told(request),
+            awaited=_awaited(job, deliveries),
+            alive=job.state in ALIVE,
+            address=request.path,
+        )
+
+    async def _complete(self, begun: str) -> UUID | None:
+        """The id that begins so, if it isn't whole."""
+        digits = begun.replace("-", "")
+        if not re.fullmatch("[0-9a-fA-F]{4,31}", digits):
+            return None
+        found = await self._desk.store.find_by_prefix(digits)
+        if len(found) > 1:
+            raise Problem(404, "several jobs have an id that begins so: give more of it")
+        return next(iter(found), None)
+
+    async def _show_raw(self, request: web.Request, visitor: Visitor) -> web.Response:
+        """What peers said stands here too, which `said_of` tells the audit."""
+        store = self._desk.store
+        job = await find_job(self._desk.store, request)
+        await self._looks.note(visitor.name, job.id)
+        events, deliveries = await store.events_of(job.id), await store.deliveries_of(job.id)
+        said = await store.said_of(job.id, visitor.name)
+        raw = view(job, events, deliveries, said).model_dump_json(indent=2)
+        return self._desk.show(visitor, "raw.html", "jobs", job=job, raw=raw)
+
+    async def _choose(self, request: web.Request, visitor: Visitor) -> web.Response:
+        job = await find_job(self._desk.store, request)
+        try:
+            await self._desk.store.resume(
+                job.id, visitor.name, study_instance_uid=request[FORM].get("study", "")
+            )
+        except Refused as refused:
+            raise Problem(409, str(refused)) from None
+        return to(f"/jobs/{job.id}?told=resume-1")
+
+
+async def find_job(store: Store, request: web.Request) -> Job:
+    try:
+        job = await store.glance(UUID(request.match_info["id"]))
+    except ValueError:
+        job = None
+    if job is None:
+        raise Problem(404, "there is no job of this id; the search box takes any identifier")
+    return job
+
+
+def _subjects(job: Job) -> list[tuple[str, str]]:
+    known = {
+        "Accession": job.accession_number,
+        "Study": job.study_instance_uid,
+        "Slide": job.slide_id,
+        "Exam": job.exam_id,
+    }
+    return [(name, value) for name, value in known.items() if value]
+
+
+def _link(settings: Settings, job: Job) -> str:
+    """Into Sectra, if a server says how its links are made, and this job has what they name."""
+    servers = settings.sectra.servers
+    known = servers.get(job.server or "") or (next(iter(servers.values())) if len(servers) == 1 else None)
+    if known is None or known.link is None:
+        return ""
+    names = re.findall(r"\{(\w+)\}", known.link)
+    if not all(getattr(job, name) for name in names):
+        return ""
+    return known.link.format(**{name: quote(getattr(job, name), safe="") for name in names})
+
+
+def _acts(job: Job) -> list[tuple[Act, str]]:
+    """The one that helps most comes first."""
+    possible: list[tuple[Act, str]] = []
+    if job.state == State.HELD and job.held_in is not None:
+        possible.append(("resume", f"Resume in {job.held_in}"))
+    elif job.state in (State.FAILED, State.CANCELLED) and job.purged_at is None:
+        possible.append(("retry", "Begin again"))
+    elif job.state not in FINAL and job.lease_holder is None:
+        possible.append(("retry", "Retry now"))
+    if job.state in ALIVE:
+        possible.append(("cancel", "Cancel"))
+    return possible
+
+
+def _awaited(job: Job, deliveries: list[Delivery]) -> str | None:
+    """The peer that has to be seen to, so that it can go on."""
+    if job.state in FINAL or job.state == State.HELD or job.lease_holder is not None:
+        return None
+    return job.waits_for or next((each.waits_for for each in deliveries if each.waits_for), None)
+
+
+def _choices(job: Job, events: list[Event]) -> list[str]:
+    """Studies of which a person is to choose one."""
+    if job.state != State.HELD:
+        return []
+    held = next((event for event in reversed(events) if event.what == State.HELD.value), None)
+    return [str(each) for each in (held.detail.get("choices") or [])] if held else []
+
+
+def _proof(job: Job) -> list[dict[str, Any]]:
+    most = max((getattr(job, name) or 0 for name in _STEPS), default=0) or 1
+    return [
+        {
+            "name": name,
+            "meant": _MEANT[name],
+            "count": getattr(job, name),
+            "width": round(200 * (getattr(job, name) or 0) / most),
+        }
+        for name in _STEPS
+    ]
+
+
+def _contact(desk: Desk, job: Job) -> str:
+    department = desk.settings.departments.get(job.department)
+    return "" if department is None else department.contact

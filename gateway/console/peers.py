@@ -1,0 +1,106 @@
+"""Peers: how each archive, vendor, destination and server is, what waits for it; pausing, with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from gateway.console import wording
+from gateway.console.pages import FORM, Desk, Guard, to
+from gateway.intake.peers import PeerView, look_at_peers, look_at_replicas, name_peers
+from gateway.intake.problems import Problem
+from gateway.intake.visits import Visitor
+from gateway.settings.sections import Settings
+
+_PAUSABLE = ("applications", "adapters", "destinations")
+_TITLES = {
+    "archives": "Archives",
+    "adapters": "Vendors",
+    "destinations": "Destinations",
+    "sectra": "Sectra servers",
+    "applications": "Applications",
+    "audit_log": "Audit collector",
+}
+_LONGEST = 200
+
+
+class Peers:
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    def routes(self, guard: Guard) -> list[web.RouteDef]:
+        return [
+            web.get("/peers", guard("viewer", self._show)),
+            web.post("/peers/pause", guard("operator", self._pause)),
+            web.post("/peers/unpause", guard("operator", self._unpause)),
+            web.post("/peers/look", guard("operator", self._look)),
+        ]
+
+    async def _show(self, _: web.Request, visitor: Visitor) -> web.Response:
+        settings, store = self._desk.settings, self._desk.store
+        peers = await look_at_peers(settings, store)
+        return self._desk.show(
+            visitor,
+            "peers.html",
+            "peers",
+            groups=[(title, kind, _of_kind(peers, kind)) for kind, title in _TITLES.items()],
+            replicas=await look_at_replicas(store),
+            in_force=store.revision,
+            named={each: wording.name_peer(settings, each) for each in map(_key, peers)},
+            limits={each: _limits(settings, each) for each in map(_key, peers)},
+            pausable=_PAUSABLE,
+            query=lambda peer: urlencode({"waits_for": _key(peer)}),
+            troubled=[each for each in peers if each.state != "well"],
+        )
+
+    async def _pause(self, request: web.Request, visitor: Visitor) -> web.Response:
+        peer, why = self._peer(request), request[FORM].get("why", "").strip()[:_LONGEST]
+        if peer.partition(".")[0] not in _PAUSABLE:
+            raise Problem(422, "applications, vendors and destinations can be paused, and nothing else")
+        if not why:
+            raise Problem(422, "say why, as doctors will read it on their slides")
+        await self._desk.store.pause(peer, why, visitor.name)
+        return to("/peers")
+
+    async def _unpause(self, request: web.Request, visitor: Visitor) -> web.Response:
+        await self._desk.store.unpause(self._peer(request), visitor.name)
+        return to(_back(request))
+
+    async def _look(self, request: web.Request, visitor: Visitor) -> web.Response:
+        await self._desk.store.look_now(self._peer(request), visitor.name)
+        return to(_back(request))
+
+    def _peer(self, request: web.Request) -> str:
+        peer = request[FORM].get("peer", "")
+        known = {f"{each}.{one}" for each, names in name_peers(self._desk.settings).items() for one in names}
+        if peer not in known:
+            raise Problem(404, "there is no peer of this name in the configuration")
+        return peer
+
+
+def _limits(settings: Settings, peer: str) -> list[str]:
+    """How much it is asked for, where that is bounded."""
+    kind, _, name = peer.partition(".")
+    if kind == "adapters" and (most := settings.adapters[name].max_concurrent):
+        return [f"at most {wording.count(most, 'job')} at a time"]
+    if kind != "archives":
+        return []
+    archive = settings.archives[name]
+    return [
+        *([f"at most {archive.rate}"] if archive.rate else []),
+        *([f"read {archive.hours}"] if archive.hours else []),
+    ]
+
+
+def _back(request: web.Request) -> str:
+    return "/peers" if request[FORM].get("from") == "peers" else "/"
+
+
+def _key(peer: PeerView) -> str:
+    return f"{peer.kind}.{peer.name}"
+
+
+def _of_kind(peers: Sequence[PeerView], kind: str) -> list[PeerView]:
+    return [each for each in peers if each.kind == kind]

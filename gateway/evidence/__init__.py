@@ -1,0 +1,1 @@
+"""What a hospital asks before it signs, each document made from the code and the configuration."""

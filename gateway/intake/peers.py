@@ -1,0 +1,238 @@
+"""/api/v1: how archives, vendors, destinations and servers are, and who is paused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict
+
+from gateway.intake.access import Access
+from gateway.intake.bodies import OF_PROGRAMS, read_json
+from gateway.intake.problems import Problem
+from gateway.intake.shapes import Line, read
+from gateway.jobs.store import Store
+from gateway.jobs.store.canaries import CanaryState
+from gateway.jobs.store.circuits import Circuit
+from gateway.jobs.store.pauses import Pause
+from gateway.settings.peers import Kept
+from gateway.settings.sections import Settings
+
+Kind = Literal["applications", "archives", "adapters", "destinations", "sectra", "audit_log"]
+
+
+class PauseRequest(BaseModel):
+    """Why, as doctors will read it on their slides."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    why: Line
+
+
+class CanaryView(BaseModel):
+    """Whether the last test study came back, since when that is so, and the seconds of the last one that did.
+    Not `whole_way`: the vendor was only asked whether it is there."""
+
+    state: Literal["ok", "failing", "unknown"]
+    since: datetime | None
+    seconds: float | None
+    why: str | None
+    last_success: datetime | None
+    whole_way: bool
+
+
+class PeerView(BaseModel):
+    """`state`: `well` as far as is known; `away`, `silent`, `failing`, `refused` since its circuit is open;
+    `paused` by a person, or by itself after it had refused our credentials too often."""
+
+    kind: Kind
+    name: str
+    state: Literal["well", "away", "silent", "failing", "refused", "untrusted", "paused"]
+    since: datetime | None
+    why: str | None
+    advice: str | None
+    jobs_waiting: int
+    next_look: datetime | None
+    last_success: datetime | None
+    certificate_expires: datetime | None
+    certificate_days: int | None  # it still holds
+    canary: CanaryView | None = None
+    owner: str = ""
+    runbook: str | None = None
+
+
+class ReplicaView(BaseModel):
+    """A process of the gateway. `silent`: it gave no sign of life for a minute, and never said that it would
+    go; it is forgotten after an hour."""
+
+    host: str
+    process: int
+    does: str
+    version: str
+    revision: str  # of the configuration
+    began_at: datetime
+    seen_at: datetime
+    jobs_at_work: int
+    silent: bool
+
+
+class PeerList(BaseModel):
+    peers: list[PeerView]
+    replicas: list[ReplicaView]
+
+
+class PeersDoor:
+    def __init__(self, settings: Settings, store: Store, access: Access) -> None:
+        self._settings = settings
+        self._store = store
+        self._access = access
+
+    def routes(self) -> list[web.RouteDef]:
+        named = "/api/v1/{kind:applications|adapters|destinations}/{name}"
+        return [
+            web.get("/api/v1/peers", self._list),
+            web.post(f"{named}/pause", self._pause),
+            web.post(f"{named}/unpause", self._unpause),
+        ]
+
+    async def _list(self, request: web.Request) -> web.Response:
+        self._access.require(request, "viewer")
+        peers = await look_at_peers(self._settings, self._store)
+        return _answer(PeerList(peers=peers, replicas=await look_at_replicas(self._store)))
+
+    async def _pause(self, request: web.Request) -> web.Response:
+        who = self._access.require(request, "operator")
+        kind, name = self._named(request)
+        asked = read(PauseRequest, await read_json(request, OF_PROGRAMS))
+        await self._store.pause(f"{kind}.{name}", asked.why, who)
+        return await self._show(kind, name)
+
+    async def _unpause(self, request: web.Request) -> web.Response:
+        who = self._access.require(request, "operator")
+        kind, name = self._named(request)
+        await self._store.unpause(f"{kind}.{name}", who)
+        return await self._show(kind, name)
+
+    def _named(self, request: web.Request) -> tuple[Kind, str]:
+        kind: Kind = request.match_info["kind"]  # type: ignore[assignment]
+        name = request.match_info["name"]
+        if name not in name_peers(self._settings)[kind]:
+            raise Problem(404, f"there is none of this name among {kind} in the configuration")
+        return kind, name
+
+    async def _show(self, kind: Kind, name: str) -> web.Response:
+        views = await look_at_peers(self._settings, self._store)
+        return _answer(next(each for each in views if (each.kind, each.name) == (kind, name)))
+
+
+def name_peers(settings: Settings) -> dict[Kind, list[str]]:
+    return {
+        "applications": list(settings.applications),
+        "archives": list(settings.archives),
+        "adapters": list(settings.adapters),
+        "destinations": list(settings.destinations),
+        "sectra": list(settings.sectra.servers),
+        "audit_log": [] if settings.audit_log is None else ["syslog"],
+    }
+
+
+async def look_at_peers(settings: Settings, store: Store) -> list[PeerView]:
+    circuits = {each.peer: each for each in await store.circuits()}
+    pauses = {each.peer: each for each in await store.pauses()}
+    waiting = await store.count_waiting()
+    seen = [
+        _view(kind, name, circuits.get(peer), pauses.get(peer), waiting.get(peer, 0))
+        for kind, names in name_peers(settings).items()
+        for name in names
+        for peer in (f"{kind}.{name}",)
+    ]
+    sent = {name for name, adapter in settings.adapters.items() if adapter.canary is not None}
+    canaries = await store.canaries() if sent else {}
+    kept = {f"{kind}.{name}": each for kind, named in _kept(settings).items() for name, each in named.items()}
+    shown = []
+    for view in seen:
+        more: dict[str, Any] = {}
+        if view.kind == "adapters" and view.name in sent:
+            more["canary"] = _canary(canaries.get(view.name))
+        if (peer := kept.get(f"{view.kind}.{view.name}")) is not None:
+            more |= {"owner": peer.owner, "runbook": peer.runbook}
+        shown.append(view.model_copy(update=more))
+    return shown
+
+
+def _kept(settings: Settings) -> dict[Kind, Mapping[str, Kept]]:
+    return {
+        "archives": settings.archives,
+        "adapters": settings.adapters,
+        "destinations": settings.destinations,
+        "sectra": settings.sectra.servers,
+    }
+
+
+async def look_at_replicas(store: Store) -> list[ReplicaView]:
+    return [
+        ReplicaView(
+            host=each.host,
+            process=each.process,
+            does=each.does,
+            version=each.version,
+            revision=each.revision,
+            began_at=each.began_at.astimezone(UTC),
+            seen_at=each.seen_at.astimezone(UTC),
+            jobs_at_work=each.at_work,
+            silent=each.silent,
+        )
+        for each in await store.replicas()
+    ]
+
+
+def _canary(state: CanaryState | None) -> CanaryView:
+    if state is None or state.ok is None:
+        return CanaryView(
+            state="unknown", since=None, seconds=None, why=None, last_success=None, whole_way=True
+        )
+    return CanaryView(
+        state="ok" if state.ok else "failing",
+        since=_utc(state.since),
+        seconds=state.seconds,
+        why=state.why,
+        last_success=_utc(state.succeeded_at),
+        whole_way=state.whole_way,
+    )
+
+
+def _view(kind: Kind, name: str, circuit: Circuit | None, pause: Pause | None, waiting: int) -> PeerView:
+    expires = None if circuit is None else _utc(circuit.certificate_expires)
+    seen = PeerView(
+        kind=kind,
+        name=name,
+        state="well",
+        since=None,
+        why=None,
+        advice=None,
+        jobs_waiting=waiting,
+        next_look=None,
+        last_success=None if circuit is None else _utc(circuit.succeeded_at),
+        certificate_expires=expires,
+        certificate_days=None if expires is None else (expires - datetime.now(UTC)).days,
+    )
+    if circuit is not None and circuit.is_open:
+        told = {"state": circuit.kind, "since": _utc(circuit.since), "why": circuit.reason}
+        seen = seen.model_copy(
+            update={**told, "advice": circuit.advice, "next_look": _utc(circuit.next_probe_at)}
+        )
+    if pause is not None:
+        why = f"it has paused itself: {pause.why}" if pause.by_itself else pause.why
+        told = {"state": "paused", "since": _utc(pause.since), "why": why, "advice": pause.advice}
+        seen = seen.model_copy(update={**told, "next_look": None})
+    return seen
+
+
+def _answer(shown: BaseModel) -> web.Response:
+    return web.Response(text=shown.model_dump_json(), content_type="application/json")
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.astimezone(UTC)

@@ -1,0 +1,60 @@
+"""What callers send in JSON, read by the shape that it must have."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
+
+from gateway.intake.problems import Problem
+
+M = TypeVar("M", bound=BaseModel)
+
+
+PLAIN = r"^[^\x00-\x1f\x7f-\x9f]+$"  # no control characters
+_MOMENT = TypeAdapter(datetime)
+Line = Annotated[str, Field(min_length=1, max_length=200, pattern=PLAIN)]
+_MORE_THAN_BLANKS = r"^ *[^\x00-\x20\x7f-\x9f][^\x00-\x1f\x7f-\x9f]*$"
+# Blanks around a number mean nothing in DICOM, and come along when it is copied.
+Number = Annotated[
+    str,
+    Field(min_length=1, max_length=200, pattern=_MORE_THAN_BLANKS),
+    AfterValidator(lambda given: given.strip(" ")),
+]
+
+
+def read(model: type[M], body: object) -> M:
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg'].removeprefix('Value error, ')}"
+            for fault in error.errors(include_input=False)
+        ]
+        raise Problem(422, "; ".join(faults)) from None
+
+
+def moment(text: object) -> datetime | None:
+    try:
+        if text is not None and not (isinstance(text, str) and re.match(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text)):
+            raise ValueError
+        return None if text is None else _MOMENT.validate_python(text).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("a date and time as in 2026-01-31T12:00:00Z") from None
+
+
+def limit_of(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= 500:
+        raise Problem(422, "limit: a number from 1 to 500")
+    return int(text)
+
+
+def place_of(cursor: str | None) -> int | None:
+    """Where the page before ended, for lists that go by a number."""
+    if cursor is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,18}", cursor):
+        raise Problem(422, "cursor: take it from next_cursor of the page before")
+    return int(cursor)

@@ -1,0 +1,283 @@
+"""What somebody has to hear of, once, whichever replica finds it and tells it; and the causes that stand in
+the tables themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, case, cast, delete, func, literal, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from gateway.jobs.records import storable
+from gateway.jobs.states import State
+from gateway.jobs.store.database import Database, Standing, soon
+from gateway.jobs.tables import ALIVE, alerts, deliveries, jobs
+
+FOUND = "found."  # begins the cause of what is news, and doesn't stand
+IS_NEWS_AFTER = 2.0  # what was over before is none
+_KEEPS_FAILING = 2  # tries of a delivery
+_RECOVERS_BY_ITSELF = 4  # times, what was held for a peer
+_TOLD_ANEW = datetime(1970, 1, 1, tzinfo=UTC)  # its last reminder: other words are to be told at once
+_CLEARED = alerts.c.cleared_at.is_not(None)
+_UNTOLD = or_(alerts.c.told_at.is_(None), and_(_CLEARED, alerts.c.clear_told_at.is_(None)))
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What stands and has to be seen to. `sentence`: in one, without a patient; it begins small and has no
+    full stop. `departments`: whose contacts hear of it too."""
+
+    key: str
+    sentence: str
+    advice: str = ""
+    departments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """`cleared_at`: the all-clear is what is to be told. `told_to`: what each channel has taken already."""
+
+    id: int
+    cause: str
+    sentence: str
+    advice: str
+    departments: Sequence[str]
+    since: datetime
+    cleared_at: datetime | None
+    told_at: datetime | None
+    seen_at: datetime | None
+    told_to: Sequence[str]
+    tries: int
+
+    @property
+    def cleared(self) -> bool:
+        return self.cleared_at is not None
+
+    @property
+    def is_news(self) -> bool:
+        return self.cause.startswith(FOUND)
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Jobs that don't get on by themselves: held for a reason, or at a destination."""
+
+    department: str
+    name: str  # of the application, or the destination
+    reason: str
+    jobs: int
+
+
+_BY_ITSELF = and_(jobs.c.held_by.is_not(None), jobs.c.recoveries < _RECOVERS_BY_ITSELF)
+_KIND_OF_HELD = jobs.c.department, jobs.c.application, func.coalesce(jobs.c.held_by, jobs.c.error_kind, "")
+_HELD = Standing(
+    select(*_KIND_OF_HELD, func.count())
+    .where(ALIVE, jobs.c.state == State.HELD.value, ~_BY_ITSELF, jobs.c.canary.is_(False))
+    .group_by(*_KIND_OF_HELD)
+)
+_KIND_OF_FAILING = jobs.c.department, deliveries.c.destination
+_FAILING = Standing(
+    select(*_KIND_OF_FAILING, func.count())
+    .join(deliveries, deliveries.c.job_id == jobs.c.id)
+    .where(
+        ALIVE,
+        jobs.c.state == State.DELIVERING.value,
+        deliveries.c.state == "pending",
+        deliveries.c.attempts >= _KEEPS_FAILING,
+        deliveries.c.waits_for.is_(None),
+        jobs.c.canary.is_(False),
+    )
+    .group_by(*_KIND_OF_FAILING)
+)
+_STANDING = Standing(
+    select(alerts.c.cause).where(~_CLEARED, ~alerts.c.cause.startswith(FOUND)).order_by(alerts.c.cause)
+)
+_ANY_STANDING = Standing(select(alerts.c.id).where(~_CLEARED).limit(1))
+_ANY_LEFT = Standing(select(alerts.c.id).where(or_(~_CLEARED, alerts.c.clear_told_at.is_(None))).limit(1))
+
+
+class AlertQueue(Database):
+    async def see(self, causes: Iterable[Cause]) -> None:
+        """They stand now. Each begins an alert, unless there is one already."""
+        for cause in causes:
+            now = {
+                "sentence": storable(cause.sentence),
+                "advice": storable(cause.advice),
+                "departments": list(cause.departments),
+                "seen_at": func.now(),
+            }
+            statement = (
+                upsert(alerts)
+                .values(cause=cause.key, next_try_at=soon(IS_NEWS_AFTER), **now)
+                .on_conflict_do_update(
+                    index_elements=["cause"], index_where=alerts.c.cleared_at.is_(None), set_=now
+                )
+            )
+            async with self._transaction() as connection:
+                await connection.execute(statement)
+
+    async def tell_once(self, news: Cause) -> None:
+        """What has no end: nobody is reminded of it, and no all-clear follows."""
+        known = select(alerts.c.id).where(alerts.c.cause == news.key).exists()
+        values = {
+            "cause": news.key,
+            "sentence": storable(news.sentence),
+            "advice": storable(news.advice),
+            "departments": list(news.departments),
+        }
+        columns = [cast(literal(value), alerts.c[name].type) for name, value in values.items()]
+        statement = upsert(alerts).from_select(list(values), select(*columns).where(~known))
+        async with self._transaction() as connection:
+            await connection.execute(statement.on_conflict_do_nothing())
+
+    async def clear_unseen(self, seconds: float) -> None:
+        """Those that nobody has found standing for so long."""
+        unseen = alerts.c.seen_at < soon(-seconds)
+        statement = update(alerts).where(alerts.c.cleared_at.is_(None), unseen).values(**cleared())
+        if not await self._ask(_ANY_STANDING):
+            return
+        async with self._transaction() as connection:
+            await connection.execute(statement)
+
+    async def standing_causes(self) -> list[str]:
+        return [cause for (cause,) in await self._ask(_STANDING)]
+
+    async def forget_alerts(self, days: int) -> int:
+        """Those that were over for so long, and whose end was told; returns how many there were."""
+        over = alerts.c.cleared_at < func.now() - timedelta(days=days)
+        told = alerts.c.clear_told_at.is_not(None)
+        async with self._single.connect() as connection:
+            forgotten = await connection.execute(delete(alerts).where(over, told))
+            return forgotten.rowcount
+
+    # -- telling it -----------------------------------------------------------------------------------
+
+    async def take_untold(
+        self, seconds: float, group: float = 0.0, remind: float | None = None
+    ) -> list[Alert]:
+        """What is to be told now, by nobody else within these seconds. What was over before anybody could be
+        told of it is no news any more; a cause that was over is told again after `group` at the soonest, and
+        one that stands every `remind` seconds."""
+        if not await self._ask(_ANY_LEFT):
+            return []
+        wanted = _due(group, remind)
+        missed = and_(alerts.c.told_at.is_(None), _CLEARED, alerts.c.tries == 0)
+        chosen = (
+            select(alerts.c.id)
+            .where(wanted, alerts.c.next_try_at <= func.now())
+            .with_for_update(skip_locked=True)
+        )
+        statement = (
+            update(alerts)
+            .where(alerts.c.id.in_(chosen.scalar_subquery()))
+            .values(next_try_at=soon(seconds), tries=alerts.c.tries + 1)
+            .returning(*(alerts.c[f.name] for f in fields(Alert)))
+        )
+        async with self._single.connect() as connection:
+            if await connection.scalar(select(alerts.c.id).where(wanted).limit(1)) is None:
+                return []
+        async with self._transaction() as connection:
+            await connection.execute(
+                update(alerts).where(missed).values(told_at=func.now(), clear_told_at=func.now())
+            )
+            return [Alert(**row) for row in (await connection.execute(statement)).mappings()]
+
+    async def note_told(self, alert: Alert, what: str) -> None:
+        """One channel has taken it."""
+        async with self._transaction() as connection:
+            await connection.execute(
+                update(alerts)
+                .where(alerts.c.id == alert.id)
+                .values(told_to=func.array_append(alerts.c.told_to, what))
+            )
+
+    async def mark_told(self, alert: Alert) -> None:
+        """All have."""
+        told: dict[str, Any] = {"told_at": func.coalesce(alerts.c.told_at, func.now())}
+        other_words = and_(alerts.c.seen_at.is_(None), alerts.c.sentence != alert.sentence)
+        if alert.cleared:
+            told["clear_told_at"] = func.now()
+        elif alert.is_news:
+            told |= {"cleared_at": func.now(), "clear_told_at": func.now()}
+        elif alert.told_at is not None:
+            told |= {"reminded_at": case((other_words, _TOLD_ANEW), else_=func.now()), "told_to": []}
+        else:
+            told["reminded_at"] = case((other_words, _TOLD_ANEW), else_=alerts.c.reminded_at)
+        async with self._transaction() as connection:
+            await connection.execute(
+                update(alerts).where(alerts.c.id == alert.id).values(**told, next_try_at=func.now(), tries=0)
+            )
+
+    async def put_off_telling(self, alert: Alert, seconds: float) -> None:
+        async with self._transaction() as connection:
+            await connection.execute(
+                update(alerts).where(alerts.c.id == alert.id).values(next_try_at=soon(seconds))
+            )
+
+    # -- what stands in the tables --------------------------------------------------------------------
+
+    async def waiting_by_department(self) -> dict[str, dict[str, int]]:
+        """How many jobs wait for each peer."""
+        kind = jobs.c.waits_for, jobs.c.department
+        waiting = jobs.c.waits_for.is_not(None), jobs.c.canary.is_(False)
+        statement = select(*kind, func.count()).where(*waiting).group_by(*kind)
+        found: dict[str, dict[str, int]] = {}
+        async with self._single.connect() as connection:
+            for peer, department, count in await connection.execute(statement):
+                found.setdefault(peer, {})[department] = count
+        return found
+
+    async def held_jobs(self) -> list[Stuck]:
+        """Those that need a person."""
+        return [Stuck(*row) for row in await self._ask(_HELD)]
+
+    async def failing_deliveries(self) -> list[Stuck]:
+        """Those that keep failing at a destination that is there."""
+        return [
+            Stuck(department, destination, "", count)
+            for department, destination, count in await self._ask(_FAILING)
+        ]
+
+
+def cleared() -> dict[str, Any]:
+    """What stands in an alert whose cause is gone."""
+    return {
+        "cleared_at": func.now(),
+        "next_try_at": func.now(),
+        "tries": case((alerts.c.told_at.is_(None), alerts.c.tries), else_=0),
+    }
+
+
+def changed(sentence: str, advice: str) -> dict[str, Any]:
+    """What stands in an alert that is to be told in other words: once more, by those who told it before."""
+    untold = alerts.c.told_at.is_(None)
+    by_nobody = and_(untold, func.cardinality(alerts.c.told_to) == 0)
+    return {
+        "sentence": storable(sentence),
+        "advice": storable(advice),
+        "reminded_at": case((by_nobody, alerts.c.reminded_at), else_=_TOLD_ANEW),
+        "told_to": case((untold, alerts.c.told_to), else_=cast([], alerts.c.told_to.type)),
+        "next_try_at": case((untold, alerts.c.next_try_at), else_=func.now()),
+        "tries": case((untold, alerts.c.tries), else_=0),
+    }
+
+
+def _due(group: float, remind: float | None) -> ColumnElement[bool]:
+    before = alerts.alias()
+    lately = (
+        select(before.c.id)
+        .where(before.c.cause == alerts.c.cause, before.c.clear_told_at > soon(-group))
+        .where(before.c.told_at != before.c.clear_told_at)  # at once: nobody was told
+        .exists()
+    )
+    due = or_(
+        and_(_UNTOLD, or_(alerts.c.told_at.is_not(None), _CLEARED, ~lately)),
+        and_(~_CLEARED, alerts.c.told_at.is_not(None), alerts.c.reminded_at == _TOLD_ANEW),
+    )
+    if remind is None:
+        return due
+    told = func.coalesce(alerts.c.reminded_at, alerts.c.told_at)
+    return or_(due, and_(~_CLEARED, told < soon(-remind)))

@@ -1,0 +1,65 @@
+"""Who and where, as an object itself tells it: gathered before it is rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.privacy.charsets import DEFAULT, decode, read_charsets
+from gateway.privacy.elements import Element
+from gateway.privacy.known import Facts
+from gateway.privacy.profile import Rules
+
+_CHARSET, _BORN = 0x00080005, 0x00100030
+_WORDS: Final = frozenset(
+    (
+        *(
+            0x00100020,
+            0x00101000,
+            0x00101040,
+            0x00101050,
+            0x00101090,
+            0x00102154,
+            0x00102155,
+        ),  # the patient's
+        *(0x00080050, 0x00200010, 0x00380010, 0x00401001, 0x00402016, 0x00402017, 0x00321070),  # of orders
+        *(
+            0x00120040,
+            0x00120042,
+            0x00400512,
+            0x00400551,
+            0x22000002,
+            0x22000005,
+        ),  # subjects, specimens, labels
+    )
+)
+_PLACES: Final = {
+    **dict.fromkeys((0x00080080, 0x00080081, 0x00081040), "institution"),
+    **dict.fromkeys((0x00081010, 0x00181000, 0x00080055), "device"),
+}
+
+
+def gather(elements: list[Element], rules: Rules) -> Facts:
+    facts = Facts()
+    places = {tag for tag, what in _PLACES.items() if not rules.keeps_identity_of(what)}
+    _gather(elements, DEFAULT, _WORDS | places, facts)
+    return facts
+
+
+def text_of(element: Element, charsets: Sequence[str]) -> str:
+    return decode(element.value, element.vr, charsets).strip()
+
+
+def _gather(elements: list[Element], charsets: Sequence[str], words: frozenset[int], facts: Facts) -> None:
+    own = next((each for each in elements if each.tag == _CHARSET), None)
+    charsets = read_charsets(own.value) if own is not None else charsets
+    for element in elements:
+        if element.items is not None:
+            for item in element.items:
+                _gather(item, charsets, words, facts)
+        elif element.vr == "PN":
+            facts.names.update(filter(None, text_of(element, charsets).split("\\")))
+        elif element.tag in words:
+            facts.words.update(filter(None, text_of(element, charsets).split("\\")))
+        elif element.tag == _BORN:
+            facts.births.add(text_of(element, charsets))

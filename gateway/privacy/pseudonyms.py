@@ -1,0 +1,84 @@
+"""Who stands for whom at a vendor: the same as ever within a department, another in each, and nobody can tell
+without the department's key.
+
+A pseudonym follows from the key and the original alone, so that a second sending, or one after a crash, has
+the same. What was issued for a job is kept, sealed, until the job is purged: that is the way back.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+_SHORT: Final = 16  # characters of an SH
+_FEWEST_DAYS, _MOST_DAYS = 31, 1855
+_PUBLIC: Final = "1.2.840.10008."  # UIDs of the standard itself, which are nobody's
+
+
+@dataclass(frozen=True, slots=True)
+class Original:
+    """What a pseudonym stands for. `kind`: uid, patient, accession, study, container, specimen."""
+
+    kind: str
+    value: str
+
+    def __repr__(self) -> str:
+        return f"Original({self.kind})"
+
+
+class Pseudonyms:
+    """Of one department, for one job: remembers what it has issued and nobody has kept yet."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self._uids: dict[str, str] = {}
+        self._unkept: dict[str, Original] = {}
+        self._kept: set[str] = set()
+
+    def uid(self, original: str) -> str:
+        """Of one UID; the standard's own, and none, stay."""
+        known = self._uids.get(original)
+        if known is None:
+            known = original
+            if original and not original.startswith(_PUBLIC):
+                digest = self._digest("uid", original)
+                known = self._note(f"2.25.{int.from_bytes(digest[:16], 'big')}", "uid", original)
+            self._uids[original] = known
+        return known
+
+    def patient(self, identifier: str, issuer: str, study: str) -> str:
+        """Who has no id is known by the study alone."""
+        named = self._digest("patient", *((issuer, identifier) if identifier else ("", "", study)))
+        return self._note(_word("P", named), "patient", identifier)
+
+    def of(self, kind: str, original: str) -> str:
+        return self._note(_word(kind[0].upper(), self._digest(kind, original)), kind, original)
+
+    def days(self, identifier: str, issuer: str, study: str) -> int:
+        """By how many all dates of this patient go back."""
+        named = self._digest("days", *((issuer, identifier) if identifier else ("", "", study)))
+        return _FEWEST_DAYS + int.from_bytes(named[:8], "big") % (_MOST_DAYS - _FEWEST_DAYS + 1)
+
+    def unkept(self) -> Mapping[str, Original]:
+        """What was issued since it was last said to be kept."""
+        return dict(self._unkept)
+
+    def keep(self, issued: Mapping[str, Original]) -> None:
+        self._kept.update(issued)
+        for each in issued:
+            self._unkept.pop(each, None)
+
+    def _note(self, pseudonym: str, kind: str, original: str) -> str:
+        if pseudonym not in self._kept:
+            self._unkept[pseudonym] = Original(kind, original)
+        return pseudonym
+
+    def _digest(self, *what: str) -> bytes:
+        return hmac.digest(self._key, b"\0".join(each.encode() for each in what), "sha256")
+
+
+def _word(begin: str, digest: bytes) -> str:
+    return begin + base64.b32encode(digest).decode("ascii")[: _SHORT - 1]

@@ -1,0 +1,101 @@
+"""What a vendor made of a study that it knew by pseudonyms, led back to whom it is about.
+
+Every pseudonym that was issued for the job becomes what it stands for, in references and texts too; whether
+what it then claims to be about is the job's study is for others to check. A name is left empty, and what was
+said of the de-identification goes: the result is filled from the study itself. Documents aren't touched.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.dicom.part10 import DEFLATED, MAX_HEADER, PIXELS, Meta, NotDicom, find_element, read_meta
+from gateway.privacy.charsets import DEFAULT, TEXTS, encode, read_charsets
+from gateway.privacy.elements import Element, Writing
+from gateway.privacy.facts import text_of
+from gateway.privacy.meta import write_meta
+
+_CHARSET: Final = 0x00080005
+_SIGNS: Final = frozenset((0x00120062, 0x00120063, 0x00120064, 0x00280303))
+_LARGEST: Final = 512 * 2**20  # of a result without pixels: a report, a list of annotations
+
+
+class WayBack:
+    """`issued`: of the job, what each pseudonym stands for."""
+
+    def __init__(self, issued: Mapping[str, str]) -> None:
+        self._issued = issued
+        words = sorted(map(re.escape, issued), key=len, reverse=True)
+        self._pattern = re.compile(rf"(?<![\w.])(?:{'|'.join(words)})(?![\w]|\.\d)") if words else None
+
+    def text(self, text: str) -> str:
+        if self._pattern is None:
+            return text
+        return self._pattern.sub(lambda found: self._issued[found[0]], text)
+
+    def value(self, value: Any) -> Any:
+        """Of JSON, keys and all."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.value(key): self.value(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(each) for each in value]
+        return value
+
+    def object(self, path: Path) -> None:
+        """In its place, once it is whole; NotDicom, if it can't be read."""
+        with path.open("rb") as file:
+            meta, at = _read_meta(file.read(MAX_HEADER))
+            file.seek(at)
+            begun, end = b"", None
+            while end is None and (more := file.read(max(MAX_HEADER, len(begun)))):
+                begun += more
+                if len(begun) > _LARGEST:
+                    raise NotDicom("the header of an instance doesn't end")
+                end = find_element(begun, meta.transfer_syntax, PIXELS)
+            end = len(begun) if end is None else end
+            writing = Writing(meta.transfer_syntax, begun)
+            restored = writing.write(self._restore(writing.read(begun[:end]), DEFAULT))
+            beside = path.with_name(f"{path.name}.restored")
+            with beside.open("wb") as out:
+                out.write(write_meta(meta, self._issued.get))
+                out.write(restored)
+                file.seek(at + end)
+                shutil.copyfileobj(file, out, 2**20)
+        os.replace(beside, path)  # noqa: PTH105 - of one folder
+
+    def _restore(self, elements: list[Element], charsets: Sequence[str]) -> list[Element]:
+        own = next((each for each in elements if each.tag == _CHARSET), None)
+        charsets = read_charsets(own.value) if own is not None else charsets
+        return [self._restored(each, charsets) for each in elements if each.tag not in _SIGNS]
+
+    def _restored(self, element: Element, charsets: Sequence[str]) -> Element:
+        if element.items is not None:
+            items = [self._restore(item, charsets) for item in element.items]
+            return Element(
+                element.tag, "SQ", items=items, as_written=element.as_written, implicit=element.implicit
+            )
+        if element.vr != "UI" and element.vr not in TEXTS:
+            return element
+        before = text_of(element, charsets)
+        after = self.text(before)
+        if after == before:
+            return element
+        value = b"" if element.vr == "PN" else encode(after, element.vr, charsets)
+        value += (b"\0" if element.vr == "UI" else b" ") * (len(value) % 2)
+        return Element(element.tag, element.vr, value, as_written=element.as_written)
+
+
+def _read_meta(begun: bytes) -> tuple[Meta, int]:
+    meta = read_meta(begun)
+    if meta is None:
+        raise NotDicom("the file meta information of an instance doesn't end")
+    if meta.transfer_syntax == DEFLATED:
+        raise NotDicom("a deflated result can't be led back to its patient")
+    return meta, meta.dataset

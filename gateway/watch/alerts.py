@@ -1,0 +1,149 @@
+"""What somebody has to hear of goes out once, whichever replica tells it, and so does the all-clear. The log
+always gets a line; the channels say who else hears. Should whoever tells it die between telling and noting,
+it is told a second time, and no more.
+
+`sources` say what stands, again and again; a peer's circuit begins and ends its alert by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+import structlog
+
+from gateway.contract import Failure
+from gateway.jobs.store import Store
+from gateway.jobs.store.alerts import Alert
+from gateway.loops import Loop
+from gateway.watch.causes import Source
+from gateway.watch.channels import Channels, Message
+
+log = structlog.get_logger(__name__)
+
+_LOOK = 2.0
+_SEE = 5.0
+_UNSEEN = 20.0  # seconds after which what nobody finds standing any more is over
+_TELLING = 60.0  # seconds for which nobody else tells it
+_COLLECTOR = "audit_log.syslog"
+_FIRST, _MOST = 5.0, 300.0  # after a channel that failed
+
+
+class Alerts:
+    def __init__(
+        self,
+        store: Store,
+        channels: Channels,
+        sources: Sequence[Source] = (),
+        departments: Mapping[str, Sequence[str]] | None = None,
+        *,
+        group: float = 0.0,
+        remind: float | None = None,
+    ) -> None:
+        """`departments`: whom a peer's absence concerns."""
+        self._store = store
+        self._channels = channels
+        self._sources = [*sources, channels]
+        self._departments = departments or {}
+        self._group, self._remind = group, remind
+        self._seen: float | None = None
+        self._seeing_since: float | None = None
+
+    async def run(self) -> None:
+        await Loop("alerts", first=_FIRST, most=_FIRST).run(self.look, pause=_LOOK)
+
+    async def look(self) -> None:
+        """Raises what a channel that doesn't work said: it is seen as a loop that keeps failing."""
+        await self._see()
+        broken: Failure | None = None
+        untold = await self._store.take_untold(_TELLING, self._group, self._remind)
+        waiting = await self._store.waiting_by_department() if untold else {}
+        for alert in untold:
+            broken = await self._tell(alert, waiting.get(alert.cause, {})) or broken
+        if broken is not None:
+            raise broken
+
+    async def _see(self) -> None:
+        now = time.monotonic()
+        if self._seen is not None and now - self._seen < _SEE:
+            return
+        # Who couldn't look for a while, nor could the others: what they had seen isn't over for that.
+        if self._seen is None or now - self._seen > _UNSEEN:
+            self._seeing_since = now
+        for source in self._sources:
+            await self._store.see(await source.standing())
+        self._seen = now
+        if self._seeing_since is not None and now - self._seeing_since > _UNSEEN:
+            await self._store.clear_unseen(_UNSEEN)
+
+    def _concerned(self, cause: str) -> Sequence[str]:
+        """By the peer, or the application that it names."""
+        return self._departments.get(cause) or self._departments.get(cause.partition(".")[2], ())
+
+    async def _tell(self, alert: Alert, waiting: Mapping[str, int]) -> Failure | None:
+        concerned = {*alert.departments, *self._concerned(alert.cause), *waiting}
+        message = message_of(alert, waiting, sorted(concerned))
+        if alert.tries == 1:
+            say = log.info if alert.cleared or alert.is_news else log.error
+            say(message.kind, cause=alert.cause, sentence=message.sentence, advice=message.advice)
+
+        async def note(mark: str) -> None:
+            await self._store.note_told(alert, mark)
+
+        broken = await self._channels.tell(message, alert.told_to, note)
+        if broken is None:
+            await self._store.mark_told(alert)
+        else:
+            await self._store.put_off_telling(alert, min(_MOST, _FIRST * 2.0 ** min(alert.tries, 30)))
+        return broken
+
+
+def message_of(alert: Alert, waiting: Mapping[str, int], departments: Sequence[str] = ()) -> Message:
+    since = f"{alert.sentence} {'at' if alert.is_news else 'since'} {alert.since.astimezone():%H:%M}"
+    if alert.cleared_at is not None:
+        minutes = max(1, round((alert.cleared_at - alert.since).total_seconds() / 60))
+        sentence = f"over after {minutes} min: {since}"
+    elif _is_a_peer(alert.cause):
+        sentence = f"{since}; {_jobs(waiting)}; nothing is lost"
+    elif alert.cause == _COLLECTOR:
+        sentence = f"{since}; what it is to hear is kept, nothing is lost"
+    else:
+        sentence = since
+    if alert.cleared and _is_a_peer(alert.cause):
+        sentence = f"{sentence}; what waited goes on by itself"
+    return Message(
+        alert.id,
+        _kind(alert),
+        alert.cause,
+        sentence,
+        "" if alert.cleared else alert.advice,
+        _utc(alert.since),
+        None if alert.cleared_at is None else _utc(alert.cleared_at),
+        sum(waiting.values()),
+        tuple(departments),
+    )
+
+
+def _is_a_peer(cause: str) -> bool:
+    return cause.partition(".")[0] in ("archives", "adapters", "destinations", "sectra")
+
+
+def _kind(alert: Alert) -> Literal["alert", "reminder", "all-clear"]:
+    if alert.cleared:
+        return "all-clear"
+    return "alert" if alert.told_at is None else "reminder"
+
+
+def _jobs(waiting: Mapping[str, int]) -> str:
+    """37 pathology jobs wait; or of which departments how many."""
+    count = sum(waiting.values())
+    said = "job waits" if count == 1 else "jobs wait"
+    if len(waiting) == 1:
+        return f"{count} {next(iter(waiting))} {said}"
+    of_each = ", ".join(f"{number} {name}" for name, number in sorted(waiting.items()))
+    return f"{count} {said} ({of_each})" if waiting else f"{count} {said}"
+
+
+def _utc(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat()

@@ -1,0 +1,167 @@
+"""What has to be seen to, besides peers that are away: found standing again and again by whoever looks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from gateway import loops
+from gateway.jobs.store import Store
+from gateway.jobs.store.alerts import Cause, Stuck
+from gateway.settings.certificates import expiry_of
+from gateway.settings.sections import Settings
+from gateway.settings.tree import Misconfigured
+from gateway.watch.figures import our_certificates
+
+_SOON = timedelta(days=14)
+_AFTER_AN_OUTAGE = 90.0  # seconds in which loops find their feet again
+
+
+class Source(Protocol):
+    async def standing(self) -> Iterable[Cause]:
+        """All that it finds standing now: what it no longer names is over a little later."""
+        ...
+
+
+class Troubles:
+    """Jobs that need a person, deliveries that keep failing, certificates of peers: of all replicas."""
+
+    def __init__(self, settings: Settings, store: Store) -> None:
+        self._settings = settings
+        self._store = store
+
+    async def standing(self) -> list[Cause]:
+        held, failing = await self._store.held_jobs(), await self._store.failing_deliveries()
+        shown = {each.peer: each.certificate_expires for each in await self._store.circuits()}
+        return [
+            *(_held(each) for each in held),
+            *_failing(failing),
+            *_expiring(
+                (peer, expires, "Have it renewed there.") for peer, expires in shown.items() if expires
+            ),
+        ]
+
+
+class Machine:
+    """The disk, our certificates and the loops of this process, and whether it refuses a changed
+    configuration. `well_for`: seconds since the database was last away, whose absence breaks loops that
+    nobody else has to see to. `refused`: why it does."""
+
+    def __init__(
+        self, settings: Settings, well_for: Callable[[], float], refused: Callable[[], Sequence[str]]
+    ) -> None:
+        self._data_dir = settings.data_dir
+        self._reserve = settings.least_free
+        self._certificates = list(our_certificates(settings))
+        self._well_for = well_for
+        self._refused = refused
+        self._host = socket.gethostname()
+
+    async def standing(self) -> list[Cause]:
+        looked = await asyncio.to_thread(lambda: list(self._look()))
+        return [*looked, *self._loops(), *self._configuration()]
+
+    def _look(self) -> Iterator[Cause]:
+        try:
+            disk = os.statvfs(self._data_dir)
+        except OSError:
+            disk = None
+        if disk is not None and (free := disk.f_bavail * disk.f_frsize) < self._reserve:
+            yield Cause(
+                f"disk.{self._host}",
+                f"the disk of {self._data_dir} on {self._host} has {free / 1e9:.1f} GB left, less than"
+                f" least_free ({self._reserve / 1e9:.1f} GB): no new work begins there, nothing is lost",
+                "Free space on it, or have it enlarged; work goes on by itself.",
+            )
+        for place, path in self._certificates:
+            yield from _expiring([(place, _expiry(place, path), "Put a renewed one in its place.")])
+
+    def _loops(self) -> Iterator[Cause]:
+        for loop in loops.failing() if self._well_for() > _AFTER_AN_OUTAGE else ():
+            if loop.name != "alerts":  # it is told as the channel that fails
+                yield Cause(
+                    f"loops.{loop.name}.{self._host}",
+                    f"the gateway on {self._host} fails again and again at {loop.name}",
+                    f"Its log says why (loop={loop.name}); it goes on trying.",
+                )
+
+    def _configuration(self) -> Iterator[Cause]:
+        if problems := self._refused():
+            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+            yield Cause(
+                f"configuration.{self._host}",
+                f"a changed configuration is refused on {self._host}, and the one before stays in force:"
+                f" {problems[0]}{more}",
+                "gateway check names all that is wrong; once it is mended the gateway takes it by itself.",
+            )
+
+
+def departments_of(settings: Settings) -> dict[str, list[str]]:
+    """By peer and by application, whom its trouble concerns."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for department, part in settings.departments.items():
+        for name, application in part.applications.items():
+            used = [f"adapters.{application.adapter}", f"applications.{name}", name]
+            used += [f"archives.{archive}" for archive in application.archives]
+            routed = {*application.deliver, *(name for rule in application.when for name in rule.deliver)}
+            used += [f"destinations.{destination}" for destination in routed]
+            used += [f"sectra.{server}" for server in settings.sectra.servers if "sectra" in routed]
+            for each in used:
+                found[each].add(department)
+    return {name: sorted(departments) for name, departments in found.items()}
+
+
+def _held(stuck: Stuck) -> Cause:
+    jobs = f"{stuck.jobs} {stuck.department} {'job is' if stuck.jobs == 1 else 'jobs are'}"
+    return Cause(
+        f"held.{stuck.name}.{stuck.reason}",
+        f"{jobs} held at {stuck.name}: {_WHY.get(stuck.reason, stuck.reason)}",
+        f"gateway jobs list --state held --application {stuck.name} names them and what to do; then gateway"
+        f" jobs resume --state held --application {stuck.name} --all.",
+        (stuck.department,),
+    )
+
+
+_WHY = {
+    "needs_human": "a person has to decide",
+    "retryable": "all tries are used up",
+    "permanent": "nothing can be done as it is",
+    "": "a person has to decide",
+}
+
+
+def _failing(failing: Sequence[Stuck]) -> Iterator[Cause]:
+    by_destination: dict[str, list[Stuck]] = defaultdict(list)
+    for stuck in failing:
+        by_destination[stuck.name].append(stuck)
+    for destination, found in by_destination.items():
+        jobs = sum(stuck.jobs for stuck in found)
+        yield Cause(
+            f"deliveries.{destination}",
+            f"{jobs} {'result doesn’t' if jobs == 1 else 'results don’t'} get into {destination}; it is tried"
+            " again, nothing is lost",
+            "gateway jobs list --state delivering names them, gateway jobs show ID says why.",
+            tuple(sorted(stuck.department for stuck in found)),
+        )
+
+
+def _expiring(shown: Iterable[tuple[str, datetime | None, str]]) -> Iterator[Cause]:
+    now = datetime.now(UTC)
+    for place, expires, advice in shown:
+        if expires is not None and expires - now < _SOON:
+            days = (expires - now).days
+            when = f"expires in {days} days" if days >= 0 else "has expired"
+            yield Cause(f"certificates.{place}", f"the certificate of {place} {when} ({expires:%F})", advice)
+
+
+def _expiry(place: str, path: Path) -> datetime | None:
+    try:
+        return expiry_of(place, path)
+    except Misconfigured:
+        return None  # those from before stay in force, and the log says so

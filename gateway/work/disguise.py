@@ -1,0 +1,157 @@
+"""What a vendor is told that may not know whose study it gets, and what it tells, led back to the patient."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from gateway.contract import Document, Finding, Finished, Instance, NeedsHuman, Order, Retryable
+from gateway.dicom.part10 import NotDicom
+from gateway.jobs.records import Job
+from gateway.jobs.store import Store
+from gateway.privacy.header import HeaderRewriter
+from gateway.privacy.known import Facts
+from gateway.privacy.profile import Rules
+from gateway.privacy.pseudonyms import Pseudonyms
+from gateway.privacy.returning import WayBack
+from gateway.privacy.rewriting import rewrite, rewritten_header
+from gateway.settings.sections import Settings
+
+
+class Disguise:
+    """Of one job. Whatever it issues is kept before anybody outside hears of it."""
+
+    def __init__(self, store: Store, job: Job, rules: Rules, key: bytes) -> None:
+        self._store = store
+        self._job = job
+        self._pseudonyms = Pseudonyms(key)
+        known = {each for each in (job.patient_id, job.accession_number) if each}
+        self._rewriter = HeaderRewriter(rules, self._pseudonyms, Facts(words=known))
+
+    def alias(self, uid: str) -> str:
+        return self._pseudonyms.uid(uid)
+
+    async def announce(self, uids: Iterable[str]) -> None:
+        """Issue and keep at once what is known to be needed, rather than instance by instance."""
+        for uid in uids:
+            self.alias(uid)
+        await self.keep()
+
+    async def order(self, order: Order) -> Order:
+        """What names the slide, its user or its place in the hospital stays here."""
+
+        def number(kind: str, original: str | None) -> str | None:
+            return self._pseudonyms.of(kind, original) if original else None
+
+        told = replace(
+            order,
+            study_instance_uid=self.alias(order.study_instance_uid),
+            accession_number=number("accession", order.accession_number),
+            accession_number_issuer=None,
+            exam_id=number("study", order.exam_id),
+            slide_id=None,
+            input=None,
+            context={},
+            image_info=None,
+        )
+        await self.keep()
+        return told
+
+    async def instance(self, instance: Instance) -> Instance:
+        disguised = _Disguised(instance, self._rewriter, self)
+        await self.keep()
+        return disguised
+
+    async def keep(self) -> None:
+        issued = self._pseudonyms.unkept()
+        await self._store.keep_issued(
+            self._job.id, {alias: (original.kind, original.value) for alias, original in issued.items()}
+        )
+        self._pseudonyms.keep(issued)
+
+
+class Disguises:
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._rules: dict[str, Rules] = {}
+
+    async def of(self, job: Job) -> Disguise | None:
+        """None: the vendor may know whose study it is."""
+        found = self._settings.application(job.application)
+        if found is None or not (profile := found[1].deidentify):
+            return None
+        if profile not in self._rules:
+            self._rules[profile] = Rules(self._settings.profiles[profile])
+        key = await self._store.department_key(job.department)
+        return Disguise(self._store, job, self._rules[profile], key)
+
+    async def restore(self, job: Job, finished: Finished) -> Finished:
+        """Whatever the configuration says by now: what was issued for the job is led back."""
+        issued = await self._store.issued_for(job.id)
+        if not issued:
+            return finished
+        back = WayBack({alias: original for alias, (_, original) in issued.items()})
+        await asyncio.to_thread(_restore_objects, back, finished.dicom)
+        slide = finished.slide
+        return replace(
+            finished,
+            summary=back.text(finished.summary),
+            failed=tuple(map(back.text, finished.failed)),
+            findings=tuple(_restore_finding(back, finding) for finding in finished.findings),
+            properties=back.value(finished.properties),
+            slide=slide
+            and replace(
+                slide,
+                display_result=back.text(slide.display_result),
+                display_properties=back.value(slide.display_properties),
+                data=back.value(slide.data),
+            ),
+            placed=back.value(finished.placed),
+            hl7=tuple(map(back.text, finished.hl7)),
+            documents=tuple(map(_say_untouched, finished.documents)),
+        )
+
+
+class _Disguised:
+    def __init__(self, instance: Instance, rewriter: HeaderRewriter, disguise: Disguise) -> None:
+        self.header = rewritten_header(instance.header, rewriter)
+        self._instance = instance
+        self._rewriter = rewriter
+        self._disguise = disguise
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in rewrite(self._instance.chunks(), self._rewriter, self._disguise.keep):
+                yield piece
+        except NotDicom:
+            raise NeedsHuman(
+                "an instance of the study can't be de-identified: its header can't be read",
+                "Nothing of it was sent. Have the archive check the study, then resume the job.",
+            ) from None
+
+
+def _restore_objects(back: WayBack, paths: tuple[Path, ...]) -> None:
+    for path in paths:
+        try:
+            back.object(path)
+        except NotDicom:
+            raise Retryable(
+                "the vendor returned an object that can't be led back to its patient",
+                "If this goes on, tell the vendor.",
+            ) from None
+
+
+def _restore_finding(back: WayBack, finding: Finding) -> Finding:
+    return replace(
+        finding,
+        label=back.text(finding.label),
+        measure=finding.measure and back.text(finding.measure),
+        sop_instance_uid=finding.sop_instance_uid and back.text(finding.sop_instance_uid),
+    )
+
+
+def _say_untouched(document: Document) -> Document:
+    return replace(document, title=f"{document.title} (names the patient by a pseudonym)")

@@ -1,0 +1,349 @@
+"""An alert goes out once, by whichever replica, and an all-clear after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psycopg
+import pytest
+import structlog
+from aiosmtpd.smtp import AuthResult
+
+from gateway.contract import Failure
+from gateway.jobs.records import NewJob, Origin
+from gateway.jobs.states import State
+from gateway.jobs.store import Store
+from gateway.jobs.store.alerts import Cause
+from gateway.jobs.store.parked import Backlog
+from gateway.settings.sections import Email, Settings
+from gateway.watch.alerts import Alerts
+from gateway.watch.causes import Troubles
+from gateway.watch.channels import Channel, Channels, Mail, Webhook
+from gateway.watch.outage import Outage
+from tests.peers.certificates import Authority
+from tests.peers.hook import Hook, open_hook
+from tests.peers.letters import letters
+
+VENDOR = "adapters.vendor"
+TOKEN = "a-token-of-the-webhook"
+
+
+@pytest.fixture
+async def hook() -> AsyncIterator[Hook]:
+    async with open_hook() as opened:
+        yield opened
+
+
+async def trip(store: Store, peer: str = VENDOR) -> None:
+    assert await store.trip(
+        peer, "away", "Vendor is not reachable", "no connection", "Look there.", first=1000, most=1000
+    )
+
+
+async def minutes_pass(url: str) -> None:
+    """For whatever waits to be told."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute("UPDATE alerts SET next_try_at = now()")
+
+
+async def test_it_is_told_once_by_all_replicas_together_and_so_is_the_all_clear(
+    store: Store, database_url: str, hook: Hook
+) -> None:
+    await store.create(NewJob("dept", "app", "vendor", Origin.REST, accession_number="A-SECRET"))
+    await trip(store)
+    async for _ in store.park(VENDOR, [Backlog((State.RECEIVED,), adapter="vendor")], "why", "why"):
+        pass
+    async with aiohttp.ClientSession() as session:
+        replicas = [Alerts(store, Channels({"webhook": Webhook(hook.url, TOKEN, session)})) for _ in range(4)]
+        await asyncio.gather(*(each.look() for each in replicas))
+        assert hook.told == [], "what is over in a moment is no news"
+        for _ in range(3):
+            await minutes_pass(database_url)
+            await asyncio.gather(*(each.look() for each in replicas))
+        [told] = hook.told
+        assert (told["kind"], told["cause"], told["jobs_waiting"]) == ("alert", VENDOR, 1)
+        assert told["sentence"].startswith("Vendor is not reachable since ")
+        assert told["sentence"].endswith("; 1 dept job waits; nothing is lost")
+        assert told["advice"] == "Look there."
+        await store.close_circuit(VENDOR)
+        for _ in range(3):
+            await minutes_pass(database_url)
+            await asyncio.gather(*(each.look() for each in replicas))
+        [_, clear] = hook.told
+        assert (clear["kind"], clear["id"]) == ("all-clear", told["id"])
+        assert clear["cleared_at"] is not None
+    assert hook.tokens == {f"Bearer {TOKEN}"}
+    assert "SECRET" not in str(hook.told)
+
+
+async def test_what_was_over_before_anybody_was_told_is_no_news(
+    store: Store, database_url: str, hook: Hook
+) -> None:
+    await trip(store)
+    await store.close_circuit(VENDOR)
+    async with aiohttp.ClientSession() as session:
+        await minutes_pass(database_url)
+        await Alerts(store, Channels({"webhook": Webhook(hook.url, None, session)})).look()
+    assert hook.told == []
+
+
+async def test_who_may_have_heard_of_it_hears_that_it_is_over(
+    store: Store, database_url: str, hook: Hook
+) -> None:
+    """Whoever told it died before it could say so."""
+    await trip(store)
+    await minutes_pass(database_url)
+    assert len(await store.take_untold(30)) == 1
+    await store.close_circuit(VENDOR)
+    async with aiohttp.ClientSession() as session:
+        for _ in range(2):
+            await minutes_pass(database_url)
+            await Alerts(store, Channels({"webhook": Webhook(hook.url, None, session)})).look()
+    assert [told["kind"] for told in hook.told] == ["all-clear"]
+
+
+@pytest.mark.parametrize("status", [302, 401, 404, 500])
+async def test_a_channel_that_fails_is_seen_and_told_again_later(
+    store: Store, database_url: str, hook: Hook, status: int
+) -> None:
+    await trip(store)
+    hook.refusing = status
+    async with aiohttp.ClientSession() as session:
+        alerts = Alerts(store, Channels({"webhook": Webhook(hook.url, TOKEN, session)}))
+        with structlog.testing.capture_logs() as said:
+            for _ in range(2):
+                await minutes_pass(database_url)
+                with pytest.raises(Failure) as caught:
+                    await alerts.look()
+                assert "Doe" not in caught.value.sentences
+        assert [line["event"] for line in said].count("alert") == 1, "whatever the channel does"
+        await alerts.look()  # not yet again
+        hook.refusing = None
+        await minutes_pass(database_url)
+        await alerts.look()
+    assert [told["kind"] for told in hook.told] == ["alert"]
+
+
+async def test_one_that_was_being_told_by_who_died_is_told_by_another(
+    store: Store, database_url: str, hook: Hook
+) -> None:
+    await trip(store)
+    await minutes_pass(database_url)
+    assert len(await store.take_untold(timedelta(hours=1).total_seconds())) == 1
+    async with aiohttp.ClientSession() as session:
+        alerts = Alerts(store, Channels({"webhook": Webhook(hook.url, TOKEN, session)}))
+        await alerts.look()
+        assert hook.told == []
+        await minutes_pass(database_url)
+        await alerts.look()
+    assert len(hook.told) == 1
+
+
+async def look(alerts: Alerts, url: str) -> None:
+    await minutes_pass(url)
+    with suppress(Failure):
+        await alerts.look()
+
+
+async def test_one_channel_that_fails_keeps_nobody_else_from_hearing_and_is_told_by_the_others(
+    store: Store, database_url: str, hook: Hook, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    secured = authority.certify("mail").server
+    signed_in: list[Any] = []
+
+    def sign_in(_: object, __: object, ___: object, ____: object, given: Any) -> AuthResult:
+        signed_in.append(given)
+        return AuthResult(success=given.password == b"secret-of-the-mail")
+
+    with letters(
+        tls_context=secured, require_starttls=True, auth_required=True, authenticator=sign_in
+    ) as post:
+        email = Email.model_validate(
+            {
+                "host": "127.0.0.1",
+                "port": post.port,
+                "from": "gateway@hospital.example",
+                "to": ["it@hospital.example"],
+                "tls": "starttls",
+                "username": "gateway",
+                "password": "secret-of-the-mail",
+                "ca": authority.path,
+            }
+        )
+        post.refuses = True
+        await trip(store)
+        contacts = {"dept": "dept@hospital.example", "other": "other@hospital.example"}
+        async with aiohttp.ClientSession() as session:
+            ways: dict[str, Channel] = {
+                "webhook": Webhook(hook.url, TOKEN, session),
+                "email": Mail(email, contacts),
+            }
+            channels = Channels(ways)
+            alerts = Alerts(store, channels, departments={VENDOR: ["dept"]})
+            for _ in range(3):
+                await look(alerts, database_url)
+            assert [told["cause"] for told in hook.told] == [VENDOR], "once, though the other is tried again"
+            await store.see(await channels.standing())
+            await look(alerts, database_url)
+            assert [told["cause"] for told in hook.told] == [VENDOR, "alerts.email"]
+            post.refuses = False
+            await look(alerts, database_url)
+            await look(alerts, database_url)
+            assert await channels.standing() == []
+        assert post.about(VENDOR) == ["alert"]
+        assert post.recipients == {"it@hospital.example", "dept@hospital.example"}
+        assert signed_in, "it asked who we are"
+        assert len(hook.told) == 2
+
+
+async def test_what_nobody_finds_standing_any_more_is_over_and_what_stands_is_told_again(
+    store: Store, database_url: str, hook: Hook
+) -> None:
+    cause = Cause("disk.here", "the disk is full", "Free it.", ("dept",))
+    async with aiohttp.ClientSession() as session:
+        alerts = Alerts(store, Channels({"webhook": Webhook(hook.url, None, session)}), remind=3600)
+        for _ in range(2):
+            await store.see([cause])
+            await look(alerts, database_url)
+        assert [told["kind"] for told in hook.told] == ["alert"]
+        assert hook.told[0]["departments"] == ["dept"]
+        await tell(database_url, "UPDATE alerts SET told_at = now() - interval '61 minutes'")
+        await look(alerts, database_url)
+        await look(alerts, database_url)
+        await store.clear_unseen(3600)
+        await look(alerts, database_url)
+        assert [told["kind"] for told in hook.told] == ["alert", "reminder"]
+        await store.clear_unseen(0)
+        await look(alerts, database_url)
+    assert [told["kind"] for told in hook.told] == ["alert", "reminder", "all-clear"]
+
+
+@pytest.mark.parametrize("meanwhile", [False, True], ids=["told", "being told"])
+async def test_that_a_peer_has_paused_itself_is_told_once_more_and_what_to_do(
+    store: Store, database_url: str, hook: Hook, meanwhile: bool
+) -> None:
+    refused = "Vendor refuses our credentials"
+    await store.trip(VENDOR, "refused", refused, "401", "Renew it.", first=1000, most=1000, refused=2)
+    async with aiohttp.ClientSession() as session:
+        alerts = Alerts(store, Channels({"webhook": Webhook(hook.url, None, session)}))
+        if meanwhile:
+            await minutes_pass(database_url)
+            [taken] = await store.take_untold(60)
+            assert await store.pause_itself(VENDOR, "Vendor", 5)
+            await store.mark_told(taken)
+        else:
+            await look(alerts, database_url)
+            assert await store.pause_itself(VENDOR, "Vendor", 5)
+        for _ in range(3):
+            await look(alerts, database_url)
+        assert [told["kind"] for told in hook.told] == ["alert"] * (not meanwhile) + ["reminder"]
+        told = hook.told[-1]
+        assert told["sentence"].startswith("Vendor has paused itself: it refused our credentials 5 times")
+        assert told["advice"].startswith("Mend the token, then unpause it (gateway unpause adapter vendor, ")
+        await store.tell_unpaused(VENDOR, refused, "Renew it.")
+        assert [each.sentence for each in await store.standing_alerts()] != [refused], "it is paused"
+        assert await store.unpause(VENDOR, "ito")
+        await store.tell_unpaused(VENDOR, refused, "Renew it.")
+        assert [each.sentence for each in await store.standing_alerts()] == [refused]
+
+
+async def test_what_comes_again_at_once_is_told_later(store: Store, database_url: str, hook: Hook) -> None:
+    async with aiohttp.ClientSession() as session:
+        alerts = Alerts(store, Channels({"webhook": Webhook(hook.url, None, session)}), group=60)
+        for _ in range(2):
+            await trip(store)
+            await look(alerts, database_url)
+            await store.close_circuit(VENDOR)
+            await look(alerts, database_url)
+        assert [told["kind"] for told in hook.told] == ["alert", "all-clear"]
+        await trip(store)
+        await look(alerts, database_url)
+        await tell(
+            database_url,
+            "UPDATE alerts SET clear_told_at = now() - interval '61 s', told_at = now()"
+            " - interval '62 s' WHERE cleared_at IS NOT NULL AND tries = 0 AND told_to <> '{}'",
+        )
+        await look(alerts, database_url)
+    assert [told["kind"] for told in hook.told] == ["alert", "all-clear", "alert"]
+
+
+async def test_a_database_that_is_away_is_told_without_it_once_for_a_data_dir_and_after_a_restart(
+    open_store: Callable[[str], Store], database_url: str, hook: Hook, tmp_path: Path
+) -> None:
+    nowhere = open_store("postgresql://gateway@127.0.0.1:9/none")
+    async with aiohttp.ClientSession() as session:
+        channels = Channels({"webhook": Webhook(hook.url, None, session)})
+        both = [Outage(nowhere, channels, tmp_path) for _ in range(2)]
+        for _ in range(3):
+            for each in both:
+                await each.look()
+                each._away_since = datetime.now(UTC) - timedelta(minutes=1)
+        [told] = hook.told
+        assert (told["kind"], told["cause"]) == ("alert", "database")
+        again = Outage(open_store(database_url), channels, tmp_path)
+        await again.look()
+        await again.look()
+    assert [each["kind"] for each in hook.told] == ["alert", "all-clear"]
+    assert "nothing is lost" in hook.told[0]["sentence"] and hook.told[0]["id"] == hook.told[1]["id"]
+
+
+async def test_held_jobs_are_told_by_their_reason_and_number(store: Store) -> None:
+    for number in range(3):
+        new = NewJob("dept", "app", "vendor", Origin.REST, accession_number=f"A-SECRET-{number}")
+        await store.create(new)
+    for job in await store.claim(1, 2, 60, {}):
+        await store.move(
+            job, to=State.HELD, held_in=job.state.value, error_kind="needs_human", error_message="Doe"
+        )
+    [cause] = await Troubles(Settings(), store).standing()
+    assert (cause.key, cause.departments) == ("held.app.needs_human", ("dept",))
+    assert cause.sentence == "2 dept jobs are held at app: a person has to decide"
+    assert "SECRET" not in str(cause) and "Doe" not in str(cause)
+
+
+async def test_what_is_long_over_and_told_is_forgotten(store: Store, database_url: str) -> None:
+    for cause in ("over", "over and untold", "just over", "standing"):
+        await store.see([Cause(cause, "something was wrong")])
+    over = "cleared_at = now() - interval '184 days'"
+    await tell(database_url, f"UPDATE alerts SET {over} WHERE cause LIKE 'over%'")
+    await tell(database_url, "UPDATE alerts SET cleared_at = now() WHERE cause = 'just over'")
+    await tell(
+        database_url, "UPDATE alerts SET clear_told_at = cleared_at WHERE cause IN ('over', 'just over')"
+    )
+    assert await store.forget_alerts(183) == 1
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        left = await (await connection.execute("SELECT cause FROM alerts ORDER BY cause")).fetchall()
+    assert [cause for (cause,) in left] == ["just over", "over and untold", "standing"]
+
+
+async def tell(url: str, statement: str) -> None:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(statement)
+
+
+async def test_news_is_told_once_to_whom_it_concerns_and_never_has_an_end(
+    store: Store, database_url: str, hook: Hook
+) -> None:
+    news = Cause("found.job-1.emergency", "Trauma has found: fracture", "Look.", ("emergency",))
+    async with aiohttp.ClientSession() as session:
+        alerts = Alerts(store, Channels({"webhook": Webhook(hook.url, None, session)}), remind=0.0)
+        hook.refusing = 500
+        await store.tell_once(news)
+        assert await store.standing_causes() == [], "a number of each job is no cause for a metric"
+        with pytest.raises(Failure):
+            await alerts.look()
+        hook.refusing = None
+        for _ in range(3):
+            await store.tell_once(news)
+            await minutes_pass(database_url)
+            await alerts.look()
+    [told] = hook.told
+    assert (told["kind"], told["cause"], told["departments"]) == ("alert", news.key, ["emergency"])
+    assert " since " not in told["sentence"]

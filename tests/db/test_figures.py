@@ -1,0 +1,83 @@
+"""What Prometheus is told from the database: living jobs, peers, certificates; kept while it is away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.contract import Health, Unreachable
+from gateway.jobs.records import NewJob, Origin
+from gateway.jobs.store import Store
+from gateway.settings.sections import Settings
+from gateway.watch.certificates import Certificates
+from gateway.watch.figures import Figures, expose
+
+VNA = "archives.vna"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    vna = {"kind": "dicomweb", "url": "https://vna.hospital/dicom-web"}
+    plain = {"kind": "dicomweb", "url": "http://plain.hospital/dicom-web"}
+    return Settings(data_dir=tmp_path, archives={"vna": vna, "plain": plain})
+
+
+def told(figures: Figures) -> dict[tuple[str, ...], float]:
+    families = text_string_to_metric_families(expose(figures)[0].decode())
+    return {(each.name, *each.labels.values()): each.value for family in families for each in family.samples}
+
+
+async def test_jobs_and_peers_stay_told_while_the_database_is_away(
+    settings: Settings, open_store: Callable[[str], Store], database_url: str
+) -> None:
+    store = open_store(database_url)
+    figures = Figures(settings, store, str)
+    for _ in range(2):
+        await store.create(NewJob("dept", "app", "vendor", Origin.REST, accession_number="A-SECRET"))
+    await store.trip(VNA, "refused", "vna refuses our credentials", "401", "Mend it.", first=1000, most=1000)
+    await store.pause("adapters.vendor", "they move", "ops")
+    await figures.collect_all()
+    for _ in range(2):
+        now = told(figures)
+        assert now["gateway_jobs", "app", "dept", "received"] == 2
+        assert now["gateway_jobs_oldest_age_seconds", "app", "dept", "received"] > 0
+        assert now["gateway_peer_state", VNA, "refused"] == 1 and now["gateway_peer_state", VNA, "well"] == 0
+        assert now["gateway_peer_state", "archives.plain", "well"] == 1
+        assert now["gateway_alerts_standing", VNA] == 1
+        assert not any("SECRET" in str(name) for name in now)
+        figures._store = open_store("postgresql://gateway@127.0.0.1:9/none")
+        await figures.collect_all()
+    assert now["gateway_database_up",] == 0
+
+
+async def test_one_replica_looks_at_a_certificate_and_all_know_of_it(
+    settings: Settings, store: Store
+) -> None:
+    expires = datetime.now(UTC).replace(microsecond=0) + timedelta(days=9)
+    asked = []
+    away = True
+
+    async def check() -> Health:
+        asked.append(VNA)
+        if away:
+            raise Unreachable("no connection")
+        return Health(True, "well", expires)
+
+    checks = {VNA: check, "archives.plain": check}
+    first, second = (Certificates(settings, store, checks, lambda _: False) for _ in range(2))
+    await first.look()
+    await second.look()
+    assert len(asked) == 1, "once an hour, and only where certificates are shown"
+    away = False
+    await store.record_certificate(VNA, None)
+    assert await store.take_certificate([VNA], 0.0) == VNA
+    await first._look_at(VNA)
+    figures = Figures(settings, store, str)
+    await figures.collect_all()
+    assert told(figures)["gateway_certificate_expiry_timestamp_seconds", VNA, "theirs"] == expires.timestamp()
+    [known] = [each for each in await store.circuits() if each.peer == VNA]
+    assert known.certificate_expires == expires and not known.is_open

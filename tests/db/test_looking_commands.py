@@ -1,0 +1,288 @@
+"""gateway audit, config, token, jobs watch: what IT looks at, and what is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import pty
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import yaml
+from typer.testing import CliRunner, Result
+
+from gateway import __version__
+from gateway.__main__ import app
+from gateway.jobs.states import State
+from gateway.jobs.store import Store
+from gateway.settings import reference
+from gateway.settings.load import load
+from tests.db.crew import ask_for, bring
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def environment(database_url: str, secret_key: str, tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "hook").write_text("https://chat.hospital/secret-of-the-hook")
+    path = tmp_path / "gateway.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "secret_keys": [secret_key],
+                "data_dir": str(tmp_path),
+                "api_tokens": [{"name": "ops", "role": "operator", "sha256": "0123456789" * 6 + "abcd"}],
+                "adapters": {"milvue": {"kind": "milvue", "url": "https://m", "token": "secret-of-milvue"}},
+                "alerts": {"webhook": {"url": f"${{file:{tmp_path / 'hook'}}}"}},
+            }
+        )
+    )
+    return {"GATEWAY_CONFIG": str(path), "GATEWAY_DATABASE_URL": f"{database_url}"}
+
+
+@pytest.fixture
+def command(environment: dict[str, str]) -> Iterator[Command]:
+    async def run(*arguments: str, input: str | None = None) -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, app, arguments, env=environment, input=input)
+
+    yield run
+    structlog.reset_defaults()
+
+
+async def test_who_did_what_is_listed(store: Store, command: Command) -> None:
+    first, _ = await store.create(ask_for())
+    second, _ = await store.create(ask_for())
+    await store.cancel(first.id, "ops")
+    await store.cancel(second.id, "night")
+    await store.pause("adapters.milvue", "maintenance", "ops")
+
+    async def told(*filters: str) -> list[tuple[str, str]]:
+        result = await command("audit", "list", "--json", *filters)
+        assert result.exit_code == 0, result.output
+        return [(act["who"], act["what"]) for act in json.loads(result.stdout)]
+
+    assert await told("--what", "cancel") == [("night", "cancel"), ("ops", "cancel")]
+    assert await told("--job", str(first.id)[:13]) == [("ops", "cancel")]
+    assert ("night", "cancel") not in await told("--who", "ops")
+    assert await told("--since", "2999-01-01") == []
+    assert await told("--limit", "1") == (await told())[:1]
+    shown = await command("audit", "list")
+    assert "maintenance" in shown.stdout and "configuration: " in shown.stderr
+
+
+async def test_what_is_configured_is_shown_without_its_secrets(
+    store: Store, command: Command, environment: dict[str, str]
+) -> None:
+    settings = load(Path(environment["GATEWAY_CONFIG"]), environment)
+    shown = await command("config", "show")
+    assert shown.exit_code == 0, shown.output
+    assert "no gateway has told" in shown.stdout and settings.revision in shown.stdout
+    await store.note_revision(settings.revision, settings.text, "here", "start")
+    await store.note_revision(settings.revision, settings.text, "there", "start")
+    await store.note_revision("another", "", "there", "changed", ["line 3: departments: no"])
+    shown = await command("config", "show")
+    assert "in force since" in shown.stdout and "line 3: departments: no" in shown.stdout
+    told = json.loads((await command("config", "show", "--json")).stdout)
+    assert (told["in_force"]["revision"], told["in_force"]["who"]) == (settings.revision, "here")
+    assert told["refused"] == ["line 3: departments: no"]
+    for text in (shown.output, json.dumps(told), settings.text):
+        assert "url: https://m" in text
+        for secret in ("secret-of", "0123456789" * 2, settings.secret_keys[0].get_secret_value()):
+            assert secret not in text
+    assert len(await store.revisions()) == 2
+
+
+@pytest.mark.parametrize("broken", ["log: {level: loud}\n", "departments: [\n"])
+async def test_what_is_in_force_is_shown_though_the_file_is_no_good(
+    store: Store, command: Command, environment: dict[str, str], broken: str
+) -> None:
+    path = Path(environment["GATEWAY_CONFIG"])
+    await store.note_revision("abc", "data_dir: before", "here", "start")
+    environment["GATEWAY_LEAST_FREE"] = "none"  # nor is this any good
+    path.write_text(f"{path.read_text()}{broken}database_url: {environment.pop('GATEWAY_DATABASE_URL')}\n")
+    shown = await command("config", "show")
+    assert shown.exit_code == 1
+    assert f"{path} line" in shown.stderr and "data_dir: before" not in shown.stderr
+    assert shown.stdout.startswith("data_dir: before\n\n# revision abc\n") and "(here: start)" in shown.stdout
+    told = json.loads((await command("config", "show", "--json")).stdout)
+    assert told["in_force"]["revision"] == told["revision"] == "abc"
+    assert f"{path} line" in told["refused"][-1]
+    path.write_text(f"data_dir: {path.parent / 'none'}\n{broken}")
+    shown = await command("config", "show")
+    assert shown.exit_code == 1 and "what is in force isn't known: there is no database" in shown.stderr
+
+
+async def test_a_job_tells_under_which_configuration_it_ran(store: Store, command: Command) -> None:
+    store.revision = "abc"
+    job, _ = await store.create(ask_for())
+    at = await bring(store, job, State.LOCATING)
+    store.revision = "def"
+    await store.move(at, to=State.SUBMITTING)
+    shown = json.loads((await command("jobs", "show", str(job.id), "--json")).stdout)
+    assert (at.revision, shown["revision"]) == ("abc", "def")
+
+
+def test_every_key_stands_in_the_reference() -> None:
+    told = CliRunner().invoke(app, ["config", "reference"]).stdout
+    for key in (
+        "departments.NAME.applications.NAME.retry.first",
+        "listen.tls.client_ca",
+        "api_tokens[].role",
+    ):
+        assert f"| `{key}` |" in told
+    assert "| `departments.NAME.applications.NAME.settle` | duration" in told and "| `10s` |" in told
+    for row in (
+        "alerts.remind` | duration (500ms, 5s, 10m, 24h, 1d) | `4h` | `4h`",
+        "reconcile[].since` | duration (500ms, 5s, 10m, 24h, 1d) | `26h` | `26h`",
+        "adapters.NAME.canary.every` | duration (500ms, 5s, 10m, 24h, 1d) | must be set | `10m`",
+        "departments.NAME.applications.NAME.expect.within` | duration",
+        "departments.NAME.applications.NAME.expect.days` | days of the week | `mon-sun` | `mon-sun`",
+    ):
+        assert f"| `{row}" in told
+    assert "frozenset" not in told
+    assert len(reference.keys()) > 120
+
+
+def test_the_options_of_each_kind_of_adapter_stand_in_the_reference() -> None:
+    of_kinds = reference.write().split("\n## ")[1:]
+    adapters = {point.name: point.load().Options for point in entry_points(group="gateway.adapters")}
+    assert {part.partition("\n")[0] for part in of_kinds} == {
+        f"The options of `kind: {kind}`" for kind in adapters
+    }
+    for kind, options in adapters.items():
+        [told] = [part for part in of_kinds if part.startswith(f"The options of `kind: {kind}`")]
+        for name, field in options.model_fields.items():
+            assert f"| `adapters.NAME.{field.alias or name}" in told
+
+
+async def test_a_token_and_what_the_configuration_keeps_of_it(command: Command) -> None:
+    made = await command("token", "ops", "operator")
+    assert hashlib.sha256(made.stdout.strip().encode()).hexdigest() in made.stderr
+    assert (await command("token", "no name", "operator")).exit_code == 2
+    assert (await command("--version")).stdout == f"gateway {__version__}\n"
+
+
+def _drain(terminal: int) -> None:
+    """Nobody draws on a terminal that nobody reads from; it ends with the last who could write."""
+    with suppress(OSError):
+        while os.read(terminal, 65536):
+            pass
+
+
+@pytest.mark.parametrize("group", [[], ["jobs"], ["audit"], ["config"]])
+def test_help_fits_a_terminal_and_cuts_no_sentence(group: list[str]) -> None:
+    told = CliRunner().invoke(app, [*group, "--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).stdout
+    lines = told.splitlines()
+    assert lines and max(map(len, lines)) <= 80
+    assert [line for line in lines if line.endswith("...") and "[ARGS]..." not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (["jobs", "list", "--state", "lost"], "lost is none of received, locating"),
+        (["jobs", "list", "--since", "yesterday"], "a date, or date and time"),
+        (["run", "--only", "half"], "half is none of intake, workers"),
+        (["pause", "vendor", "x", "--why", "y"], "vendor is none of application, adapter, destination"),
+        (["pause", "adapter", "milvue"], "--why"),
+        (["token", "ops", "god"], "god is none of viewer, operator, admin"),
+        (["simulate", "nobody"], "nobody is none of sectra"),
+        (["jobs", "cancel"], "name jobs by their ids"),
+        (["explain", "--application", "a"], "--study"),
+        (["replay"], "--since"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+async def test_wrong_use_is_told_in_a_sentence(command: Command, wrong: list[str], sentence: str) -> None:
+    told = await command(*wrong)
+    assert told.exit_code == 2 and sentence in " ".join(told.output.split()), told.output
+
+
+@pytest.mark.parametrize(
+    ("begun", "ends"),
+    [
+        ("gateway rep", "replay"),
+        ("gateway jobs list --state h", "held"),
+        ("gateway jobs list --adapter ", "milvue"),
+        ("gateway pause ad", "adapter"),
+        ("gateway pause adapter m", "milvue"),
+    ],
+)
+def test_the_shell_completes_it(environment: dict[str, str], begun: str, ends: str) -> None:
+    asked = {"COMP_WORDS": begun, "COMP_CWORD": str(begun.count(" ")), "_GATEWAY_COMPLETE": "complete_bash"}
+    told = CliRunner().invoke(app, [], env=environment | asked, prog_name="gateway")
+    assert told.stdout.split() == [ends]
+
+
+async def test_nothing_found_is_said(store: Store, command: Command) -> None:
+    await store.ping()
+    empty = await command("jobs", "list")
+    assert empty.exit_code == 0 and "there are no jobs yet" in empty.stderr
+    await store.create(ask_for())
+    assert "no jobs match" in (await command("jobs", "list", "--state", "held")).stderr
+    assert "nobody did anything that matches" in (await command("audit", "list", "--who", "me")).stderr
+    assert (await command("jobs", "list", "--state", "held", "--json")).stdout == "[]\n"
+
+
+async def test_a_job_is_shown_within_the_terminal(store: Store, environment: dict[str, str]) -> None:
+    job, _ = await store.create(ask_for())
+    at = await bring(store, job, State.LOCATING)
+    long = "the archive vna can't be reached " * 5
+    await store.move(at, what="waiting", detail={"message": long, "advice": long}, waits_why=long)
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "jobs", "show", str(job.id)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=theirs,
+        env={**os.environ, **environment, "COLUMNS": "80", "TERM": "xterm"},
+    )
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):
+        while told := await asyncio.to_thread(os.read, ours, 65536):
+            shown += told
+    os.close(ours)
+    assert await process.wait() == 0
+    lines = shown.decode().splitlines()
+    assert max(map(len, lines)) <= 80 and "can't be reached" in shown.decode()
+
+
+async def test_what_happens_is_watched(store: Store, environment: dict[str, str]) -> None:
+    job, _ = await store.create(ask_for(application="a-rather-long-name-of-an-application"))
+
+    async def start(out: int) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway", "jobs", "watch"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=out,
+            env={**os.environ, **environment, "COLUMNS": "80", "TERM": "xterm"},
+        )
+
+    ours, theirs = pty.openpty()
+    on_terminal, plain = await start(theirs), await start(asyncio.subprocess.PIPE)
+    seen = ""
+    async with asyncio.timeout(60):
+        while str(job.id)[:8] not in seen:
+            seen += (await asyncio.to_thread(os.read, ours, 65536)).decode()
+        drained = asyncio.create_task(asyncio.to_thread(_drain, ours))
+        assert plain.stdout is not None
+        reading = asyncio.create_task(plain.stdout.readline())
+        while not reading.done():  # until it has begun to listen
+            await store.create(ask_for())
+            await asyncio.wait([reading], timeout=0.5)
+        assert b"accepted" in await reading
+    for process in (on_terminal, plain):
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 130
+    os.close(theirs)
+    await drained
+    os.close(ours)

@@ -1,0 +1,128 @@
+"""Whether the gateway goes on serving while somebody attacks it, and what that costs.
+
+    async def flood() -> None: ...                       # ends by itself, or is ended after `seconds`
+
+    figures = await withstand(house, flood, "a flood of silence")
+
+While the attack goes on, /healthz is asked and users invoke the application from a slide, each over a
+connection of its own, and the process is weighed. What is asserted is that all were answered, that the memory
+held, and that the gateway never worked for a second on something else while /healthz waited: by its own
+processor time, since a busy machine is no defect. How fast it was is printed, and told in the figures. An
+attack that works the processor hard runs in a thread or a process, or it slows the asking down.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from tests.peers.gateway import PATIENCE, Hospital
+
+MOST_MEMORY = 500.0  # MiB
+MOST_WORK = 1.0  # seconds of processor time
+_TICKS = os.sysconf("SC_CLK_TCK")
+_SLIDES = count(1)
+
+
+@dataclass
+class Figures:
+    """Seconds of each answer; `work`: of processor time meanwhile; `memory`: the most it took, in MiB."""
+
+    attack: str
+    health: list[float] = field(default_factory=list)
+    create: list[float] = field(default_factory=list)
+    work: list[float] = field(default_factory=list)
+    memory: float = 0.0
+    refused: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        told = [
+            f"{name} {_told(times)}"
+            for name, times in (("healthz", self.health), ("create", self.create), ("work", self.work))
+        ]
+        return f"under attack by {self.attack}: {'; '.join(told)}; {self.memory:.0f} MiB {self.refused or ''}"
+
+
+async def withstand(
+    house: Hospital, attack: Callable[[], Awaitable[object]], name: str, *, seconds: float = 20.0
+) -> Figures:
+    figures = Figures(name)
+    pid = house.gateway.process.pid
+    _forget_peak(pid)
+    under_way = asyncio.ensure_future(asyncio.wait_for(attack(), seconds))
+    await asyncio.sleep(0.1)
+    await asyncio.gather(_ask_health(house, figures, under_way), _invoke(house, figures, under_way))
+    with suppress(TimeoutError):
+        await under_way
+    figures.memory = _peak(pid)
+    print(f"\n{figures}")
+    assert figures.refused == [], figures
+    assert figures.health and figures.create, "nobody was served before the attack was over"
+    assert figures.memory < MOST_MEMORY, figures
+    assert max(figures.work) < MOST_WORK, figures
+    return figures
+
+
+async def knock(
+    house: Hospital, address: str = "127.0.0.2"
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A bare connection to the doors, from an address of this machine that isn't the users'."""
+    where = urlsplit(house.gateway.url)
+    return await asyncio.open_connection(where.hostname, where.port, local_addr=(address, 0))
+
+
+async def _ask_health(house: Hospital, figures: Figures, attack: asyncio.Future[object]) -> None:
+    while not figures.health or not attack.done():
+        began, worked = time.monotonic(), _work(house.gateway.process.pid)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=PATIENCE)) as fresh,
+                fresh.get(f"{house.gateway.url}/healthz") as response,
+            ):
+                assert response.status == 200
+        except (aiohttp.ClientError, OSError, TimeoutError, AssertionError) as trouble:
+            figures.refused.append(f"healthz: {type(trouble).__name__}")
+            return
+        figures.health.append(time.monotonic() - began)
+        figures.work.append(_work(house.gateway.process.pid) - worked)
+        await asyncio.sleep(0.1)
+
+
+async def _invoke(house: Hospital, figures: Figures, attack: asyncio.Future[object]) -> None:
+    while not figures.create or not attack.done():
+        slide = f"slide-under-attack-{next(_SLIDES)}"
+        house.show(slide)
+        began = time.monotonic()
+        answer = await house.fire(slide)
+        if answer.status != 200 or answer.complaints:
+            figures.refused.append(f"create: {answer.status} {answer.complaints}")
+            return
+        figures.create.append(time.monotonic() - began)
+        await asyncio.sleep(0.3)
+
+
+def _told(times: list[float]) -> str:
+    return f"{len(times)} in at most {max(times):.2f} s" if times else "never"
+
+
+def _work(pid: int) -> float:
+    told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(told[11]) + int(told[12])) / _TICKS
+
+
+def _forget_peak(pid: int) -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def _peak(pid: int) -> float:
+    words = Path(f"/proc/{pid}/status").read_text().split()
+    return int(words[words.index("VmHWM:") + 1]) / 1024

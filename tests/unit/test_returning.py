@@ -1,0 +1,114 @@
+"""Results of a vendor that knew nobody's name, led back."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import pytest
+from pydicom import Dataset, Sequence, dcmread
+
+from gateway.privacy.pseudonyms import Pseudonyms
+from gateway.privacy.returning import WayBack
+from tests.unit.test_rewriting import KEY, ct, report, sent, sent_bytes, written
+
+OWN_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+
+
+def way_back() -> tuple[WayBack, Pseudonyms]:
+    pseudonyms = Pseudonyms(KEY)
+    dataset = ct()
+    for uid in (
+        dataset.StudyInstanceUID,
+        dataset.SeriesInstanceUID,
+        dataset.SOPInstanceUID,
+        "1.2.3.4",
+        "1.2.3.5",
+    ):
+        pseudonyms.uid(uid)
+    pseudonyms.patient("PAT-4711", "", "")
+    pseudonyms.of("accession", "ACC-9")
+    return WayBack({each: original.value for each, original in pseudonyms.unkept().items()}), pseudonyms
+
+
+async def returned(dataset: Any, tmp_path) -> Any:
+    path = tmp_path / "result.dcm"
+    path.write_bytes(written(dataset))
+    way_back()[0].object(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["result.dcm"]
+    return dcmread(path)
+
+
+async def test_an_image_that_went_out_comes_back_as_it_was(tmp_path):
+    ours = await returned(await sent(ct()), tmp_path)
+    for keyword in (
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+        "PatientID",
+        "AccessionNumber",
+    ):
+        assert ours[keyword].value == ct()[keyword].value, keyword
+    assert ours.file_meta.MediaStorageSOPInstanceUID == ct().SOPInstanceUID
+    assert str(ours.PatientName) == ""
+    assert "PatientIdentityRemoved" not in ours
+    assert ours.PixelData == ct().PixelData
+
+
+async def test_references_and_texts_of_a_report_come_back(tmp_path):
+    dataset = await sent(report(), options=["clean-structured-content"], descriptors="replace")
+    _, pseudonyms = way_back()
+    said = Dataset()
+    said.ValueType = "TEXT"
+    said.TextValue = f"Of {dataset.PatientID}, see {pseudonyms.uid('1.2.3.4')}."
+    dataset.ContentSequence.append(said)
+    ours = await returned(dataset, tmp_path)
+    assert ours.ContentSequence[3].UID == "1.2.3.5"
+    assert ours.ContentSequence[5].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.3.4"
+    assert ours.ContentSequence[-1].TextValue == "Of PAT-4711, see 1.2.3.4."
+    assert ours.ContentSequence[-2].TextValue == "A fracture of the ulna"
+
+
+async def test_what_was_never_issued_stays_and_is_found_out(tmp_path):
+    dataset = await sent(ct())
+    other = Pseudonyms(b"o" * 32)
+    dataset.StudyInstanceUID, dataset.PatientID = other.uid("9.9.9"), other.patient("ANOTHER", "", "")
+    ours = await returned(dataset, tmp_path)
+    assert (ours.StudyInstanceUID, ours.PatientID) == (dataset.StudyInstanceUID, dataset.PatientID)
+
+
+def test_texts_and_json_come_back_by_whole_words():
+    back, pseudonyms = way_back()
+    patient, accession, uid = (
+        pseudonyms.patient("PAT-4711", "", ""),
+        pseudonyms.of("accession", "ACC-9"),
+        pseudonyms.uid("1.2.3.4"),
+    )
+    assert back.text(f"PID|1||{patient}^^^X|{accession}") == "PID|1||PAT-4711^^^X|ACC-9"
+    assert back.text(f"{uid}.7 {uid} 1.{uid} x{patient}") == f"{uid}.7 1.2.3.4 1.{uid} x{patient}"
+    assert back.value({"image": uid, "of": [{patient: 1, "at": None}]}) == {
+        "image": "1.2.3.4",
+        "of": [{"PAT-4711": 1, "at": None}],
+    }
+    assert WayBack({}).text("anything") == "anything"
+
+
+async def test_where_several_pixels_are_they_stay(tmp_path):
+    path = tmp_path / "a.dcm"
+    path.write_bytes(await sent_bytes(written(ct())))
+    before = dcmread(BytesIO(path.read_bytes())).PixelData
+    way_back()[0].object(path)
+    assert dcmread(path).PixelData == before
+    with pytest.raises(ValueError, match="begin like"):
+        path.write_bytes(b"x" * 400)
+        way_back()[0].object(path)
+
+
+async def test_sequences_of_items_come_back_too(tmp_path):
+    dataset = await sent(ct())
+    item = Dataset()
+    item.ReferencedSOPInstanceUID = way_back()[1].uid("1.2.3.4")
+    item.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    dataset.ReferencedImageSequence = Sequence([item])
+    ours = await returned(dataset, tmp_path)
+    assert ours.ReferencedImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.4"
