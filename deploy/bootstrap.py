@@ -82,7 +82,7 @@ def sync(uv: Path) -> None:
     if not os.access(Path("~").expanduser(), os.W_OK):
         environment.setdefault("UV_CACHE_DIR", str(TOOLS / "cache"))
     python = getattr(sys, "_base_executable", sys.executable)  # a virtual environment can't grow on itself
-    command = [uv, "sync", "--frozen", "--quiet", "--python", python]
+    command = [uv, "sync", "--frozen", "--all-extras", "--quiet", "--python", python]
     if subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode != 0:  # noqa: S603
         sys.exit("The dependencies could not be installed: what uv says is above.")
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from gateway.extras import Extra, is_installed, say_missing
 from gateway.jobs.states import State
 
 app = typer.Typer(
@@ -292,11 +293,19 @@ def reconcile(
     raise typer.Exit(command.reconcile(config, start, as_json))
 
 
+def _require(*extras: Extra) -> None:
+    """What the simulated hospital can't do without; it draws its patients."""
+    if missing := [extra for extra in extras if not is_installed(extra)]:
+        typer.echo(f"{' and '.join(map(say_missing, missing))}: the simulated hospital needs it", err=True)
+        raise typer.Exit(1)
+
+
 @app.command()
 def demo(
     serve: Annotated[bool, typer.Option("--serve", help="keep it running")] = False,
 ) -> None:
     """A whole hospital on one machine."""
+    _require("reports", "embedded")
     from gateway.commands import demo as command
 
     raise typer.Exit(command.demo(serve))
@@ -319,6 +328,7 @@ def simulate(
     /control/faults; and Sectra has /control/slides, /fire, /results, /firings and /settings, the archive
     /control/state and /manners, Milvue /control/state and /behaviour.
     """
+    _require("reports")
     from gateway.commands import simulate as command
 
     raise typer.Exit(command.simulate(peer.value, port, url))

@@ -28,6 +28,7 @@
     embedded       PostgreSQL below data_dir, unless database_url names a server
     evidence       what a hospital asks before it signs: `gateway evidence` writes it
     systemd        what it hears of us, and the sockets it gives us, where it has started us
+    extras         what isn't installed everywhere, and what is said then
 
 A job comes in through a door, is committed by the store, and claimed by the engine, which takes it from step
 to step: locating, submitting, analysing, delivering. Where to change
@@ -56,6 +57,7 @@ from gateway.building.tenancy import Part, Tenancy
 from gateway.database import database, prepare
 from gateway.intake.listening import raise_open_files
 from gateway.loops import beside
+from gateway.settings.checks import find_doubts
 from gateway.settings.sections import Settings
 from gateway.settings.source import Source
 from gateway.systemd import Systemd
@@ -93,6 +95,8 @@ async def run(
         url = await stack.enter_async_context(database(settings, join=only is not None))
         await prepare(settings, url)
         log.info("starting", configuration=source, version=__version__)
+        for doubt in find_doubts(settings):
+            log.warning("worth a second thought", why=doubt)
         lasting = await stack.enter_async_context(lay_lasting(settings, url))
         tenancy = await Tenancy.begin(settings, lasting, only, systemd)
         stack.push_async_callback(tenancy.end)

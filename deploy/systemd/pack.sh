@@ -9,7 +9,7 @@ cd "$1"
 out=$PWD
 
 uv=$(python3 "$root/deploy/bootstrap.py" --tool)
-"$uv" export --quiet --frozen --no-dev --no-emit-project --project "$root" --output-file "$out/requirements.txt" >/dev/null
+"$uv" export --quiet --frozen --no-dev --all-extras --no-emit-project --project "$root" --output-file "$out/requirements.txt" >/dev/null
 rm -rf wheels
 "$uv" build --quiet --wheel --out-dir "$out/wheels" "$root"
 rm -f wheels/.gitignore

@@ -12,6 +12,7 @@ from gateway.building.house import House, build
 from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings, source_of
 from gateway.contract import Health
 from gateway.delivery.destinations import IntoRis
+from gateway.extras import is_installed, say_missing
 from gateway.jobs.schema import newest, revision_of, revisions
 from gateway.jobs.store import DatabaseError
 from gateway.jobs.store.trouble import why
@@ -35,6 +36,9 @@ async def _check(settings: Settings, source: str, offline: bool, as_json: bool) 
     async with build(only_looking(settings), settings.database_url or "postgresql://") as house:
         _require_applications(settings)
         judged = _judge_ours(settings)
+        if settings.database_url is None and not is_installed("embedded"):
+            said = f"there is none, and {say_missing('embedded')}. Install that, or name a PostgreSQL server."
+            judged["database_url"] = Health(False, said)
         if not offline:
             asked = _ask(house, settings)
             answers = await asyncio.gather(*map(_judge, asked.values()))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from gateway.contract import Finished, NeedsHuman, Retryable
 from gateway.delivery.objects import Maker
+from gateway.extras import is_installed, say_missing
 
 if TYPE_CHECKING:  # pydicom is loaded when the first study is met
     from pydicom.dataset import Dataset
@@ -40,6 +41,11 @@ async def make_objects(
 ) -> Made:
     """A report, and a drawing of each image that findings lie in; `images` are files in the folder. `at` is
     the same at every try, and so are the objects."""
+    if not is_installed("reports"):
+        raise NeedsHuman(
+            f"no report or picture can be made of what the vendor found: {say_missing('reports')}",
+            "Install it; or set make: [] at the destination; then resume the job.",
+        )
     asked = await asyncio.to_thread(_prepare, folder, header, images, finished, maker, at)
     if asked is not None:
         await _work(folder, limit)

@@ -15,6 +15,7 @@ from typing import Any
 from gateway.contract import Failure, Finding, NeedsHuman, Retryable
 from gateway.delivery.originals import Originals
 from gateway.delivery.shapes import finding_of
+from gateway.extras import is_installed, say_missing
 from gateway.jobs.records import Job
 
 _AT_ONCE = 2  # each may need some hundred megabytes
@@ -38,6 +39,8 @@ class Pictures:
 
     async def draw(self, job: Job, finding: Finding) -> Picture:
         """The image that the finding lies in, without it."""
+        if not is_installed("reports"):
+            raise _not_drawable(say_missing("reports"))
         try:
             async with self._turns, asyncio.timeout(_LIMIT):
                 with tempfile.TemporaryDirectory(prefix="picture-", dir=self._data_dir) as folder:

@@ -22,6 +22,7 @@ from gateway.archives.archive import Archive
 from gateway.contract import Header, NeedsHuman, Retryable
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, dataset_start, read_header
 from gateway.dicom.reading import read_whole, readable
+from gateway.extras import is_installed, say_missing
 
 if TYPE_CHECKING:  # pydicom is loaded when the first study is met
     from pydicom.dataset import Dataset
@@ -153,6 +154,12 @@ def _same_content(sent: Path, returned: Path) -> bool | None:
 
 
 async def _same_pixels(sent: Path, returned: Path) -> bool:
+    if not is_installed("reports"):
+        raise NeedsHuman(
+            "the archive has encoded a result's pixels otherwise than they were sent, and what could compare"
+            f" them isn't there: {say_missing('reports')}",
+            "Install it, and resume the job; or look at the result in the archive.",
+        )
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway.delivery.pixels_process", str(sent), str(returned)),
         stdin=asyncio.subprocess.DEVNULL,

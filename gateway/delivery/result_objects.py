@@ -53,8 +53,10 @@ class ResultObjects:
         maker = self._maker(job, finished)
         made = Made(finished.dicom)
         if not finished.dicom:
-            made = await self._make(job, finished, source, maker, originals)
             wanted = self._wanted(destination)
+            made = Made(())
+            if wanted:
+                made = await self._make(job, finished, source, maker, originals)
             files = [file for file in made.files if ("sr" if file.name == REPORT else "capture") in wanted]
             made = replace(made, files=tuple(files))
         objects = await asyncio.to_thread(

@@ -38,13 +38,12 @@ _PLAIN: Final = b"1.2.840.10008.1.2.1\0\0\0"  # as long as the uid of the deflat
 
 async def loaded() -> None:
     """For whoever meets the first study on the event loop, which mustn't stand still for a second."""
-    if "dicomweb_client.uri" not in sys.modules:
+    if "pydicom" not in sys.modules:
         await asyncio.to_thread(_load)
 
 
 def _load() -> ModuleType:
     is_there = "pydicom" in sys.modules
-    import dicomweb_client.uri  # noqa: F401 - which whoever streams a study needs as well
     import pydicom
 
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE  # its warnings quote values

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import re
 from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +30,8 @@ READ_BUFFER: Final = 1024 * 1024
 
 Item = items.Item
 
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+_LONGEST_UID = 64
 _LARGEST_JSON = 32 * 1024 * 1024
 _PAGE = 2000  # items, of who gives more than that at once
 _MOST_PAGES = 2000
@@ -101,12 +104,14 @@ def require_uid(uid: str) -> str:
 
 
 def _write_uri(base: str, study: str | None, series: str | None = None, instance: str | None = None) -> str:
-    from dicomweb_client.uri import URI  # and with it all of pydicom
-
-    try:
-        return str(URI(base, study, series, instance))
-    except ValueError:
-        raise Permanent("a UID of this study is no DICOM UID", "Check where the UID comes from.") from None
+    address = base
+    for kind, uid in (("studies", study), ("series", series), ("instances", instance)):
+        if uid is None:
+            break
+        if len(uid) > _LONGEST_UID or not _UID.fullmatch(uid):
+            raise Permanent("a UID of this study is no DICOM UID", "Check where the UID comes from.")
+        address += f"/{kind}/{uid}"
+    return address
 
 
 @asynccontextmanager

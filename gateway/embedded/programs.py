@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gateway.contract import NeedsHuman
+from gateway.extras import say_missing
 
 USERS = ("postgres", "nobody")  # whom the server may run as when we are root: it refuses root
 OTHER = "Or set database_url to a PostgreSQL server."
@@ -78,7 +79,10 @@ def find_programs(cluster: Path) -> Programs:
     """The newest PostgreSQL of the wheel, or for an older database the one that made it."""
     versions = _all_programs()
     if not versions:
-        raise NeedsHuman("the programs of the embedded database aren't installed", f"Run `uv sync`. {OTHER}")
+        raise NeedsHuman(
+            f"there is no database_url, and {say_missing('embedded')}",
+            f"Install that, a PostgreSQL of our own. {OTHER}",
+        )
     wanted = int((cluster / "PG_VERSION").read_text()) if cluster.exists() else max(versions)
     if wanted not in versions:
         raise NeedsHuman(

@@ -35,14 +35,19 @@ _CLASSIFIERS = {
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "Python Software Foundation License": "PSF-2.0",
 }
-_WORDS = {"MIT License": "MIT", "ISC License": "ISC", "Apache 2.0": "Apache-2.0"}
+_WORDS = {
+    "3-Clause BSD License": "BSD-3-Clause",
+    "MIT License": "MIT",
+    "ISC License": "ISC",
+    "Apache 2.0": "Apache-2.0",
+}
 _VENDORED = {"Zero-Clause BSD": "0BSD", "Neither the name": "BSD-3-Clause"}
 _EXPRESSION = re.compile(r"[A-Za-z0-9.+-]+-[0-9][A-Za-z0-9.+-]*|MIT|ISC|0BSD|Unlicense")
 _HASH = "SHA-256"
 
 
 def write() -> str:
-    closure = dict(_needed(_OURS, frozenset()))
+    closure = dict(_needed(_OURS, frozenset(_extras())))
     components = [_component(found, _checksums()) for name, found in sorted(closure.items()) if name != _OURS]
     components += _vendored()
     own = closure[_OURS]
@@ -69,6 +74,10 @@ def write() -> str:
         ],
     }
     return json.dumps(bom, indent=2) + "\n"
+
+
+def _extras() -> list[str]:
+    return distribution(_OURS).metadata.get_all("Provides-Extra") or []
 
 
 def _needed(root: str, extras: frozenset[str]) -> Iterator[tuple[str, Distribution]]:

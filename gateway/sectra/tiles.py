@@ -7,7 +7,8 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gateway.contract import Permanent
+from gateway.contract import NeedsHuman, Permanent
+from gateway.extras import is_installed, say_missing
 from gateway.sectra.messages import ImageInfo, Size
 
 LARGEST_THUMBNAIL = 2048  # some 50 MB while it is pasted
@@ -65,6 +66,10 @@ def extension_for(info: ImageInfo) -> str:
 
 async def assemble(level: Level, tiles: dict[tuple[int, int], bytes], size: int) -> bytes:
     """One JPEG of all tiles, its longer edge `size` pixels or less."""
+    if not is_installed("reports"):
+        raise NeedsHuman(
+            f"a slide's overview can't be drawn: {say_missing('reports')}", "Look at it in Sectra."
+        )
     from PIL import Image
 
     try:

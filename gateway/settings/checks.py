@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from gateway.extras import is_installed, say_missing
 from gateway.settings.addresses import is_loopback, lets_everybody_in
 from gateway.settings.sections import (
     CStoreDestination,
@@ -21,6 +22,7 @@ _OPEN = (
     " open: true if that is meant"
 )
 
+_UNMADE = f"{say_missing('reports')}, which makes reports and pictures; install it, or set make: []"
 _EVERYWHERE = frozenset(("0.0.0.0", "::"))  # noqa: S104 (compared, not bound)
 
 
@@ -34,12 +36,37 @@ def find_disagreements(settings: Settings, tree: ConfigurationTree) -> list[str]
         *_unheard(settings, tree),
         *_unreached(settings, tree),
         *_taken(settings, tree),
+        *_unmade(settings, tree),
     ]
 
 
 def find_doubts(settings: Settings) -> list[str]:
     """What is allowed, and worth a second thought."""
-    return [f"sectra: {_OPEN}"] if _is_open(settings) and not settings.sectra.open else []
+    doubts = [f"sectra: {_OPEN}"] if _is_open(settings) and not settings.sectra.open else []
+    for name, place in _making(settings):
+        if "make" not in place.model_fields_set:
+            doubts.append(
+                f"destinations.{name}: a job whose vendor returns findings alone will be held: {_UNMADE}"
+            )
+    return doubts
+
+
+def _unmade(settings: Settings, tree: ConfigurationTree) -> Iterable[str]:
+    for name, place in _making(settings):
+        if "make" in place.model_fields_set:
+            loc = ("destinations", name, "make")
+            yield f"{tree.place(loc)}: {tree.dotted(loc)}: {_UNMADE}"
+
+
+def _making(settings: Settings) -> Iterable[tuple[str, StowDestination | CStoreDestination]]:
+    """Those that reports and pictures are to be made for, where nothing can make them."""
+    for name, place in settings.destinations.items():
+        if (
+            isinstance(place, StowDestination | CStoreDestination)
+            and place.make
+            and not is_installed("reports")
+        ):
+            yield name, place
 
 
 def _open(settings: Settings, tree: ConfigurationTree) -> list[str]:

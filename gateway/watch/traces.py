@@ -12,6 +12,7 @@ import structlog
 
 from gateway import __version__, spans
 from gateway.contract import Failure, Health
+from gateway.extras import say_missing
 from gateway.http import Peer, refusal, translated
 from gateway.settings.traces import Traces
 from gateway.settings.tree import Misconfigured
@@ -102,9 +103,7 @@ def _load_writer() -> Write:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
         from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
     except ImportError:
-        raise Misconfigured(
-            ["traces: what sends them isn't installed: pip install 'imaging-gateway[traces]'"]
-        ) from None
+        raise Misconfigured([f"traces: {say_missing('traces')}; install it, or take traces out"]) from None
 
     def valued(name: str, value: spans.Value) -> KeyValue:
         held = AnyValue(int_value=value) if isinstance(value, int) else AnyValue(string_value=value)

@@ -32,7 +32,7 @@ departments:
       trauma:
         {display_name: Trauma, manufacturer: Milvue, adapter: milvue, archives: [vna], deliver: [sectra, vna]}
 """
-FOR_STUDIES = {"PIL", "dicomweb_client", "highdicom", "numpy", "pydicom", "pynetdicom", "requests"}
+FOR_STUDIES = {"PIL", "highdicom", "numpy", "pydicom", "pynetdicom", "requests"}
 HEAVY = {"aiohttp", "alembic", "highdicom", "jinja2", "numpy", "pydicom", "pynetdicom", "prometheus_client"}
 OURS = {
     "gateway.building",

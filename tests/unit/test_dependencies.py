@@ -6,6 +6,7 @@ import ast
 import re
 import tomllib
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,8 @@ def imported() -> set[str]:
 
 
 def test_each_dependency_is_imported() -> None:
-    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     wanted = {re.split(r"[\[>=<]", line)[0].lower() for line in needed}
     given = packages_distributions()
     used = {

@@ -25,7 +25,8 @@ def test_all_that_is_locked_for_a_hospital_is_in_it() -> None:
     """And none of what only we need. As uv resolves it, which is none of our code."""
     locked = {each["name"]: each for each in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
     wanted: set[str] = set()
-    waiting: list[tuple[str, tuple[str, ...]]] = [("imaging-gateway", ())]
+    extras = tuple(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"])
+    waiting: list[tuple[str, tuple[str, ...]]] = [("imaging-gateway", extras)]
     while waiting:
         name, extras = waiting.pop()
         wanted.add(name)
