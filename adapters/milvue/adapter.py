@@ -15,7 +15,8 @@ from pydantic import BaseModel
 
 from adapters.milvue.findings import ROUTES, Reading, read_findings
 from adapters.milvue.results import NotOffered, Unknown, check_study, collect, interpret
-from adapters.milvue.upload import send_by_signed_urls, send_whole
+from adapters.milvue.signed_upload import send_by_signed_urls
+from adapters.milvue.upload import send_whole
 from adapters.milvue.wire import Options as MilvueOptions
 from adapters.milvue.wire import Wire, heard
 from gateway.contract import (

@@ -1,25 +1,18 @@
-"""The study on its way to Milvue: as one stream, or its headers first and then each instance to a signed url.
-
-Signed urls are written down in the work folder, readable by us alone, so that an upload that broke goes on
-with the instances that are missing. They are never told to anyone: whoever has one may write.
-"""
+"""The study on its way to Milvue: as one stream, or its headers alone, which say what will come."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Container
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from adapters.milvue.wire import Options, Wire, check_signed
+from adapters.milvue.wire import Wire
 from gateway.contract import Instance, NeedsHuman, Permanent, Retryable, Study
 from gateway.dicom.multipart import Writer
 from gateway.dicom.part10 import MAX_HEADER, PIXELS, NotDicom, reaches, without_pixels
-from gateway.kit.folder import note, put_down, read, recall
 from gateway.kit.walk import walking
 
-_NOTES = "upload.json"
 Chunks = AsyncGenerator[bytes | memoryview, None]
 
 
@@ -27,26 +20,11 @@ async def send_whole(wire: Wire, study: Study) -> None:
     await _store(wire, study.study_instance_uid, _whole_parts(study), signed=False)
 
 
-async def send_by_signed_urls(wire: Wire, study: Study, work: Path) -> tuple[str, ...]:
-    """The SOP instance UIDs that were acknowledged. The urls are noted in the work folder: only who doesn't
-    find them there announces what is missing anew."""
-    urls = _recall_urls(work, study.study_instance_uid)
-    if not urls:
-        announced: set[str] = set()
-        said = await _store(wire, study.study_instance_uid, _header_parts(study, announced), signed=True)
-        urls = _read_urls(said, wire.options)
-        if urls.keys() - announced:
-            await study.begin_anew()
-            raise Retryable("Milvue asks for more than it was told of now; the whole study is sent anew")
-        note(work / _NOTES, {"study": study.study_instance_uid, "urls": urls})
-    done = []
-    async with walking(study) as instances:
-        async for instance in instances:
-            await _put(wire, instance, urls, work)
-            await study.acknowledge(instance.header.sop_instance_uid)
-            done.append(instance.header.sop_instance_uid)
-    _forget_urls(work)
-    return tuple(done)
+async def announce(wire: Wire, study: Study, done: Container[str]) -> tuple[dict[str, Any], set[str]]:
+    """What Milvue says to the headers, and whose they were: of all instances that aren't done."""
+    announced: set[str] = set()
+    parts = _header_parts(study, announced, done)
+    return await _store(wire, study.study_instance_uid, parts, signed=True), announced
 
 
 async def _store(wire: Wire, study_uid: str, parts: _Parts, *, signed: bool) -> dict[str, Any]:
@@ -101,12 +79,14 @@ def _whole_parts(study: Study) -> _Parts:
     return _Parts(writer.content_type, write())
 
 
-def _header_parts(study: Study, announced: set[str]) -> _Parts:
+def _header_parts(study: Study, announced: set[str], done: Container[str]) -> _Parts:
     writer = Writer("application/dicom")
 
     async def write() -> Chunks:
         async with walking(study, headings=True) as instances:
             async for instance in instances:
+                if instance.header.sop_instance_uid in done:
+                    continue
                 head = await _read_head(instance)
                 announced.add(instance.header.sop_instance_uid)
                 yield writer.begin()
@@ -114,51 +94,6 @@ def _header_parts(study: Study, announced: set[str]) -> _Parts:
         yield writer.end()
 
     return _Parts(writer.content_type, write())
-
-
-async def _put(wire: Wire, instance: Instance, urls: Mapping[str, str], work: Path) -> None:
-    what = "an instance by signed url"
-    url = urls.get(instance.header.sop_instance_uid)
-    if url is None:
-        _forget_urls(work)
-        raise Retryable("Milvue gave no signed url for one of the study's instances")
-    path = work / "instance.part"
-    try:
-        await put_down(instance, path)
-        size = path.stat().st_size
-        headers = {
-            "Content-Type": "application/dicom",
-            "Content-Length": str(size),  # a blob store takes no body of unknown length
-            "x-ms-blob-type": "BlockBlob",
-        }
-        body = wire.outgoing(read(path, size), what)
-        async with wire.call_signed(what, "PUT", url, headers, body=body) as response:
-            if response.status in (401, 403, 404, 410):
-                _forget_urls(work)
-                raise Retryable(
-                    f"a signed url of Milvue is no longer valid ({response.status}); new ones are asked for"
-                )
-            if response.status not in (200, 201, 204):
-                raise await wire.refuse(response, what)
-    finally:
-        path.unlink(missing_ok=True)
-
-
-def _recall_urls(work: Path, study: str) -> dict[str, str]:
-    noted = recall(work / _NOTES)
-    urls = noted.get("urls") if isinstance(noted, dict) and noted.get("study") == study else None
-    return urls if isinstance(urls, dict) else {}
-
-
-def _forget_urls(work: Path) -> None:
-    (work / _NOTES).unlink(missing_ok=True)
-
-
-def _read_urls(said: dict[str, Any], options: Options) -> dict[str, str]:
-    urls = said.get("signed_urls")
-    if not isinstance(urls, dict) or not urls:
-        raise Retryable("Milvue took the study's headers but gave no signed urls")
-    return {str(uid): check_signed(url, options) for uid, url in urls.items()}
 
 
 async def _read_head(instance: Instance) -> bytes:

@@ -12,6 +12,7 @@ from yarl import URL
 
 from gateway.contract import Busy, Failure, NeedsHuman
 from gateway.kit import calls
+from gateway.kit.brake import brake_of
 from gateway.kit.named import CLOUDS, is_at_home, may_be_called
 from gateway.kit.options import PolledOptions, WebOptions
 from gateway.kit.quantities import PositiveDuration, PositiveSize
@@ -45,6 +46,8 @@ class Options(WebOptions, PolledOptions):
     signed_url: bool = False
     signed_url_hosts: tuple[str, ...] = CLOUDS  # where signed urls may lead, besides Milvue's own server
     signed_url_networks: tuple[IPvAnyNetwork, ...] = ()  # private ones, where those hosts may lie
+    uploads_at_once: Annotated[int, Field(ge=1, le=64)] = 8  # of one study, by signed urls
+    upload_rate: PositiveSize | None = None  # bytes a second at most, of all studies that a process sends
 
     output_format: Literal["overlay", "highbit", "gsps"] | None = None
     language: Literal["fr", "en", "es", "de", "it", "pt"] | None = None
@@ -83,6 +86,7 @@ class Options(WebOptions, PolledOptions):
 class Wire:
     def __init__(self, options: Options, session: aiohttp.ClientSession) -> None:
         self.options = options
+        self._brake = brake_of(session)
         self._caller = calls.Caller(_PEER, options, session, {TOKEN_HEADER: options.token.get_secret_value()})
 
     def call(
@@ -103,6 +107,8 @@ class Wire:
         return self.call(what, method, url, transfer=True, headers=given, abroad=abroad, **sent)
 
     def outgoing(self, chunks: AsyncGenerator[bytes | memoryview, None], what: str) -> calls.Outgoing:
+        if self.options.upload_rate is not None:
+            chunks = self._brake.slow(chunks, self.options.upload_rate)
         return self._caller.outgoing(chunks, _dealing_with(what))
 
     def chunks_of(self, response: aiohttp.ClientResponse, what: str) -> AsyncIterator[bytes]:

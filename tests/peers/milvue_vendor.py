@@ -75,6 +75,10 @@ class MilvueVendor:
         self.faults: dict[Step, Fault] = {}
         self.posts = self.puts = 0
         self.put_faults: dict[int, int] = {}  # the number of a PUT → the status it is refused with
+        self.broken: dict[str, int] = {}  # by instance: the status that each of its PUTs is refused with
+        self.good_for: int | None = None  # so many PUTs, after which what was signed till now is void
+        self.together = 1  # so many PUTs have to be under way before the first is answered
+        self.most_together = 0
         self.waiting: dict[str, set[str]] = {}  # by study: the instances to be put
         self.status: dict[str, str] = {}
         self.results: dict[str, Answer] = {}  # by command
@@ -83,6 +87,9 @@ class MilvueVendor:
         self.calls: list[web.BaseRequest] = []
         self.blobs = ""  # whose server signed urls lead to
         self.signature = f"sig={SIGNATURE}"
+        self._signings = 0
+        self._under_way = 0
+        self._met = asyncio.Event()
         self._ended = asyncio.Event()
         self._server = TestServer(self._make_app(), host="127.0.0.1")
 
@@ -204,7 +211,9 @@ class MilvueVendor:
                 "pixels weren't emptied"
             )
             self.waiting[study] = set(uids)
-            urls = {sop: f"{self.blobs}/blob/{study}/{sop}?{self.signature}%2Fa" for sop in uids}
+            self._signings += 1
+            signed = f"{self.signature}%2Fa&signing={self._signings}"
+            urls = {sop: f"{self.blobs}/blob/{study}/{sop}?{signed}" for sop in uids}
             return web.json_response({"StudyInstanceUID": study, "signed_urls": urls})
         self.digests = {hashlib.sha256(part).hexdigest() for part in parts}
         self.has |= uids.keys()
@@ -218,12 +227,22 @@ class MilvueVendor:
         assert request.headers["x-goog-meta-owner"] == TOKEN
         assert request.headers["x-ms-blob-type"] == "BlockBlob"
         assert request.headers["Content-Type"] == "application/dicom"
-        assert request.raw_path.endswith(f"?sig={SIGNATURE}%2Fa"), "a signed url was written anew"
+        number = self.puts
+        query = request.raw_path.partition("?")[2].partition("&signing=")
+        assert query[0] == f"sig={SIGNATURE}%2Fa", "a signed url was written anew"
         if request.content_length is None:
             return web.Response(status=411)
+        self._under_way += 1
+        self.most_together = max(self.most_together, self._under_way)
+        if self._under_way >= self.together:
+            self._met.set()
+        await self._met.wait()
         data = await self._read(request)
-        if self.puts in self.put_faults:
-            return web.Response(status=self.put_faults[self.puts], text="<Error>AuthenticationFailed</Error>")
+        self._under_way -= 1
+        void = self.good_for is not None and number > self.good_for and query[2] == "1"
+        status = 403 if void else self.put_faults.get(number) or self.broken.get(sop)
+        if status:
+            return web.Response(status=status, text="<Error>AuthenticationFailed</Error>")
         assert _uids(data) == (study, sop)
         self.digests.add(hashlib.sha256(data).hexdigest())
         self.has.add(sop)

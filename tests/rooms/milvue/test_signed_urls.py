@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import stat
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -17,7 +20,7 @@ from gateway.contract import Finished, NeedsHuman, Retryable
 from gateway.sessions import open_session
 from gateway.settings.certificates import calling
 from gateway.settings.sections import Trust
-from gateway.suite.studies import ORDER, STUDY, GivenStudy
+from gateway.suite.studies import ORDER, STUDY, GivenInstance, GivenStudy
 from tests.peers.milvue_vendor import (
     RESULT,
     SIGNATURE,
@@ -34,27 +37,116 @@ def signed(vendor: MilvueVendor, session: aiohttp.ClientSession, tmp_path: Path)
     return vendor.adapter(session, tmp_path)
 
 
-@pytest.mark.parametrize(("refused_with", "posts"), [(503, 1), (403, 2)])
+async def test_an_instance_that_broke_is_put_again_on_its_own(vendor: MilvueVendor, signed: Milvue) -> None:
+    vendor.put_faults = {3: 503}
+    study = GivenStudy(promised=5)
+    ticket = await signed.submit(ORDER, study)
+    assert (vendor.posts, vendor.puts) == (1, 6)
+    assert vendor.digests == study.digests
+    assert len(ticket.acknowledged or ()) == 5
+
+
 async def test_a_broken_signed_upload_goes_on_where_it_was(
-    vendor: MilvueVendor, signed: Milvue, tmp_path: Path, refused_with: int, posts: int
+    vendor: MilvueVendor, signed: Milvue, tmp_path: Path
 ) -> None:
-    vendor.put_faults = {3: refused_with}
+    vendor.broken = {f"{STUDY}.1.2": 503}
     study = GivenStudy(promised=5)
     with pytest.raises(Retryable) as caught:
         await signed.submit(ORDER, study)
     assert SIGNATURE not in f"{caught.value.message}{caught.value.__cause__!r}"
-    if refused_with == 503:  # the urls still hold
-        assert stat.S_IMODE((tmp_path / "upload.json").stat().st_mode) == 0o600
+    assert vendor.puts == 4 + 3, "the others don't suffer for it"
+    assert stat.S_IMODE((tmp_path / "upload.json").stat().st_mode) == 0o600, "the urls still hold"
+    vendor.broken.clear()
     vendor.status[STUDY] = "running"  # the headers alone may make it known
     found = await signed.find(ORDER)
     assert found is not None and found.acknowledged is None, "which ones it has, Milvue doesn't say"
-    assert len(study.acknowledged) == 2
+    assert len(study.acknowledged) == 4
     ticket = await signed.submit(ORDER, study)
-    assert (vendor.posts, vendor.puts) == (posts, 6)
+    assert (vendor.posts, vendor.puts) == (1, 8)
     assert vendor.digests == study.digests
-    assert len(ticket.acknowledged or ()) == 3 and len(study.acknowledged) == 5
-    assert not (tmp_path / "upload.json").exists()
-    assert not (tmp_path / "instance.part").exists()
+    assert len(ticket.acknowledged or ()) == 1 and len(study.acknowledged) == 5
+    assert sorted(tmp_path.iterdir()) == []
+
+
+async def test_a_store_that_takes_nothing_is_not_pestered(vendor: MilvueVendor, signed: Milvue) -> None:
+    vendor.options["uploads_at_once"] = 1
+    vendor.broken = {f"{STUDY}.1.{number}": 503 for number in range(50)}
+    with pytest.raises(Retryable):
+        await signed.submit(ORDER, GivenStudy(promised=50, size=2_000))
+    assert vendor.puts < 50
+
+
+async def test_new_urls_are_asked_for_when_the_old_expire(
+    vendor: MilvueVendor, signed: Milvue, tmp_path: Path
+) -> None:
+    vendor.good_for = 30
+    study = GivenStudy(promised=40, size=2_000)
+    ticket = await signed.submit(ORDER, study)
+    assert (vendor.posts, vendor.digests, vendor.complete) == (2, study.digests, [STUDY])
+    assert len(ticket.acknowledged or ()) == len(study.acknowledged) == 40
+    assert study.walks_open == 0 and sorted(tmp_path.iterdir()) == []
+
+
+async def test_urls_that_never_hold_are_not_asked_for_without_end(
+    vendor: MilvueVendor, signed: Milvue, tmp_path: Path
+) -> None:
+    vendor.put_faults = dict.fromkeys(range(100), 403)
+    with pytest.raises(Retryable, match="no longer valid"):
+        await signed.submit(ORDER, GivenStudy(promised=5))
+    assert vendor.posts == 1
+    assert not (tmp_path / "upload.json").exists(), "and the next try begins with new ones"
+
+
+async def test_urls_of_an_earlier_try_may_have_expired(
+    vendor: MilvueVendor, signed: Milvue, tmp_path: Path
+) -> None:
+    vendor.broken = dict.fromkeys((f"{STUDY}.1.{number}" for number in range(3)), 503)
+    study = GivenStudy()
+    with pytest.raises(Retryable):
+        await signed.submit(ORDER, study)
+    assert (tmp_path / "upload.json").exists()
+    vendor.broken.clear()
+    vendor.good_for = 0
+    await signed.submit(ORDER, study)
+    assert (vendor.posts, vendor.digests) == (2, study.digests)
+
+
+async def test_several_go_at_once_and_no_more(
+    vendor: MilvueVendor, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    vendor.options |= {"signed_url": True, "uploads_at_once": 3}
+    vendor.together = 3
+    await vendor.adapter(session, tmp_path).submit(ORDER, GivenStudy(promised=7, size=2_000))
+    assert (vendor.puts, vendor.most_together) == (7, 3)
+
+
+@dataclass
+class WatchedStudy(GivenStudy):
+    """Notes what was acknowledged when the walk ended: a study that is then lost has been sent."""
+
+    at_the_end: list[int] = field(default_factory=list)
+
+    async def instances(self) -> AsyncIterator[GivenInstance]:
+        async for instance in super().instances():
+            yield instance
+        self.at_the_end.append(len(self.acknowledged))
+
+
+async def test_all_is_acknowledged_before_the_walk_ends(vendor: MilvueVendor, signed: Milvue) -> None:
+    study = WatchedStudy(promised=20, size=2_000)
+    await signed.submit(ORDER, study)
+    assert study.at_the_end[-1] == 20, "by then it counts as sent"
+
+
+async def test_an_upload_takes_no_more_of_the_line_than_it_may(
+    vendor: MilvueVendor, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    vendor.options["upload_rate"] = "1MB"
+    began = asyncio.get_running_loop().time()
+    await asyncio.gather(
+        *(vendor.adapter(session, tmp_path).submit(ORDER, GivenStudy(size=100_000)) for _ in range(2))
+    )
+    assert asyncio.get_running_loop().time() - began > 0.5, "600 kB, of both together"
 
 
 async def test_results_behind_signed_urls(vendor: MilvueVendor, signed: Milvue) -> None:
