@@ -94,11 +94,11 @@ class Hospital:
     def fill_disk(self, leave: int) -> None:
         disk = os.statvfs(self.data_dir)
         room = disk.f_bavail * disk.f_frsize - leave
-        with (self.data_dir / "fill").open("wb") as file, suppress(OSError):
+        with suppress(OSError), (self.data_dir / "fill").open("wb") as file:
             for _ in range(max(0, room) // 2**16):
                 file.write(bytes(2**16))
         if leave == 0:
-            with (self.data_dir / "fill").open("ab", buffering=0) as file, suppress(OSError):
+            with suppress(OSError), (self.data_dir / "fill").open("ab", buffering=0) as file:
                 while True:
                     file.write(bytes(4096))
 
