@@ -50,6 +50,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
         "a vendor's right to read a slide, and its last result",
         "slide, right and result as the job; counts stay",
     ),
+    "rivals": ("a vendor's right by another call for the same job", _AS_THE_JOB),
     "vendor_calls": ("what a vendor asked of a slide, and how many bytes it got", "stays; no slide is named"),
     "audit": ("who did what to which job; no patient", "stays"),
     "circuits": (_NO_PATIENT, "stays"),

@@ -107,6 +107,7 @@ class SlideAccess(VendorCall):
         self.what = "quality control"
         self._check_alive()
         body = await self._rebuilt(known_quality, await self._read_body())
+        await self._require_first()
         path = f"{self._slide}/qualityControl"
         doing = "setting the slide's quality control"
         return self._say(await self._passage.ask("PUT", path, doing, body=body, headers=self._versions))
@@ -131,6 +132,7 @@ class SlideAccess(VendorCall):
         self.what = "a new result"
         self._check_alive()
         body = await self._read_result()
+        await self._require_first()
         answer = await self._results.create(
             self._passage, self._place, author_of(self._given.job), body, self._versions
         )
@@ -142,6 +144,7 @@ class SlideAccess(VendorCall):
         body = await self._read_result()
         if body.get("id", result_id) not in (result_id, str(result_id)):
             raise Problem(422, "id: the address names another result")
+        await self._require_first()
         own = {int(known) for known in self._given.results}
         body["id"] = result_id
         answer = await self._results.update(

@@ -9,10 +9,13 @@ from aiohttp import web
 
 from gateway.contract import Order
 from gateway.intake import problems
+from gateway.intake.problems import Problem
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.jobs.store.grants import Grant
 from gateway.work.orders import order_of
+
+OUTRUN = "another call for the same job was heard first, and this token has ended"
 
 
 class VendorCall:
@@ -32,7 +35,13 @@ class VendorCall:
         return problems.answer(status, sentence)
 
     async def tell(self, said: Mapping[str, Any]) -> None:
+        await self._require_first()
         await self._keep(said, {})
+
+    async def _require_first(self) -> None:
+        """Before anything that the vendor writes: of several calls for one job only the first may."""
+        if not await self._store.hear(self._given.job, self._given.token_sha256):
+            raise Problem(401, OUTRUN)
 
     async def _keep(self, said: Mapping[str, Any], results: Mapping[str, str]) -> None:
         job = self._given.job

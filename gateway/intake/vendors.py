@@ -23,7 +23,7 @@ from gateway.intake.problems import Problem, WrongToken
 from gateway.intake.slide_access import SlideAccess, explain_failure
 from gateway.intake.streams import Streams
 from gateway.intake.uploads import Uploads
-from gateway.intake.vendor_call import VendorCall
+from gateway.intake.vendor_call import OUTRUN, VendorCall
 from gateway.jobs.store import Store
 from gateway.jobs.store.grants import Grant
 from gateway.settings.quantities import Rate
@@ -69,6 +69,9 @@ class VendorDoor:
         if given is None:
             raise WrongToken(401, "this token isn't one of a job of yours")
         request[RIGHT] = True
+        if given.outrun:
+            log.warning("a vendor's call was refused: another was first", adapter=name, job=str(given.job.id))
+            raise Problem(401, OUTRUN)
         if given.reach == "nothing":
             log.warning("a vendor's call was refused: its job has ended", adapter=name, job=str(given.job.id))
             raise Problem(401, "the job that this token belongs to has ended")

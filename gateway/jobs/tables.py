@@ -296,8 +296,20 @@ grants = Table(
     Column("noted", Integer, nullable=False, server_default="0"),
     Column("tiles", BigInteger, nullable=False, server_default="0"),
     Column("tile_bytes", BigInteger, nullable=False, server_default="0"),
+    Column("heard_sha256", Text),  # the token of the call that was heard first
     Index("grants_by_token", "token_sha256", unique=True),
     Index("grants_by_slide", "server", "application", "slide_id"),
+)
+
+rivals = Table(  # of the token with the grant: those of other calls on the vendor for the same job
+    "rivals",
+    metadata,
+    Column("token_sha256", Text, primary_key=True),
+    Column("job_id", Uuid, ForeignKey("jobs.id"), nullable=False),
+    Column("token", LargeBinary),  # encrypted
+    Column("ended", Boolean, nullable=False, server_default="false"),
+    Column("refused", Boolean, nullable=False, server_default="false"),  # and its history tells of it
+    Index("rivals_by_job", "job_id"),
 )
 
 vendor_calls = Table(

@@ -30,6 +30,10 @@ class Conversation:
             return None
         return await self._store.open_grant(job, self._vendors.url_of(job.adapter), fresh=fresh)
 
+    async def another_callback(self, job: Job) -> Callback | None:
+        """For one more call, while an earlier one may run: None if the vendor has been heard meanwhile."""
+        return await self._store.open_another_grant(job, self._vendors.url_of(job.adapter))
+
     async def poll(self, job: Job, adapter: Adapter) -> Pending | Finished:
         answer = await self._poll(job, adapter)
         return await self._disguises.restore(job, answer) if isinstance(answer, Finished) else answer

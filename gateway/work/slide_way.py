@@ -16,6 +16,7 @@ from gateway.work.conversation import Conversation
 from gateway.work.doubt import doubt
 from gateway.work.orders import NoInstances, order_of, ticket_to_json
 
+_HEARD_MEANWHILE = 1.0
 _UNASKED = "unasked"  # beside the ticket: the vendor was told of an import, not called by a user
 
 
@@ -48,6 +49,10 @@ class SlideWay:
                 with blaming(f"sectra.{job.server}"):
                     info = await self._status.client_of(job).slide_info(job.slide_id or "")
                 image_info = without_identity(info.to_wire())
+            if job.submit_began:  # an earlier call may run yet
+                callback = await self._conversation.another_callback(job)
+                if callback is None:
+                    return Wait(after=_HEARD_MEANWHILE)
             job = await self._store.keep(job, CALLING, submit_began=True, sent=0, doubted_until=None)
             order = order_of(job, callback=callback, image_info=image_info)
             ticket = await adapter.submit(order, NoInstances(order.study_instance_uid))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import psycopg
 import pytest
 
+from gateway.jobs.cipher import Cipher
 from gateway.jobs.records import Job
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
@@ -97,3 +99,93 @@ async def test_a_token_whose_job_has_ended_fills_no_table(store: Store, database
         ).fetchone()
     assert calls == (1,)
     assert await store.events_of(job.id) == events
+
+
+async def called(store: Store) -> tuple[Job, str]:
+    """A job of which the vendor has been called, and may run with that token."""
+    job, _ = await store.create(
+        ask_for(origin="sectra", slide_id="7", server="a", callback_url="https://a/", callback_token="A")
+    )
+    job = await bring(store, job, State.SUBMITTING)
+    return job, (await store.open_grant(job, "https://gateway/adapters/vendor", fresh=True)).token
+
+
+async def call_again(store: Store, job: Job) -> str | None:
+    callback = await store.open_another_grant(job, "https://gateway/adapters/vendor")
+    return None if callback is None else callback.token
+
+
+async def may_write(store: Store, token: str) -> bool:
+    given = await store.begin_call("vendor", token, "a new result")
+    assert given is not None
+    return given.reach == "all" and await store.hear(given.job, given.token_sha256)
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+async def test_of_several_calls_the_first_that_writes_counts(store: Store, first: int) -> None:
+    job, token = await called(store)
+    tokens = [token, *[await call_again(store, job) or "" for _ in range(2)]]
+    assert len(set(tokens)) == 3
+    for each in tokens:  # until one writes all may read
+        given = await store.begin_call("vendor", each, "slide info")
+        assert given is not None and given.reach == "all"
+    assert await may_write(store, tokens[first])
+    assert await may_write(store, tokens[first])
+    for each in tokens[:first] + tokens[first + 1 :]:
+        assert not await may_write(store, each)
+        given = await store.begin_call("vendor", each, "slide info")
+        assert given is not None and (given.reach, given.outrun) == ("nothing", True)
+    # The one that is told of a user's change is the one that counted.
+    assert (await store.open_grant(job, "https://g", fresh=False)).token == tokens[first]
+    assert await call_again(store, job) is None
+    whats = [event.what for event in await store.events_of(job.id)]
+    assert sum("was heard first: the others' tokens" in what for what in whats) == 1
+    assert sum("whose token has ended" in what for what in whats) == 2  # once of each, however often it tries
+
+
+async def test_of_those_that_write_at_once_one_counts(
+    store: Store, database_url: str, secret_key: str
+) -> None:
+    """Each at a replica of its own; both had begun before either wrote."""
+    another = Store(database_url, Cipher([secret_key]))
+    try:
+        job, token = await called(store)
+        tokens = [token, *[await call_again(store, job) or "" for _ in range(7)]]
+        given = [await store.begin_call("vendor", each, "a new result") for each in tokens]
+        heard = await asyncio.gather(
+            *(
+                each.hear(job, one.token_sha256)
+                for each, one in zip((store, another) * 4, given, strict=True)
+                if one is not None
+            )
+        )
+        assert sorted(heard) == [False] * 7 + [True]
+    finally:
+        await another.close()
+
+
+async def test_who_writes_while_the_vendor_is_called_again_is_the_only_one(store: Store) -> None:
+    job, token = await called(store)
+    assert await may_write(store, token)
+    assert await call_again(store, job) is None
+
+
+async def test_what_the_release_before_let_write_counts(store: Store, database_url: str) -> None:
+    """It knows the token with the grant alone, and keeps no record of who was heard."""
+    job, token = await called(store)
+    second = await call_again(store, job)
+    assert second is not None
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE grants SET stores = 1 WHERE job_id = %s", (job.id,))
+    assert not await may_write(store, token)
+    assert await may_write(store, second)
+
+
+async def test_a_token_of_an_earlier_life_of_the_job_has_ended(store: Store) -> None:
+    job, token = await called(store)
+    second = await call_again(store, job)
+    assert second is not None
+    third = (await store.open_grant(job, "https://g", fresh=True)).token
+    for each in (token, second):
+        assert not await may_write(store, each)
+    assert await may_write(store, third)

@@ -20,6 +20,7 @@ recovery    what was held for a peer that is well again
 restoring   what isn't known any more once a backup was restored
 proof       the proof of a job: instances and deliveries
 grants      the rights of vendors that call back, and what they did with them
+rivals      the tokens of several calls on one vendor for one job: the first that writes counts
 slides      which of our results stands on which slide
 issuing     what stands for whom at a vendor that may not know
 disclosing  which jobs were about a patient, and what was sent for them

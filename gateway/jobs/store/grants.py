@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,8 +18,10 @@ from sqlalchemy import (
     Float,
     RowMapping,
     and_,
+    bindparam,
     case,
     cast,
+    false,
     func,
     insert,
     or_,
@@ -33,11 +34,11 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.contract import Callback, Heard
-from gateway.jobs.cipher import Unreadable
 from gateway.jobs.records import CALLED, Job, area_of, storable
 from gateway.jobs.states import State
-from gateway.jobs.store.database import WITHOUT_RESULT, Database, soon
-from gateway.jobs.tables import ALIVE, grants, jobs, vendor_calls
+from gateway.jobs.store.database import WITHOUT_RESULT, soon
+from gateway.jobs.store.rivals import Rivals, end_rivals, set_aside
+from gateway.jobs.tables import ALIVE, grants, jobs, rivals, vendor_calls
 
 Reach = Literal["all", "results", "nothing"]
 
@@ -52,16 +53,42 @@ _REACH: ColumnElement[str] = case(
     ),
     else_="nothing",
 ).label("reach")
+_BY_OWN = (
+    select(
+        *WITHOUT_RESULT,
+        grants.c.results,
+        grants.c.token_sha256.label("shown_sha256"),
+        false().label("outrun"),
+        _REACH,
+    )
+    .join(grants, grants.c.job_id == jobs.c.id)
+    .where(grants.c.token_sha256 == bindparam("digest"), grants.c.adapter == bindparam("adapter"))
+)
+_BY_RIVALS = (
+    select(
+        *WITHOUT_RESULT,
+        grants.c.results,
+        rivals.c.token_sha256.label("shown_sha256"),
+        rivals.c.ended.label("outrun"),
+        _REACH,
+    )
+    .join(grants, grants.c.job_id == jobs.c.id)
+    .join(rivals, rivals.c.job_id == jobs.c.id)
+    .where(rivals.c.token_sha256 == bindparam("digest"), grants.c.adapter == bindparam("adapter"))
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One call's right: `results` are the ids that the vendor stored, with their versions."""
+    """One call's right: `results` are the ids that the vendor stored, with their versions. `outrun`: another
+    call on the vendor was heard first."""
 
     job: Job
     reach: Reach
     call: int
+    token_sha256: str
     results: Mapping[str, str] = field(default_factory=dict)
+    outrun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +104,7 @@ class ChangedResult:
 _READ = "SELECT FROM grants WHERE job_id = %(job)s AND tiles > 0"
 
 
-class Grants(Database):
+class Grants(Rivals):
     # -- grants ---------------------------------------------------------------------------------------
 
     async def open_grant(self, job: Job, url: str, *, fresh: bool) -> Callback:
@@ -85,11 +112,13 @@ class Grants(Database):
         one; else the one it may hold already stays good."""
         async with self._transaction() as connection:
             await self._hold(connection, job, {"updated_at": func.now()})
-            if not fresh:
-                known = await self._grant_of(connection, job.id)
-                token = None if known is None else self._token(known)
-                if known is not None and token is not None:
-                    return Callback(url, token, known["calls"] > 0)
+            known = await self._grant_of(connection, job.id)
+            token = None if known is None else self._token(known)
+            if known is not None and token is not None and not fresh:
+                return Callback(url, token, known["calls"] > 0)
+            if known is not None:
+                await set_aside(connection, known)
+                await end_rivals(connection, job.id)
             values = {
                 "job_id": job.id,
                 "adapter": job.adapter,
@@ -105,6 +134,7 @@ class Grants(Database):
                 "stored_at": None,
                 "stores": 0,
                 "shown": None,
+                "heard_sha256": None,
                 **self._mint(),
             }
             statement = upsert(grants).values(values)
@@ -186,26 +216,24 @@ class Grants(Database):
         that a call that a crash cut off stands there without an outcome; but not where it is good for nothing
         any more, or who keeps one could fill the disk with it."""
         digest = hashlib.sha256(token.encode()).hexdigest()
-        wanted = (
-            select(*WITHOUT_RESULT, grants.c.results, grants.c.token_sha256, _REACH)
-            .join(grants, grants.c.job_id == jobs.c.id)
-            .where(grants.c.token_sha256 == digest, grants.c.adapter == adapter)
-        )
         async with self._transaction() as connection:
             await _lightly(connection)
-            row = (await connection.execute(wanted)).mappings().first()
-            if row is None or not hmac.compare_digest(row["token_sha256"], digest):
+            row = await _row_of(connection, adapter, digest)
+            if row is None or not hmac.compare_digest(row["shown_sha256"], digest):
                 return None
             job = self._job(row)
             if row["reach"] == "nothing" or (row["reach"] == "results" and job.slide_id is None):
-                return Grant(job, "nothing", 0)
+                return Grant(job, "nothing", 0, digest)
+            if row["outrun"]:
+                await self._refuse_rival(connection, job.id, digest)
+                return Grant(job, "nothing", 0, digest, outrun=True)
             call = await connection.scalar(
                 insert(vendor_calls).values(job_id=job.id, what=what).returning(vendor_calls.c.id)
             )
             await connection.execute(
                 update(grants).where(grants.c.job_id == job.id).values(calls=grants.c.calls + 1)
             )
-            return Grant(job, row["reach"], int(call or 0), row["results"])
+            return Grant(job, row["reach"], int(call or 0), digest, row["results"])
 
     async def end_call(self, given: Grant, what: str, size: int, outcome: str) -> None:
         """With its place in the job's history."""
@@ -301,11 +329,6 @@ class Grants(Database):
     # -- inside ---------------------------------------------------------------------------------------
 
     @staticmethod
-    async def _grant_of(connection: AsyncConnection, job_id: UUID) -> RowMapping | None:
-        statement = select(grants).where(grants.c.job_id == job_id).with_for_update()
-        return (await connection.execute(statement)).mappings().first()
-
-    @staticmethod
     async def _close_call(
         connection: AsyncConnection, given: Grant, what: str, size: int, outcome: str
     ) -> None:
@@ -323,19 +346,11 @@ class Grants(Database):
                 update(grants).where(grants.c.job_id == job.id).values(tiles=0, tile_bytes=0)
             )
 
-    def _mint(self) -> dict[str, Any]:
-        token = secrets.token_urlsafe(32)
-        return {
-            "token": self._cipher.encrypt(token),
-            "token_sha256": hashlib.sha256(token.encode()).hexdigest(),
-        }
 
-    def _token(self, known: RowMapping) -> str | None:
-        try:
-            token: str | None = self._cipher.decrypt(known["token"])
-        except Unreadable:
-            return None
-        return token
+async def _row_of(connection: AsyncConnection, adapter: str, digest: str) -> RowMapping | None:
+    given = {"adapter": adapter, "digest": digest}
+    found = (await connection.execute(_BY_OWN, given)).mappings().first()
+    return found or (await connection.execute(_BY_RIVALS, given)).mappings().first()
 
 
 def _told(what: str) -> str:

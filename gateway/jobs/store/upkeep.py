@@ -39,6 +39,7 @@ from gateway.jobs.tables import (
     jobs,
     joining,
     pseudonyms,
+    rivals,
     said,
     slide_results,
 )
@@ -143,12 +144,12 @@ class Upkeep(Database):
         await connection.execute(
             update(grants)
             .where(grants.c.job_id.in_(ids))
-            .values(slide_id="", token=None, token_sha256=None, shown=None, results={})
+            .values(slide_id="", token=None, token_sha256=None, heard_sha256=None, shown=None, results={})
         )
         await connection.execute(
             update(deliveries).where(deliveries.c.job_id.in_(ids)).values(reference=None, last_error=None)
         )
-        for table in (instances, slide_results, said, joining, pseudonyms, job_keys):
+        for table in (instances, slide_results, rivals, said, joining, pseudonyms, job_keys):
             await connection.execute(delete(table).where(table.c.job_id.in_(ids)))
 
     async def installation(self) -> UUID:

@@ -1,0 +1,124 @@
+"""Calls on one vendor for one job, each with a token of its own: one that gave no answer is made again, and
+both may run. The first of them that writes is the one that counts, and the others' tokens end with that.
+
+The token of the one that counts, and until then of the newest, stands with the grant; the others here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from gateway.contract import Callback
+from gateway.jobs.cipher import Unreadable
+from gateway.jobs.records import Job
+from gateway.jobs.store.database import Database
+from gateway.jobs.tables import grants, rivals
+
+_HEARD = "of several calls on the vendor one was heard first: the others' tokens have ended"
+_REFUSED = "a call on the vendor whose token has ended, since another was heard first, was refused"
+
+
+class Rivals(Database):
+    async def open_another_grant(self, job: Job, url: str) -> Callback | None:
+        """For a call that follows one which may run yet: with a token that nobody holds, beside the one that
+        somebody may. None: the vendor has been heard meanwhile."""
+        async with self._transaction() as connection:
+            await self._hold(connection, job, {"updated_at": func.now()})
+            known = await self._grant_of(connection, job.id)
+            if known is None or _is_heard(known):
+                return None
+            await set_aside(connection, known)
+            minted = self._mint()
+            await connection.execute(update(grants).where(grants.c.job_id == job.id).values(**minted))
+            return Callback(url, self._token(minted) or "", known["calls"] > 0)
+
+    async def hear(self, job: Job, token_sha256: str) -> bool:
+        """Before what a call of the vendor's writes: whether it may. The first that asks is the one, and all
+        others' tokens end."""
+        async with self._transaction() as connection:
+            locked = await self._locked(connection, job.id)
+            known = await self._grant_of(connection, job.id)
+            if locked is None or known is None:
+                return False
+            if known["token_sha256"] != token_sha256:
+                if _is_heard(known) or not await _bring_back(connection, known, token_sha256):
+                    return False
+            elif known["heard_sha256"] == token_sha256:
+                return True
+            await connection.execute(
+                update(grants).where(grants.c.job_id == job.id).values(heard_sha256=token_sha256)
+            )
+            if ended := await end_rivals(connection, job.id):
+                await self._append(connection, locked, _HEARD, {"ended": ended})
+            return True
+
+    # -- inside ---------------------------------------------------------------------------------------
+
+    async def _refuse_rival(self, connection: AsyncConnection, job_id: UUID, token_sha256: str) -> None:
+        """Its first try stands in the history; or who keeps a token could fill the disk with it."""
+        first = (
+            update(rivals)
+            .where(rivals.c.token_sha256 == token_sha256, ~rivals.c.refused)
+            .values(refused=True)
+            .returning(rivals.c.job_id)
+        )
+        job = await self._locked(connection, job_id)
+        if job is not None and await connection.scalar(first) is not None:
+            await self._append(connection, job, _REFUSED, {})
+
+    @staticmethod
+    async def _grant_of(connection: AsyncConnection, job_id: UUID) -> RowMapping | None:
+        statement = select(grants).where(grants.c.job_id == job_id).with_for_update()
+        return (await connection.execute(statement)).mappings().first()
+
+    def _mint(self) -> dict[str, Any]:
+        token = secrets.token_urlsafe(32)
+        return {
+            "token": self._cipher.encrypt(token),
+            "token_sha256": hashlib.sha256(token.encode()).hexdigest(),
+        }
+
+    def _token(self, known: RowMapping | dict[str, Any]) -> str | None:
+        try:
+            token: str | None = self._cipher.decrypt(known["token"])
+        except Unreadable:
+            return None
+        return token
+
+
+async def end_rivals(connection: AsyncConnection, job_id: UUID) -> int:
+    """How many were ended."""
+    ended = update(rivals).where(rivals.c.job_id == job_id, ~rivals.c.ended).values(ended=True, token=None)
+    return (await connection.execute(ended)).rowcount
+
+
+async def set_aside(connection: AsyncConnection, known: RowMapping) -> None:
+    """The token that stands with the grant."""
+    if known["token_sha256"] is not None:
+        values = {name: known[name] for name in ("job_id", "token", "token_sha256")}
+        await connection.execute(insert(rivals).values(values))
+
+
+async def _bring_back(connection: AsyncConnection, known: RowMapping, token_sha256: str) -> bool:
+    """In place of the one that stands with the grant, if it hasn't ended."""
+    theirs = delete(rivals).where(
+        rivals.c.job_id == known["job_id"], rivals.c.token_sha256 == token_sha256, ~rivals.c.ended
+    )
+    rival = (await connection.execute(theirs.returning(rivals.c.token))).first()
+    if rival is None:
+        return False
+    await set_aside(connection, known)
+    own = {"token": rival.token, "token_sha256": token_sha256}
+    await connection.execute(update(grants).where(grants.c.job_id == known["job_id"]).values(**own))
+    return True
+
+
+def _is_heard(known: RowMapping) -> bool:
+    """The release before kept no record of who was heard, and knew of one token only."""
+    return bool(known["stores"]) or known["heard_sha256"] == known["token_sha256"]
