@@ -392,7 +392,7 @@ alerts = Table(
     Column("next_try_at", _moment, nullable=False, server_default=_now),
     Column("departments", ARRAY(Text), nullable=False, server_default="{}"),
     Column("seen_at", _moment),  # by whoever finds it standing; none: it is ended by whoever began it
-    Column("told_to", ARRAY(Text), nullable=False, server_default="{}"),  # channels, of what is being told
+    Column("told_to", ARRAY(Text), nullable=False, server_default="{}"),  # who has it of what is being told
     Column("reminded_at", _moment),
     Index("alerts_standing", "cause", unique=True, postgresql_where=text("cleared_at IS NULL")),
     Index(

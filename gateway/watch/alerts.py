@@ -15,7 +15,7 @@ import structlog
 
 from gateway.contract import Failure
 from gateway.jobs.store import Store
-from gateway.jobs.store.alerts import Alert
+from gateway.jobs.store.alerts import LOG, Alert
 from gateway.loops import Loop
 from gateway.watch.causes import Source
 from gateway.watch.channels import Channels, Message
@@ -84,13 +84,16 @@ class Alerts:
     async def _tell(self, alert: Alert, waiting: Mapping[str, int]) -> Failure | None:
         concerned = {*alert.departments, *self._concerned(alert.cause), *waiting}
         message = message_of(alert, waiting, sorted(concerned))
-        if alert.tries == 1:
-            say = log.info if alert.cleared or alert.is_news else log.error
-            say(message.kind, cause=alert.cause, sentence=message.sentence, advice=message.advice)
 
         async def note(mark: str) -> None:
             await self._store.note_told(alert, mark)
 
+        # Not by the number of tries: whoever made the first may have died of it before.
+        mark = f"{message.kind}:{LOG}"
+        if mark not in alert.told_to:
+            say = log.info if alert.cleared or alert.is_news else log.error
+            say(message.kind, cause=alert.cause, sentence=message.sentence, advice=message.advice)
+            await note(mark)
         broken = await self._channels.tell(message, alert.told_to, note)
         if broken is None:
             await self._store.mark_told(alert)

@@ -145,6 +145,28 @@ async def test_one_that_was_being_told_by_who_died_is_told_by_another(
     assert len(hook.told) == 1
 
 
+@pytest.mark.parametrize("died", ["before the log had it", "amid telling it"])
+async def test_the_log_has_a_line_of_whatever_was_being_told_by_who_died_and_of_its_end(
+    store: Store, database_url: str, died: str
+) -> None:
+    """It may be all that anybody looks at."""
+    with structlog.testing.capture_logs() as said:
+        await trip(store)
+        await minutes_pass(database_url)
+        [taken] = await store.take_untold(60)
+        alerts = Alerts(store, Channels({}))
+        if died == "before the log had it":
+            await look(alerts, database_url)
+        await store.close_circuit(VENDOR)
+        if died == "before the log had it":
+            await minutes_pass(database_url)
+            assert len(await store.take_untold(60)) == 1
+        for _ in range(2):
+            await look(alerts, database_url)
+    told = [line["event"] for line in said if line.get("cause") == taken.cause]
+    assert told == ["alert", "all-clear"][died == "amid telling it" :]
+
+
 async def look(alerts: Alerts, url: str) -> None:
     await minutes_pass(url)
     with suppress(Failure):

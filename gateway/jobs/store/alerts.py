@@ -16,6 +16,7 @@ from gateway.jobs.states import State
 from gateway.jobs.store.database import Database, Standing, soon
 from gateway.jobs.tables import ALIVE, alerts, deliveries, jobs
 
+LOG = "log"  # is told first, and notes it as a channel does
 FOUND = "found."  # begins the cause of what is news, and doesn't stand
 IS_NEWS_AFTER = 2.0  # what was over before is none
 _KEEPS_FAILING = 2  # tries of a delivery
@@ -252,14 +253,16 @@ def cleared() -> dict[str, Any]:
 
 
 def changed(sentence: str, advice: str) -> dict[str, Any]:
-    """What stands in an alert that is to be told in other words: once more, by those who told it before."""
+    """What stands in an alert that is to be told in other words: once more, by those who told it before. The
+    log has a line of them at once."""
     untold = alerts.c.told_at.is_(None)
-    by_nobody = and_(untold, func.cardinality(alerts.c.told_to) == 0)
+    told_to = func.array_remove(alerts.c.told_to, f"alert:{LOG}")
+    by_nobody = and_(untold, func.cardinality(told_to) == 0)
     return {
         "sentence": storable(sentence),
         "advice": storable(advice),
         "reminded_at": case((by_nobody, alerts.c.reminded_at), else_=_TOLD_ANEW),
-        "told_to": case((untold, alerts.c.told_to), else_=cast([], alerts.c.told_to.type)),
+        "told_to": case((untold, told_to), else_=cast([], alerts.c.told_to.type)),
         "next_try_at": case((untold, alerts.c.next_try_at), else_=func.now()),
         "tries": case((untold, alerts.c.tries), else_=0),
     }
