@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar, cast
 import pydicom.config
 from pydicom.dataset import Dataset
 from pynetdicom import _config, build_context, build_role, evt
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -213,7 +214,7 @@ class _Opening:
 
 
 def _refusal(peer: DimsePeer, doing: str, association: Any, opening: _Opening) -> Failure:
-    answer = association.acceptor.primitive
+    answer = association.acceptor.primitive or _unread(association)
     if isinstance(opening.trouble, ssl.SSLError):
         why, advice = distrust(opening.trouble)
         return Untrusted(
@@ -255,3 +256,10 @@ def _refusal(peer: DimsePeer, doing: str, association: Any, opening: _Opening) -
         f"the {peer.name} refused our association for now while {doing}",
         "It has as many associations as it takes; if this goes on, raise its limit.",
     )
+
+
+def _unread(association: Any) -> Any:
+    """Who refuses us hangs up. pynetdicom looks first whether we are still connected: a refusal that came
+    before it had turned round it takes for no answer."""
+    answer = association.dul.receive_pdu()
+    return answer if isinstance(answer, A_ASSOCIATE) and answer.result else None

@@ -26,7 +26,8 @@ from gateway.jobs.store import Store
 from gateway.settings.sections import Settings
 
 AET = "GATEWAY"
-QUICK = Limits(connect=2, accept=2, answer=2, query=20, transfer=60)
+# Nobody who means it well is let down, however busy the machine is.
+PATIENT = Limits(connect=60, accept=60, answer=60, query=120, transfer=120)
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Service:
         *,
         retrieve: Any = None,
         calling: str = AET,
-        limits: Limits = QUICK,
+        limits: Limits = PATIENT,
         tls: ssl.SSLContext | None = None,
     ) -> DimseArchive:
         return DimseArchive(
@@ -57,7 +58,7 @@ class Service:
         port: int,
         aet: str,
         calling: str = AET,
-        limits: Limits = QUICK,
+        limits: Limits = PATIENT,
         tls: ssl.SSLContext | None = None,
     ) -> DimsePeer:
         return DimsePeer("archive pacs", "127.0.0.1", port, aet, calling, limits, tls)
@@ -74,7 +75,7 @@ def service(
     peers: Mapping[str, str],
     *,
     applications: Mapping[str, Any] | None = None,
-    limits: Limits = QUICK,
+    limits: Limits = PATIENT,
     most_associations: int = 50,
     least_free: int = 0,
     clean_every: float = 30.0,

@@ -18,14 +18,17 @@ from pynetdicom import AE, build_context, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,
     StudyRootQueryRetrieveInformationModelMove,
+    Verification,
 )
 
 from gateway.archives.dimse import DimseArchive
 from gateway.contract import NeedsHuman, Retryable
+from gateway.dicom.arrival import Watch
+from gateway.dicom.association import associated, context, exchange
 from gateway.dicom.peer import Limits
 from tests.peers import dcmtk
 from tests.peers.dicom_samples import encode, make_instance, make_study, write_study
-from tests.peers.dimse import AET, QUICK, Service, by_uid, bytes_of, content, head, service
+from tests.peers.dimse import AET, Service, by_uid, bytes_of, content, head, service
 from tests.peers.orthanc import Orthanc, orthanc
 from tests.peers.ports import free_port
 
@@ -180,6 +183,22 @@ async def test_an_archive_that_does_not_know_us_is_told_apart(here, pacs, tmp_pa
     assert not (await nobody.check()).ok
 
 
+async def test_a_refusal_is_heard_though_it_comes_before_we_have_turned_round(here, pacs):
+    refused = threading.Event()
+    handlers: list[Any] = [
+        (evt.EVT_REQUESTED, lambda _: refused.wait(60)),
+        (evt.EVT_CONN_CLOSE, lambda _: refused.set()),
+    ]
+    peer = here.peer(pacs.dicom_port, "OTHER")
+
+    def ask(watch: Watch) -> None:
+        with associated(peer, [context(Verification)], "asking", watch, handlers=handlers):
+            pytest.fail("it takes us")
+
+    with pytest.raises(NeedsHuman, match="AE title OTHER"):
+        await exchange(ask, 60)
+
+
 # -- peers that misbehave ---------------------------------------------------------------------------------
 
 
@@ -266,12 +285,12 @@ async def test_an_association_that_hangs_ends_within_its_limits_and_keeps_what_c
     wanted = [str(dataset.SOPInstanceUID) for dataset in fake.study]
     study = str(fake.study[0].StudyInstanceUID)
     with fake_archive(fake) as port:
-        archive = here.archive(port, "FAKE", limits=Limits(2, 2, 1.5, 10, 20))
+        archive = here.archive(port, "FAKE", limits=Limits(60, 60, 1.5, 60, 60))
         fake.sends = 2
         with pytest.raises(Retryable):
             await fetch(archive, study, tmp_path / "spool", wanted)
         fake.hangs.clear()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(50):
             with pytest.raises(Retryable, match="in time"):
                 await fetch(archive, study, tmp_path / "spool", wanted)
         fake.hangs.set()
@@ -295,7 +314,7 @@ async def test_a_cancelled_retrieval_lets_go(here, tmp_path):
     wanted = [str(dataset.SOPInstanceUID) for dataset in fake.study]
     study = str(fake.study[0].StudyInstanceUID)
     with fake_archive(fake) as port:
-        archive = here.archive(port, "FAKE", limits=QUICK)
+        archive = here.archive(port, "FAKE")
         task = asyncio.create_task(fetch(archive, study, tmp_path / "spool", wanted))
         async with asyncio.timeout(20):
             while not fake.asked:

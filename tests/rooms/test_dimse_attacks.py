@@ -20,7 +20,6 @@ from pynetdicom import AE
 
 from gateway.dicom.arrival import Watch
 from gateway.dicom.lobby import Room
-from gateway.dicom.peer import Limits
 from gateway.dicom.reading import read_before
 from tests.peers import dcmtk
 from tests.peers.bombs import deflated_bomb, nested
@@ -30,7 +29,6 @@ from tests.peers.dimse import AET, Service, head, service
 LOCAL = "127.0.0.1"
 PEERS = {"MODALITY": LOCAL, "FLOOD": "127.0.0.2"}
 TRAUMA = {"trauma": {"display_name": "Trauma", "adapter": "vendor", "ae_title": "TRAUMA"}}
-PATIENT = Limits(connect=60, accept=60, answer=60)
 VERIFICATION = b"1.2.840.10008.1.1"
 
 
@@ -100,7 +98,7 @@ def trickling(port: int, count: int, source: str, data: bytes) -> Iterator[None]
 def test_sixty_who_trickle_their_request_shut_nobody_out(tmp_path: Path, source: str) -> None:
     paths = write_study(tmp_path / "study", 3)
     with (
-        service(tmp_path / "data", None, PEERS, applications=TRAUMA, limits=PATIENT) as here,
+        service(tmp_path / "data", None, PEERS, applications=TRAUMA) as here,
         trickling(here.port, 60, source, request("MODALITY")),
     ):
         before = threading.active_count()
@@ -116,7 +114,7 @@ def test_eight_hundred_connections_have_no_thread_each(tmp_path: Path) -> None:
     paths = write_study(tmp_path / "study", 1)
     try:
         with (
-            service(tmp_path / "data", None, PEERS, applications=TRAUMA, limits=PATIENT) as here,
+            service(tmp_path / "data", None, PEERS, applications=TRAUMA) as here,
             ExitStack() as stack,
         ):
             before = threading.active_count()
@@ -133,7 +131,7 @@ def test_eight_hundred_connections_have_no_thread_each(tmp_path: Path) -> None:
 def test_who_does_not_ask_in_time_is_sent_away(tmp_path: Path) -> None:
     room = Room(patience=0.5)
     with (
-        service(tmp_path, None, PEERS, applications=TRAUMA, limits=PATIENT, room=room) as here,
+        service(tmp_path, None, PEERS, applications=TRAUMA, room=room) as here,
         closing(connect(here.port)) as wire,
     ):
         wire.settimeout(30)
@@ -146,7 +144,7 @@ def test_who_does_not_ask_in_time_is_sent_away(tmp_path: Path) -> None:
 
 def test_one_address_takes_not_every_seat(tmp_path: Path) -> None:
     with (
-        service(tmp_path, None, PEERS, applications=TRAUMA, limits=PATIENT, most_associations=10) as here,
+        service(tmp_path, None, PEERS, applications=TRAUMA, most_associations=10) as here,
         ExitStack() as stack,
     ):
         answers = []
@@ -161,7 +159,7 @@ def test_one_address_takes_not_every_seat(tmp_path: Path) -> None:
 
 def test_who_asks_byte_by_byte_is_let_in(tmp_path: Path) -> None:
     with (
-        service(tmp_path, None, PEERS, applications=TRAUMA, limits=PATIENT) as here,
+        service(tmp_path, None, PEERS, applications=TRAUMA) as here,
         closing(connect(here.port)) as wire,
     ):
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -176,7 +174,7 @@ def test_who_asks_byte_by_byte_is_let_in(tmp_path: Path) -> None:
 )
 def test_what_is_no_request_is_not_listened_to(tmp_path: Path, said: bytes) -> None:
     with (
-        service(tmp_path, None, PEERS, applications=TRAUMA, limits=PATIENT) as here,
+        service(tmp_path, None, PEERS, applications=TRAUMA) as here,
         closing(connect(here.port)) as wire,
     ):
         wire.sendall(said)
@@ -187,7 +185,7 @@ def test_what_is_no_request_is_not_listened_to(tmp_path: Path, said: bytes) -> N
 
 
 def test_a_request_that_can_not_be_read_takes_no_seat(tmp_path: Path) -> None:
-    with service(tmp_path, None, PEERS, applications=TRAUMA, limits=PATIENT, most_associations=2) as here:
+    with service(tmp_path, None, PEERS, applications=TRAUMA, most_associations=2) as here:
         good = request("MODALITY")
         for _ in range(6):
             with closing(connect(here.port)) as wire:
@@ -207,7 +205,7 @@ def test_a_request_that_can_not_be_read_takes_no_seat(tmp_path: Path) -> None:
 def test_a_message_without_end_is_not_kept(tmp_path: Path, begun: bytes, control: int) -> None:
     """Of what is no instance: a command, or what it brings."""
     with (
-        service(tmp_path, None, PEERS, applications=TRAUMA, limits=PATIENT) as here,
+        service(tmp_path, None, PEERS, applications=TRAUMA) as here,
         closing(connect(here.port)) as wire,
     ):
         wire.sendall(request("MODALITY"))
@@ -234,7 +232,7 @@ def test_a_message_that_can_not_be_read_ends_its_association(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], said: bytes
 ) -> None:
     with (
-        service(tmp_path, None, PEERS, applications=TRAUMA, limits=PATIENT, most_associations=1) as here,
+        service(tmp_path, None, PEERS, applications=TRAUMA, most_associations=1) as here,
         closing(connect(here.port)) as wire,
     ):
         wire.sendall(request("MODALITY"))
@@ -252,7 +250,7 @@ def test_a_message_that_can_not_be_read_ends_its_association(
 def test_connections_that_can_not_be_opened_end_nothing(tmp_path: Path) -> None:
     """Out of descriptors the port rests, and then goes on."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with service(tmp_path, None, PEERS, applications=TRAUMA, limits=PATIENT) as here:
+    with service(tmp_path, None, PEERS, applications=TRAUMA) as here:
         with closing(socket.socket()) as wire:
             highest = wire.fileno()
             resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
@@ -277,7 +275,6 @@ def shared(tmp_path: Path) -> Iterator[Service]:
         applications=TRAUMA,
         may=["send"],
         archives=archives,
-        limits=PATIENT,
     ) as here:
         yield here
 

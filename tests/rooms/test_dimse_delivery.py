@@ -254,7 +254,7 @@ async def test_one_that_hangs_amid_storing_ends_within_its_limits(here, tmp_path
             release.wait(30)
             return 0x0000
 
-    limits = Limits(connect=1, accept=1, answer=1, query=5, transfer=10)
+    limits = Limits(connect=60, accept=60, answer=1, query=60, transfer=60)
     with archive(Hanging(here, [])) as port:
         try:
             async with asyncio.timeout(30):

@@ -158,11 +158,8 @@ def test_no_more_associations_than_allowed(tmp_path):
 @pytest.mark.parametrize("count", [10, 60])
 def test_who_connects_and_says_nothing_keeps_nobody_out(tmp_path, count):
     paths = write_study(tmp_path / "study", 2)
-    limits = Limits(connect=60, accept=60, answer=60)
     with (
-        service(
-            tmp_path / "data", None, PEERS, applications=TRAUMA, limits=limits, most_associations=8
-        ) as here,
+        service(tmp_path / "data", None, PEERS, applications=TRAUMA, most_associations=8) as here,
         ExitStack() as stack,
     ):
         silent = [stack.enter_context(closing(connect(here.port, "127.0.0.1"))) for _ in range(count)]
@@ -408,7 +405,7 @@ def test_an_instance_that_was_cut_off_before_is_refused(here, tmp_path):
 
 
 async def test_who_stops_amid_a_message_is_let_go(tmp_path):
-    limits = Limits(connect=1, accept=1, answer=1)
+    limits = Limits(connect=60, accept=60, answer=1)
     (made,) = make_study(1, size=512)
     data = encode(made)
     with (

@@ -14,7 +14,7 @@ from gateway.dicom.peer import DimsePeer
 from gateway.dicom.staging import Staging
 from tests.peers import dcmtk
 from tests.peers.dicom_samples import write_study
-from tests.peers.dimse import AET, QUICK, service
+from tests.peers.dimse import AET, PATIENT, service
 
 BEYOND = 1100
 
@@ -33,7 +33,7 @@ def crowd() -> Iterator[None]:
 @pytest.mark.usefixtures("crowd")
 async def test_a_peer_is_called_and_heard_all_the_same(tmp_path: Path) -> None:
     with dcmtk.receiver(tmp_path / "theirs") as port:
-        peer = DimsePeer("archive pacs", "127.0.0.1", port, "STORESCP", AET, QUICK)
+        peer = DimsePeer("archive pacs", "127.0.0.1", port, "STORESCP", AET, PATIENT)
         await DimseArchive("pacs", peer, Staging(tmp_path / "staging"), None).check()
     files = write_study(tmp_path / "study", 2)
     with service(tmp_path / "ours", None, {"STORESCU": "127.0.0.1"}) as ours:
