@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
@@ -22,6 +22,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from gateway.calls import Calls
 from gateway.contract import Busy, Failure, Health, NotLetIn, Retryable, Unreachable, Untrusted
 from gateway.http import Faltering, Unanswered
 from gateway.jobs.records import Job
@@ -43,6 +44,7 @@ _STORM = 3  # failures in a row
 _JOBS_IN_A_STORM = 2  # of several jobs: one alone may be the cause itself
 _TRIAL = 4  # a look may fail where a job wouldn't: at each so many, one job goes through
 _TOLD_AT_ONCE = 4
+_LATE = "Check the load of the server and the network between it and this machine."
 _LOOKED_AT = "It is looked at again and again; nothing is lost."
 _ONCE_RIGHT = "It goes on by itself once the credentials are right."
 _STATES = {
@@ -65,6 +67,10 @@ class Gate(Protocol):
         """Raises Barred."""
         ...
 
+    def calling(self, *peers: str) -> AbstractContextManager[None]:
+        """Around a call: one that waits in silence is no reason to wait for its end."""
+        ...
+
     async def met(self, failure: Failure, job_id: UUID | None = None, *, canary: bool = False) -> bool:
         """Whether the job has to wait for the peer whose doing the failure is."""
         ...
@@ -79,6 +85,9 @@ class Unguarded:
 
     async def require(self, peer: str, job_id: UUID | None = None) -> None:
         pass
+
+    def calling(self, *peers: str) -> AbstractContextManager[None]:  # noqa: ARG002
+        return nullcontext()
 
     async def met(
         self,
@@ -105,11 +114,12 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds; tests make it short."""
+    """Seconds; tests make it short. `silence`: of calls under way, after which their peer is asked."""
 
     first: float = 2.0
     most: float = 60.0
     answers_within: float = 10.0
+    silence: float = 20.0
 
 
 class Circuits:
@@ -118,6 +128,7 @@ class Circuits:
         self._patience = patience or Patience()
         self._peers: Mapping[str, Peer] = {}
         self._tell: Callable[[Job], Awaitable[None]] | None = None
+        self._calls = Calls()
         self._me = uuid4().hex
         self._open: dict[str, Circuit] = {}
         self._troubled: set[str] = set()  # closed, with failures that a success makes forgotten
@@ -148,6 +159,9 @@ class Circuits:
         await self.refresh(_STALE)
         if self._bars(peer, job_id):
             raise self._barred(peer)
+
+    def calling(self, *peers: str) -> AbstractContextManager[None]:
+        return self._calls.to(*peers)
 
     def bars(self, peer: str) -> bool:
         return self._bars(peer, None)
@@ -337,6 +351,9 @@ class Circuits:
 
     async def _look_around(self) -> None:
         """Seldom while all is well: whatever changes is heard of at once."""
+        for peer in self._calls.silent_for(self._patience.silence):
+            if not self.bars(peer):
+                self._do(self._doubt(peer))
         if self._open or self._waited_for or time.monotonic() - self._looked > _SELDOM:
             await self._look()
 
@@ -400,6 +417,14 @@ class Circuits:
             await self._close(circuit)
         elif refused:
             await self._pause_itself(circuit.peer, later.refusals)
+
+    async def _doubt(self, peer: str) -> None:
+        ended = self._calls.ended(peer)
+        health = await self._ask(peer)
+        if health.ok or self._calls.ended(peer) != ended:
+            return
+        silent = f"{self._name(peer)} has said nothing for {self._patience.silence:g} s: {health.sentence}"
+        await self._trip(peer, "silent", Unanswered(silent, _LATE))
 
     async def _ask(self, peer: str) -> Health:
         """Whoever asks at the same time hears the same. That it was well before he asked is no answer to him:

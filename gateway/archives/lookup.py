@@ -177,7 +177,7 @@ class Lookup:
     async def _call(self, name: str, slide: Slide | None, ask: Callable[[], Awaitable[T]]) -> T:
         peer = self.peer_of(name, None if slide is None else slide.server)
         await self._gate.require(peer)
-        with blaming(peer):
+        with blaming(peer), self._gate.calling(peer):
             answer = await self._lookouts.setdefault(peer, Lookout(name)).call(ask)
         await self._gate.heard(peer)
         return answer

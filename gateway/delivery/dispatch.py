@@ -106,7 +106,7 @@ class Dispatch:
         peer = f"sectra.{job.server}" if to_slide else f"destinations.{delivery.destination}"
         try:
             await self._circuits.require(peer, job.id)
-            with blaming(peer):
+            with blaming(peer), self._circuits.calling(peer):
                 done = await self._to(delivery.destination).deliver(job, finished)
         except Failure as failure:
             if await self._circuits.met(failure, job.id):

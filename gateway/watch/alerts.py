@@ -6,6 +6,7 @@ it is told a second time, and no more.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -18,13 +19,14 @@ from gateway.jobs.store import Store
 from gateway.jobs.store.alerts import LOG, Alert
 from gateway.loops import Loop
 from gateway.watch.causes import Source
-from gateway.watch.channels import Channels, Message
+from gateway.watch.channels import Channels, Message, name_telling
 
 log = structlog.get_logger(__name__)
 
 _LOOK = 2.0
 _SEE = 5.0
 _UNSEEN = 20.0  # seconds after which what nobody finds standing any more is over
+_AT_ONCE = 8  # one whose channel hangs delays no other
 _TELLING = 60.0  # seconds for which nobody else tells it
 _COLLECTOR = "audit_log.syslog"
 _FIRST, _MOST = 5.0, 300.0  # after a channel that failed
@@ -56,13 +58,17 @@ class Alerts:
     async def look(self) -> None:
         """Raises what a channel that doesn't work said: it is seen as a loop that keeps failing."""
         await self._see()
-        broken: Failure | None = None
         untold = await self._store.take_untold(_TELLING, self._group, self._remind)
         waiting = await self._store.waiting_by_department() if untold else {}
-        for alert in untold:
-            broken = await self._tell(alert, waiting.get(alert.cause, {})) or broken
-        if broken is not None:
-            raise broken
+        places = asyncio.Semaphore(_AT_ONCE)
+
+        async def tell(alert: Alert) -> Failure | None:
+            async with places:
+                return await self._tell(alert, waiting.get(alert.cause, {}))
+
+        for broken in await asyncio.gather(*map(tell, untold)):
+            if broken is not None:
+                raise broken
 
     async def _see(self) -> None:
         now = time.monotonic()
@@ -115,9 +121,11 @@ def message_of(alert: Alert, waiting: Mapping[str, int], departments: Sequence[s
         sentence = since
     if alert.cleared and _is_a_peer(alert.cause):
         sentence = f"{sentence}; what waited goes on by itself"
+    kind = _kind(alert)
+    before = (alert.reminded_at or alert.told_at) if kind == "reminder" else None
     return Message(
         alert.id,
-        _kind(alert),
+        kind,
         alert.cause,
         sentence,
         "" if alert.cleared else alert.advice,
@@ -125,6 +133,7 @@ def message_of(alert: Alert, waiting: Mapping[str, int], departments: Sequence[s
         None if alert.cleared_at is None else _utc(alert.cleared_at),
         sum(waiting.values()),
         tuple(departments),
+        name_telling(alert.id, kind, before),
     )
 
 

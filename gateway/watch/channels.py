@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -26,8 +27,8 @@ _FIRST_FAILURES = 2  # one may be a moment's
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """Of a job its number alone, so that no patient is named. `id` and `kind` are the same if it is told
-    twice."""
+    """Of a job its number alone, so that no patient is named. `telling` is the same if it is told twice; each
+    reminder has its own."""
 
     id: int
     kind: Literal["alert", "reminder", "all-clear"]
@@ -38,6 +39,13 @@ class Message:
     cleared_at: str | None
     jobs_waiting: int
     departments: tuple[str, ...] = ()
+    telling: str = ""
+
+
+def name_telling(id: int, kind: str, reminded: datetime | None) -> str:
+    """`reminded`: when it was told before, of a reminder."""
+    after = "" if reminded is None else f"-after-{reminded.timestamp() * 1e6:.0f}"
+    return f"alert-{id}-{kind}{after}"
 
 
 class Channel(Protocol):
@@ -128,7 +136,7 @@ class Mail:
         letter["Date"] = datetime.now(UTC)
         domain = self._email.from_.rpartition("@")[2].strip("> ")
         # The same again, if it is told twice: whoever reads it sees that it is no other.
-        letter["Message-ID"] = f"<alert-{message.id}-{message.kind}@{domain}>"
+        letter["Message-ID"] = f"<{message.telling}@{domain}>"
         letter["Auto-Submitted"] = "auto-generated"
         sentence = f"{message.sentence[:1].upper()}{message.sentence[1:]}."
         letter.set_content(
@@ -154,23 +162,23 @@ class Channels:
         self, message: Message, taken: Collection[str], note: Callable[[str], Awaitable[None]]
     ) -> Failure | None:
         """`taken`: by whom already, as `note` was told."""
-        broken: Failure | None = None
-        for name, channel in self._channels.items():
-            mark = f"{message.kind}:{name}"
-            if mark in taken:
-                continue
-            if message.cause == f"alerts.{name}" and message.kind != "all-clear":
-                continue  # the others hear that this one fails
+
+        async def tell(name: str) -> Failure | None:
             try:
-                await channel.tell(message)
+                await self._channels[name].tell(message)
             except Failure as failure:
-                broken = failure
                 self._fail(name, failure)
-            else:
-                self._failed.pop(name, None)
-                channel_failing(name, False)
-                await note(mark)
-        return broken
+                return failure
+            self._failed.pop(name, None)
+            channel_failing(name, False)
+            await note(f"{message.kind}:{name}")
+            return None
+
+        untold = [name for name in self._channels if f"{message.kind}:{name}" not in taken]
+        if message.kind != "all-clear":  # the others hear that this one fails
+            untold = [name for name in untold if message.cause != f"alerts.{name}"]
+        broken = await asyncio.gather(*map(tell, untold))
+        return next((failure for failure in broken if failure is not None), None)
 
     def _fail(self, name: str, failure: Failure) -> None:
         self._failed[name] = self._failed.get(name, 0) + 1

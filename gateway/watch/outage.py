@@ -20,7 +20,7 @@ import structlog
 from gateway.contract import Failure
 from gateway.jobs.store import DatabaseError, Store
 from gateway.loops import Loop
-from gateway.watch.channels import Channels, Message
+from gateway.watch.channels import Channels, Message, name_telling
 
 log = structlog.get_logger(__name__)
 
@@ -158,8 +158,10 @@ def _message(known: dict[str, Any], kind: Literal["alert", "reminder", "all-clea
     if over:
         minutes = max(1, round((now - since).total_seconds() / 60))
         sentence = f"over after {minutes} min: the database answers again; everything goes on by itself"
+    id = int(since.timestamp())
+    before = datetime.fromisoformat(known["reminded"]) if kind == "reminder" else None
     return Message(
-        int(since.timestamp()),
+        id,
         kind,
         "database",
         sentence,
@@ -167,4 +169,5 @@ def _message(known: dict[str, Any], kind: Literal["alert", "reminder", "all-clea
         known["since"],
         now.isoformat() if over else None,
         0,
+        telling=name_telling(id, kind, before),
     )

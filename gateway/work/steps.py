@@ -119,7 +119,8 @@ class JobSteps:
                 await self._circuits.require(peer, job.id)
             if job.state in WORKING:
                 await loaded()
-            outcome = await self._steps[job.state](job)
+            with self._circuits.calling(*self._called(job)):
+                outcome = await self._steps[job.state](job)
         except Unsuitable as reason:
             now = await self._store.get(job.id) or job  # a user may have joined meanwhile
             if now.origin is not Origin.NOTIFICATION:

@@ -24,7 +24,7 @@ from gateway.jobs.store.parked import Backlog
 from gateway.settings.sections import Email, Settings
 from gateway.watch.alerts import Alerts
 from gateway.watch.causes import Troubles
-from gateway.watch.channels import Channel, Channels, Mail, Webhook
+from gateway.watch.channels import Channel, Channels, Mail, Message, Webhook
 from gateway.watch.outage import Outage
 from tests.peers.certificates import Authority
 from tests.peers.hook import Hook, open_hook
@@ -242,9 +242,36 @@ async def test_what_nobody_finds_standing_any_more_is_over_and_what_stands_is_to
         await store.clear_unseen(3600)
         await look(alerts, database_url)
         assert [told["kind"] for told in hook.told] == ["alert", "reminder"]
+        await tell(database_url, "UPDATE alerts SET reminded_at = now() - interval '61 minutes'")
+        await look(alerts, database_url)
+        assert [told["kind"] for told in hook.told] == ["alert", "reminder", "reminder"]
+        assert len({told["telling"] for told in hook.told}) == 3, "who files by it keeps all of them"
         await store.clear_unseen(0)
         await look(alerts, database_url)
-    assert [told["kind"] for told in hook.told] == ["alert", "reminder", "all-clear"]
+    assert [told["kind"] for told in hook.told] == ["alert", "reminder", "reminder", "all-clear"]
+
+
+async def test_a_channel_that_hangs_delays_neither_the_others_nor_other_alerts(
+    store: Store, database_url: str
+) -> None:
+    heard: list[str] = []
+    all_heard = asyncio.Event()
+
+    class Ready:
+        async def tell(self, message: Message) -> None:
+            heard.append(message.cause)
+            if len(heard) == 2:
+                all_heard.set()
+
+    class Hanging:
+        async def tell(self, message: Message) -> None:
+            async with asyncio.timeout(60):
+                await all_heard.wait()
+
+    for peer in (VENDOR, "archives.vna"):
+        await trip(store, peer)
+    await look(Alerts(store, Channels({"hanging": Hanging(), "ready": Ready()})), database_url)
+    assert sorted(heard) == [VENDOR, "archives.vna"]
 
 
 @pytest.mark.parametrize("meanwhile", [False, True], ids=["told", "being told"])
@@ -267,6 +294,7 @@ async def test_that_a_peer_has_paused_itself_is_told_once_more_and_what_to_do(
             await look(alerts, database_url)
         assert [told["kind"] for told in hook.told] == ["alert"] * (not meanwhile) + ["reminder"]
         told = hook.told[-1]
+        tellings = {told["telling"]}
         assert told["sentence"].startswith("Vendor has paused itself: it refused our credentials 5 times")
         assert told["advice"].startswith("Mend the token, then unpause it (gateway unpause adapter vendor, ")
         await store.tell_unpaused(VENDOR, refused, "Renew it.")
@@ -274,6 +302,9 @@ async def test_that_a_peer_has_paused_itself_is_told_once_more_and_what_to_do(
         assert await store.unpause(VENDOR, "ito")
         await store.tell_unpaused(VENDOR, refused, "Renew it.")
         assert [each.sentence for each in await store.standing_alerts()] == [refused]
+        assert await store.pause_itself(VENDOR, "Vendor", 5)
+        await look(alerts, database_url)
+        assert hook.told[-1]["telling"] not in tellings, "no mail server takes it for the letter before"
 
 
 async def test_what_comes_again_at_once_is_told_later(store: Store, database_url: str, hook: Hook) -> None:

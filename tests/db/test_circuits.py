@@ -83,7 +83,7 @@ def replica(store: Store, vendor: Vendor, *, hold_after: int | None = None, **pa
 
 
 def _plain(patience: Patience) -> dict[str, float]:
-    return {name: getattr(patience, name) for name in ("first", "most", "answers_within")}
+    return {name: getattr(patience, name) for name in ("first", "most", "answers_within", "silence")}
 
 
 @asynccontextmanager
@@ -209,6 +209,24 @@ async def test_a_success_between_them_makes_failures_no_storm(store: Store) -> N
         await other.circuits.refresh()
         await other.circuits.heard(VENDOR)
     assert not await bars(one)
+
+
+async def test_one_that_lets_calls_wait_in_silence_is_asked_before_their_patience_is_over(
+    store: Store,
+) -> None:
+    one, well = replica(store, Vendor(silent=True), first=1000, silence=0.2), Vendor()
+    async with working(one):
+        with one.circuits.calling(VENDOR):
+            await until(lambda: bars(one))
+    [circuit] = await store.circuits()
+    said = "Vendor has said nothing for 0.2 s: no answer within 0.5 s"
+    assert (circuit.kind, circuit.reason) == ("silent", said)
+    assert await store.close_circuit(VENDOR)
+    patient = replica(store, well, silence=0.2)
+    async with working(patient):
+        with patient.circuits.calling(VENDOR):
+            await until(lambda: asyncio.sleep(0, well.checks >= 2))
+        assert not await bars(patient), "it is slow, and well"
 
 
 # -- what closes it -----------------------------------------------------------------------------------

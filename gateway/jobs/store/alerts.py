@@ -21,7 +21,9 @@ FOUND = "found."  # begins the cause of what is news, and doesn't stand
 IS_NEWS_AFTER = 2.0  # what was over before is none
 _KEEPS_FAILING = 2  # tries of a delivery
 _RECOVERS_BY_ITSELF = 4  # times, what was held for a peer
-_TOLD_ANEW = datetime(1970, 1, 1, tzinfo=UTC)  # its last reminder: other words are to be told at once
+# A last reminder of then: other words are to be told at once. Its moment names the telling.
+_TOLD_ANEW = func.to_timestamp(func.extract("epoch", func.now()) / 1000)
+_ANEW_BEFORE = datetime(1971, 1, 1, tzinfo=UTC)
 _CLEARED = alerts.c.cleared_at.is_not(None)
 _UNTOLD = or_(alerts.c.told_at.is_(None), and_(_CLEARED, alerts.c.clear_told_at.is_(None)))
 
@@ -52,6 +54,7 @@ class Alert:
     seen_at: datetime | None
     told_to: Sequence[str]
     tries: int
+    reminded_at: datetime | None
 
     @property
     def cleared(self) -> bool:
@@ -278,7 +281,7 @@ def _due(group: float, remind: float | None) -> ColumnElement[bool]:
     )
     due = or_(
         and_(_UNTOLD, or_(alerts.c.told_at.is_not(None), _CLEARED, ~lately)),
-        and_(~_CLEARED, alerts.c.told_at.is_not(None), alerts.c.reminded_at == _TOLD_ANEW),
+        and_(~_CLEARED, alerts.c.told_at.is_not(None), alerts.c.reminded_at < _ANEW_BEFORE),
     )
     if remind is None:
         return due
