@@ -31,12 +31,14 @@ _AWAY = timedelta(seconds=5)  # at the least, before one that can't be reached i
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """`asked`: all that is known of the study. `urgent`: it doesn't wait for an archive's hours."""
+    """`asked`: all that is known of the study. `urgent`: it doesn't wait for an archive's hours. `beside`: it
+    takes nobody's place there."""
 
     asked: Identity
     modalities: Sequence[str] = ()
     choose: Choose = field(default_factory=Choose)
     urgent: bool = False
+    beside: bool = False
     slide: Slide | None = None
     when_unreachable: Literal["wait", "next"] = "wait"
 
@@ -331,7 +333,8 @@ class Lookup:
 
         def change(kept: Mapping[str, Any], now: float) -> tuple[Mapping[str, Any], float | None]:
             pulls = Pulls(rate, kept)
-            told = (pulls.take if take else pulls.ask)(who, now, urgent=wanted.urgent)
+            ask = pulls.take if take else pulls.ask
+            told = ask(who, now, urgent=wanted.urgent, beside=wanted.beside)
             return pulls.keep(), None if told is None else told - now
 
         wait = await self._ledger.change_pulls(name, change)

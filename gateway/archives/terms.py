@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -15,6 +15,7 @@ from gateway.settings.quantities import Hours, Rate
 T = TypeVar("T")
 Change = Callable[[Mapping[str, Any], float], tuple[Mapping[str, Any], T]]  # of what was kept, at that time
 
+_SOON = 1.0
 _COMES_WITHIN = 60.0  # after the moment that was told; the place is then somebody else's
 
 
@@ -50,14 +51,17 @@ class Pulls:
         waiting = [[each.who, each.urgent, each.at] for each in self._waiting]
         return {"begun": list(self._begun), "waiting": waiting}
 
-    def ask(self, who: str, now: float, *, urgent: bool = False) -> float | None:
+    def ask(self, who: str, now: float, *, urgent: bool = False, beside: bool = False) -> float | None:
         """None where it is the turn of whoever asks, else when it will be. Each is told a place of their own,
-        or all would come back at once; the urgent the next."""
+        or all would come back at once; the urgent the next. `beside`: only while nobody waits, and half of
+        the places stay free for whoever comes then."""
         self._begun = deque(
             (min(begun, now) for begun in self._begun), self._rate.count
         )  # clocks are put back
-        turn = self._turn(who, now, urgent)
         places = self._places()
+        if beside:
+            return self._spare(now, places)
+        turn = self._turn(who, now, urgent)
         if turn < sum(at <= now for at in places):
             return None
         rounds, place = divmod(turn, self._rate.count)
@@ -66,9 +70,9 @@ class Pulls:
         self._waiting.insert(turn, _Waiting(who, urgent, at))
         return at
 
-    def take(self, who: str, now: float, *, urgent: bool = False) -> float | None:
+    def take(self, who: str, now: float, *, urgent: bool = False, beside: bool = False) -> float | None:
         """The same, and his turn is taken where it is his."""
-        at = self.ask(who, now, urgent=urgent)
+        at = self.ask(who, now, urgent=urgent, beside=beside)
         if at is None:
             self._begun.append(now)
             self._leave(who)
@@ -77,6 +81,14 @@ class Pulls:
     def give_back(self) -> None:
         if self._begun:
             self._begun.pop()
+
+    def _spare(self, now: float, places: Sequence[float]) -> float | None:
+        self._waiting = [each for each in self._waiting if each.at > now - _COMES_WITHIN]
+        needed = 1 + (self._rate.count + 1) // 2
+        at = sorted(places)[needed - 1] if needed <= len(places) else now + self._rate.seconds
+        if at <= now and not self._waiting:
+            return None
+        return max([at, now + _SOON, *(each.at for each in self._waiting)])
 
     def _leave(self, who: str) -> None:
         self._waiting = [each for each in self._waiting if each.who != who]

@@ -32,6 +32,7 @@ from gateway.work.admission import Admission
 from gateway.work.housekeeping import Housekeeping
 from gateway.work.recovery import Recovery
 from gateway.work.sealing import Sealing
+from gateway.work.shadowing import Shadowing
 from gateway.work.steps import JobSteps
 from gateway.work.vendors import Vendors
 
@@ -60,6 +61,7 @@ class House:
     certificates: Certificates
     canaries: CanaryWatch
     quality: QualityWatch
+    shadowing: Shadowing
     trail: AuditTrail | None
     traces: TraceExport | None
 
@@ -148,6 +150,7 @@ def _build_house(
             vendors.works_on_slide,
         ),
         quality=QualityWatch(settings, store),
+        shadowing=Shadowing(settings, store),
         trail=ground.trail,
         traces=ground.traces,
     )

@@ -83,7 +83,7 @@ class Tenancy:
         if self._only != "intake":
             works += [house.housekeeping.run(), house.recovery.run()]
             works += [house.silence.run(), house.reconciliation.run(), house.certificates.run()]
-            works += [house.canaries.run(), house.quality.run()]
+            works += [house.canaries.run(), house.quality.run(), house.shadowing.run()]
             works += [each.run() for each in (house.trail, house.traces) if each is not None]
         if self._only != "workers":
             works.append(house.doors.ended.run())

@@ -18,6 +18,7 @@ from gateway.delivery.originals import Originals
 from gateway.jobs.records import Job
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application, CStoreDestination, Settings, StowDestination
+from gateway.settings.shadows import application_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +87,10 @@ def application_of(settings: Settings, job: Job) -> Application:
     if job.canary:
         made = Application(display_name="Canary", adapter=job.adapter, deliver=[])
         return made.model_copy(update={"archives": [canary.ARCHIVE]})
-    found = settings.application(job.application)
+    found = application_named(settings, job.application)
     if found is None:
         raise NeedsHuman(
             f"the application {job.application} is no longer configured",
             "Put it back into its department, then resume the job; or cancel the job.",
         )
-    return found[1]
+    return found

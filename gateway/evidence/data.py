@@ -20,6 +20,7 @@ from gateway.settings.sections import (
     Settings,
     StowDestination,
 )
+from gateway.settings.shadows import shadows_of
 
 _AS_THE_JOB = "as its job"
 _NO_PATIENT = "nobody's data"
@@ -67,6 +68,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "tallies": ("counts by day", "stays"),
     "verdicts": ("that users changed or deleted a result, by job", "stays"),
     "followed": (_NO_PATIENT, "stays"),
+    "shadows": ("what a vendor that is tried and the one in use found, by job; no patient", "stays"),
     "department_keys": (
         "from which a department's pseudonyms follow",
         "stays: a patient keeps his pseudonym",
@@ -130,16 +132,18 @@ def _database(settings: Settings) -> str:
 def _to_vendors(settings: Settings) -> Iterator[Sequence[str]]:
     for department, part in settings.departments.items():
         for name, application in part.applications.items():
-            for adapter in (application.adapter, *application.shadow):
-                known = settings.adapters.get(adapter)
-                what = _what(application, known)
-                shadow = " (shadow: its results go nowhere)" if adapter != application.adapter else ""
+            shadows = [
+                (" (shadow: its results go nowhere)", each) for _, each in shadows_of(settings, application)
+            ]
+            for shadow, each in [("", application), *shadows]:
+                known = settings.adapters.get(each.adapter)
+                what = _what(each, known)
                 yield (
                     f"{department} / {name}",
-                    f"{adapter}{shadow}",
+                    f"{each.adapter}{shadow}",
                     *_place(known),
                     what,
-                    _identity(application),
+                    _identity(each),
                 )
 
 

@@ -59,7 +59,7 @@ class Pace:
     left: float = 900.0  # to others, what can't be read here; then a person is asked
 
 
-_NOBODY = Observer()  # hears of canaries
+_NOBODY = Observer()  # hears of what nobody asked for
 
 
 class Engine:
@@ -265,7 +265,7 @@ class Engine:
                     self._at_work[now.id] = now, task
 
     def _heard(self, job: Job) -> Observer:
-        return _NOBODY if job.canary else self._observer
+        return _NOBODY if job.canary or job.beside else self._observer
 
     async def _step(self, job: Job) -> Job | None:
         """The job as it is then, if its worker still has it."""
@@ -432,7 +432,8 @@ class Engine:
             values |= {"held_in": job.state.value, "held_by": failure.peer}
         await self._move(job, to=to, what=to.value, detail=detail, said=failure.said, **values)
         self._heard(job).ended(job, to.value)
-        log.error(
+        tell = log.warning if job.beside else log.error
+        tell(
             f"job {to.value}",
             job=str(job.id),
             application=job.application,

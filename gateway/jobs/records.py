@@ -35,7 +35,10 @@ class Origin(StrEnum):
         return [self.value, _SENT_BEFORE] if self is Origin.SENT else [self.value]
 
 
-CANARY = "canary/"  # begins the application of a canary's job: none can be called so
+# What begins the application of jobs that nobody asked for: none can be called so.
+CANARY, SHADOW, TRIAL = "canary/", "shadow/", "trial/"
+UNASKED_FOR = (CANARY, SHADOW, TRIAL)
+LOWEST = -1  # the priority of what nobody waits for; whatever somebody asked for has 0 at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,7 @@ class NewJob:
     caller: str | None = None
     idempotency_key: str | None = None
     canary: bool = False
+    beside: bool = False
 
     @property
     def join_key(self) -> str | None:
@@ -138,6 +142,7 @@ class Job:
     purged_at: datetime | None
     canary: bool = False  # a study of nobody, which no list, count or destination sees
     vendor_version: str | None = None  # of what made its result
+    beside: bool = False  # its vendor is only tried: seen where it is named, delivered nowhere
     unreadable: bool = False  # its secrets were stored with a key that is gone
 
     def __repr__(self) -> str:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    and_,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
@@ -100,6 +101,7 @@ jobs = Table(
     Column("purged_at", _moment),
     Column("canary", Boolean, nullable=False, server_default="false"),  # a test study of nobody
     Column("vendor_version", Text),  # of what made the result
+    Column("beside", Boolean, nullable=False, server_default="false"),  # tries a vendor; nobody waits for it
     CheckConstraint(
         "state IN ('received','locating','submitting','analysing','delivering',"
         "'done','failed','cancelled','held')",
@@ -146,6 +148,9 @@ jobs = Table(
     Index("jobs_alive", "application", "state", postgresql_where=text(_ALIVE)),
     Index("jobs_cancellable", "cancellation_tokens", postgresql_using="gin", postgresql_where=text(_ALIVE)),
 )
+
+# All that somebody asked for: what neither is nobody's study nor goes to a vendor that is only tried.
+REAL = and_(jobs.c.canary.is_(False), jobs.c.beside.is_(False))
 
 job_events = Table(
     "job_events",
@@ -506,6 +511,27 @@ followed = Table(  # up to where the events were counted
     Column("name", Text, primary_key=True),
     Column("transaction", BigInteger, nullable=False),
     Column("event", BigInteger, nullable=False),
+)
+
+shadows = Table(  # what an application's vendor and one that is tried beside it made of the same study; stays
+    "shadows",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id"), primary_key=True),
+    Column("of", Uuid, ForeignKey("jobs.id"), nullable=False),
+    Column("application", Text, nullable=False),
+    Column("shadow", Text, nullable=False),
+    Column("began_at", _moment, nullable=False, server_default=_now),
+    Column("compared_at", _moment),
+    Column("own_outcome", Text),
+    Column("own_version", Text),
+    Column("own_seconds", Float),
+    Column("own_found", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("outcome", Text),
+    Column("version", Text),
+    Column("seconds", Float),
+    Column("found", ARRAY(Text), nullable=False, server_default="{}"),
+    Index("shadows_uncompared", "job_id", postgresql_where=text("compared_at IS NULL")),
+    Index("shadows_by_time", "application", "shadow", text("began_at DESC")),
 )
 
 department_keys = Table(  # from which all pseudonyms of a department follow; encrypted

@@ -6,6 +6,9 @@ So that none of this starves another:
 - of the room, a part is kept for what is more urgent than what fills it, and no vendor's jobs take more than
   half of what the others' leave: vendors that hang don't stop the rest;
 - every eighth turn is that of whoever has waited for longest, once that is long.
+
+What nobody waits for (below 0) goes last and in a quarter of the room, never ages, and leaves a place at each
+limited vendor that has several.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ _NEAREST_ITS_END = (
 _STAGE = {state: stage for stage, state in enumerate(_NEAREST_ITS_END)}
 _AGED = 600.0
 _ONE_IN = 8
+_PART_BESIDE = 4  # of the room, one part in so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,11 @@ class Due:
         """To be sent to its vendor, and not counted as being there yet."""
         return self.state == State.SUBMITTING and not self.at_vendor
 
+    @property
+    def beside(self) -> bool:
+        """Nobody waits for it."""
+        return self.priority < 0
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
@@ -53,6 +62,7 @@ class Outlook:
     due: Collection[Due] = ()
     next_in: float | None = None
     free: Mapping[str, int] = field(default_factory=dict)  # places at the limited vendors that are waited for
+    spare: Mapping[str, int] = field(default_factory=dict)  # of them, for what nobody waits for
 
 
 class Turns:
@@ -67,17 +77,19 @@ class Turns:
 
     def choose(self, outlook: Outlook, at_work: Mapping[str, int]) -> list[Due]:
         """Those to take now; `at_work`: how many are already, by vendor."""
-        count, free = Counter(at_work), dict(outlook.free)
+        count, free, spare = Counter(at_work), dict(outlook.free), dict(outlook.spare)
         chosen: list[Due] = []
         for due in self._in_order(outlook.due):
             if sum(count.values()) >= self._room:
                 break
             if not self.has_room(due.adapter, due.priority, count):
                 continue
-            if due.needs_place and due.adapter in free:
-                if free[due.adapter] <= 0:
+            if due.needs_place:
+                if (spare if due.beside else free).get(due.adapter, 1) <= 0:
                     continue
-                free[due.adapter] -= 1
+                for places in (free, spare):
+                    if due.adapter in places:
+                        places[due.adapter] -= 1
             count[due.adapter] += 1
             self._taken += 1
             chosen.append(due)
@@ -86,12 +98,16 @@ class Turns:
     def has_room(self, adapter: str, priority: int, at_work: Mapping[str, int]) -> bool:
         extra = self._kept * min(max(priority, 0), URGENT) // URGENT  # of what is kept
         taken, theirs = sum(at_work.values()), at_work.get(adapter, 0)
+        if priority < 0:
+            return taken < max(1, self._room // _PART_BESIDE)
         left = self._room - self._kept - (taken - theirs)
         share = max(min(left, 1), left // 2) if self._many else left
         return taken < self._room - self._kept + extra and theirs < share + extra
 
     def _in_order(self, due: Collection[Due]) -> Iterator[Due]:
-        aged = sorted((each for each in due if each.waited > _AGED), key=lambda each: each.waited)
+        aged = sorted(
+            (each for each in due if each.waited > _AGED and not each.beside), key=lambda each: each.waited
+        )
         given: set[UUID] = set()
         for each in sorted(due, key=lambda each: each.rank):
             while aged and aged[-1].id in given:

@@ -76,7 +76,7 @@ class Application(Part):
     ae_title: AeTitle | None = None  # studies sent to it start this application
     result_within: Duration = 1800.0
     allow_phi: bool = False
-    shadow: list[Name] = []
+    shadow: list[Name] = []  # applications or adapters whose vendors get the study too, for comparison alone
     retry: Retry = Retry()
     keep_days: Positive = 365
     expect: Expect | None = None

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from gateway.extras import is_installed, say_missing
 from gateway.settings.addresses import is_loopback, lets_everybody_in
 from gateway.settings.sections import (
+    Application,
     CStoreDestination,
     DicomwebArchive,
     DimseArchive,
@@ -31,7 +32,7 @@ def find_disagreements(settings: Settings, tree: ConfigurationTree) -> list[str]
     return [
         *_dangling(settings, tree),
         *_unreachable(settings, tree),
-        *_unserved(settings, tree),
+        *_unshadowed(settings, tree),
         *_open(settings, tree),
         *_unheard(settings, tree),
         *_unreached(settings, tree),
@@ -155,8 +156,6 @@ def _dangling(settings: Settings, tree: ConfigurationTree) -> list[str]:
                 )
             seen[name] = department
             known((*loc, "adapter"), "adapter", application.adapter, settings.adapters)
-            for shadow in application.shadow:
-                known((*loc, "shadow"), "adapter", shadow, settings.adapters)
             for archive in application.archives:
                 known((*loc, "archives"), "archive", archive, settings.archives)
             if application.deidentify:
@@ -220,15 +219,45 @@ def _unspoken(settings: Settings) -> Iterable[tuple[tuple[str, ...], str]]:
                 yield loc, "needs our storage service: configure dimse"
 
 
-def _unserved(settings: Settings, tree: ConfigurationTree) -> list[str]:
-    """What is configured rightly but not served by this release: said, rather than silently ignored."""
-    found: list[tuple[tuple[str, ...], str]] = []
+def _unshadowed(settings: Settings, tree: ConfigurationTree) -> Iterable[str]:
+    """Shadows that can't be."""
     for department, part in settings.departments.items():
         for name, application in part.applications.items():
-            loc = ("departments", department, "applications", name)
-            if application.shadow:
-                found.append(((*loc, "shadow"), "shadow"))
-    return [
-        f"{tree.place(loc)}: {tree.dotted(loc)}: {what}: not served by this release yet; take it out to start"
-        for loc, what in found
-    ]
+            loc = ("departments", department, "applications", name, "shadow")
+            for place, shadow in enumerate(application.shadow):
+                why = _why_no_shadow(settings, name, application, shadow)
+                if shadow in application.shadow[:place]:
+                    why = f"{shadow} is named twice"
+                if why:
+                    yield f"{tree.place(loc)}: {tree.dotted(loc)}: {why}"
+
+
+def _why_no_shadow(settings: Settings, name: str, application: Application, shadow: str) -> str:
+    other = settings.applications.get(shadow)
+    if other is None and shadow not in settings.adapters:
+        known = ", ".join(sorted({*settings.applications, *settings.adapters} - {name, application.adapter}))
+        return f"no application or adapter {shadow}; allowed: {known or 'none is configured'}"
+    if shadow == name:
+        return "an application is no shadow of itself"
+    adapter = shadow if other is None else other.adapter
+    if other is not None and shadow in settings.adapters and adapter != shadow:
+        return f"{shadow} is an application, and an adapter that isn't its own; give one of both another name"
+    if other is not None and other.shadow:
+        return f"{shadow} has shadows itself, and there is no shadow of a shadow; take those out"
+    if adapter == application.adapter:
+        return f"adapters.{adapter} gets these studies already; choose another vendor"
+    gives = [settings.archives[each] for each in application.archives if each in settings.archives]
+    if not any(not isinstance(archive, SectraArchive) for archive in gives):
+        return "a shadow gets its studies from an archive of the application: name one under archives"
+    for place in application.archives:
+        rate = getattr(settings.archives.get(place), "rate", None)
+        if rate is not None and rate.count < 2:
+            gives_one = f"archives.{place} gives one study at a time"
+            return f"{gives_one}, and a shadow takes nobody's place: raise its rate"
+    vendor = settings.adapters.get(adapter)
+    serves = any(each.adapter == adapter for each in settings.applications.values())
+    if serves and vendor is not None and vendor.max_concurrent == 1:
+        return (
+            f"adapters.{adapter} takes one at a time, and a shadow takes nobody's place: raise max_concurrent"
+        )
+    return ""

@@ -65,6 +65,7 @@ class Behaviour(BaseModel):
     delay: float = 0.5  # seconds from the last byte until it is done
     outcome: Outcome = "done"
     outcomes: dict[str, Outcome] = {}  # of single commands; the study's is then that of the others
+    finds: list[str] = list(milvue_results.FOUND)  # of a study that is done; none: all is normal
     gzip: bool = False
     json_in_multipart: bool = False
     report: bool = True  # a structured report beside the picture
@@ -279,8 +280,12 @@ def make_results(study: Study, command: str, behaviour: Behaviour) -> list[bytes
             header.StudyInstanceUID = UID(make_uid("another study", str(header.StudyInstanceUID)))
         else:
             header.PatientID, header.PatientName = "SIM-9999", "Synthetic^Somebody^Else"
-    results = [milvue_results.make_capture(header, study.first, command)]
-    return [*results, milvue_results.make_report(header, command)] if behaviour.report else results
+    results = [milvue_results.make_capture(header, study.first, command, behaviour.finds)]
+    return (
+        [*results, milvue_results.make_report(header, command, behaviour.finds)]
+        if behaviour.report
+        else results
+    )
 
 
 _INSTEAD = {
@@ -351,7 +356,8 @@ async def _get_findings(request: web.Request) -> web.Response:
     headers = list(study.headers.values())
     if command == "smartxpert":
         return web.json_response(milvue_results.describe_expert(headers, VERSION))
-    found = milvue_results.describe_urgences(headers, VERSION, request.query.get("language", "en"))
+    language, finds = request.query.get("language", "en"), state.behaviour(uid).finds
+    found = milvue_results.describe_urgences(headers, VERSION, language, finds)
     return web.json_response(found)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -15,6 +15,8 @@ from pydicom.uid import UID, BasicTextSRStorage, ExplicitVRLittleEndian, Seconda
 
 from gateway.simulate.patients import make_uid, write_part10
 
+Finds: TypeAlias = "list[str] | tuple[str, ...]"
+FOUND = ("fracture",)
 MAKER = "Simulated Milvue"
 KEPT = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate"),
@@ -69,9 +71,13 @@ def _begin(header: Dataset, sop_class: UID, command: str, kind: str) -> Dataset:
     return result
 
 
-def make_capture(header: Dataset, data: bytes, command: str) -> bytes:
+def _write(finds: Finds, between: str) -> str:
+    return ", ".join(f"{each}{between}0.91" for each in finds) or "normal"
+
+
+def make_capture(header: Dataset, data: bytes, command: str, finds: Finds = FOUND) -> bytes:
     result = _begin(header, SecondaryCaptureImageStorage, command, "capture")
-    picture = _draw(data, header, f"{command}: fracture 0.91")
+    picture = _draw(data, header, f"{command}: {_write(finds, ' ')}")
     result.Modality = str(header.get("Modality") or "OT")
     result.ConversionType = "WSD"
     result.ImageType = ["DERIVED", "SECONDARY"]
@@ -108,7 +114,7 @@ def _make_evidence(header: Dataset) -> Dataset:
     return study
 
 
-def make_report(header: Dataset, command: str) -> bytes:
+def make_report(header: Dataset, command: str, finds: Finds = FOUND) -> bytes:
     result = _begin(header, BasicTextSRStorage, command, "report")
     result.Modality = "SR"
     result.ReferencedPerformedProcedureStepSequence = Sequence([])
@@ -120,12 +126,12 @@ def make_report(header: Dataset, command: str) -> bytes:
     finding = Dataset()
     finding.RelationshipType, finding.ValueType = "CONTAINS", "TEXT"
     finding.ConceptNameCodeSequence = Sequence([_make_code("121071", "Finding")])
-    finding.TextValue = "Fracture, score 0.91"
+    finding.TextValue = _write(finds, ", score ").capitalize()
     result.ContentSequence = Sequence([finding])
     return write_part10(result, ExplicitVRLittleEndian)
 
 
-def _make_hl7(header: Dataset) -> str:
+def _make_hl7(header: Dataset, finds: Finds = FOUND) -> str:
     now = "20240315103000"
     control = make_uid("hl7", str(header.StudyInstanceUID))[-18:]
     who, sex = header.get("PatientID", ""), header.get("PatientSex", "")
@@ -135,47 +141,60 @@ def _make_hl7(header: Dataset) -> str:
         f"MSH|^~\\&|MILVUE|SIMULATED|RIS|HOSPITAL|{now}||ORU^R01|{control}|P|2.5",
         f"PID|1||{who}||{name}||{born}|{sex}",
         f"OBR|1|{order}|{order}|XR^X-ray|||{now}",
-        "OBX|1|TX|SMARTURGENCES^Milvue||Fracture, score 0.91||||||F",
+        f"OBX|1|TX|SMARTURGENCES^Milvue||{_write(finds, ', score ').capitalize()}||||||F",
     )
     return "\r".join(lines) + "\r"
 
 
-def describe_urgences(headers: list[Dataset], version: str, language: str) -> dict[str, Any]:
-    word = {"en": "Fracture", "fr": "Fracture", "de": "Fraktur", "es": "Fractura"}.get(language, "Fracture")
-    finding = {
-        "value": "fracture",
-        "translation": {"en": "Fracture", language: word},
-        "label": "abnormal",
-        "score": 0.91,
-    }
+def describe_urgences(
+    headers: list[Dataset], version: str, language: str, finds: Finds = FOUND
+) -> dict[str, Any]:
+    findings = [
+        {
+            "value": each,
+            "translation": {"en": each.capitalize(), language: _translate(each, language)},
+            "label": "abnormal",
+            "score": 0.91,
+        }
+        for each in finds
+    ]
     instances = []
     for number, header in enumerate(headers):
         left, upper, right, lower = place_box(header)
-        box = {**finding, "top_left": [left, upper], "bottom_right": [right, lower]}
-        del box["translation"]
+        boxes = [
+            {**finding, "top_left": [left, upper], "bottom_right": [right, lower]} for finding in findings
+        ]
+        for box in boxes:
+            del box["translation"]
         instances.append(
             {
                 "SOPInstanceUID": str(header.SOPInstanceUID),
                 "SeriesInstanceUID": str(header.SeriesInstanceUID),
                 "body_parts": [str(header.get("BodyPartExamined") or "unknown").lower()],
-                "findings": [finding] if number == 0 else [],
-                "bounding_boxes": [box] if number == 0 else [],
+                "findings": findings if number == 0 else [],
+                "bounding_boxes": boxes if number == 0 else [],
             }
         )
+    words = [_translate(each, language) for each in finds]
     return {
         "StudyInstanceUID": str(headers[0].StudyInstanceUID),
         "status": "done",
         "version": version,
-        "flag": {"score": 0.91, "label": "abnormal"},
-        "hl7": _make_hl7(headers[0]),
-        "findings": [finding],
+        "flag": {"score": 0.91, "label": "abnormal"} if finds else {"score": 0.04, "label": "normal"},
+        "hl7": _make_hl7(headers[0], finds),
+        "findings": findings or [{"value": "fracture", "label": "normal", "score": 0.04}],
         "instances": instances,
         "report": {
             "title": "X-ray",
             "techniques": ["Digital radiography"],
-            "results": [{"region": instances[0]["body_parts"][0], "items": [word]}],
+            "results": [{"region": instances[0]["body_parts"][0], "items": words}],
         },
     }
+
+
+def _translate(value: str, language: str) -> str:
+    known = {"de": "Fraktur", "es": "Fractura"} if value == "fracture" else {}
+    return known.get(language, value.capitalize())
 
 
 def describe_expert(headers: list[Dataset], version: str) -> dict[str, Any]:

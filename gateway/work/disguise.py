@@ -18,6 +18,7 @@ from gateway.privacy.pseudonyms import Pseudonyms
 from gateway.privacy.returning import WayBack
 from gateway.privacy.rewriting import rewrite, rewritten_header
 from gateway.settings.sections import Settings
+from gateway.settings.shadows import application_named
 
 
 class Disguise:
@@ -80,8 +81,8 @@ class Disguises:
 
     async def of(self, job: Job) -> Disguise | None:
         """None: the vendor may know whose study it is."""
-        found = self._settings.application(job.application)
-        if found is None or not (profile := found[1].deidentify):
+        found = application_named(self._settings, job.application)
+        if found is None or not (profile := found.deidentify):
             return None
         if profile not in self._rules:
             self._rules[profile] = Rules(self._settings.profiles[profile])

@@ -7,7 +7,7 @@ import asyncio
 import structlog
 
 from gateway.archives.spool import Spool
-from gateway.jobs.records import CANARY
+from gateway.jobs.records import CANARY, SHADOW, TRIAL
 from gateway.jobs.store import Store
 from gateway.loops import Loop
 from gateway.settings.sections import Settings
@@ -25,6 +25,10 @@ class Housekeeping:
         self._spool = spool
         self._keep_days = {name: application.keep_days for name, application in settings.applications.items()}
         self._keep_days |= {f"{CANARY}{adapter}": 1 for adapter in settings.adapters}
+        for name, application in settings.applications.items():
+            tried = {*(f"{SHADOW}{name}/{shadow}" for shadow in application.shadow)}
+            tried |= {f"{TRIAL}{name}/{adapter}" for adapter in settings.adapters}
+            self._keep_days |= dict.fromkeys(tried, application.keep_days)
 
     async def run(self) -> None:
         """At once, then again and again, until cancelled. What breaks keeps nothing else from being done."""

@@ -37,6 +37,7 @@ from gateway.jobs.store import Store
 from gateway.jobs.store.fenced import AtLeast
 from gateway.sectra.messages import ImageInfo
 from gateway.settings.sections import Application, Retry, Settings
+from gateway.settings.shadows import application_named
 from gateway.watch.drift import bucket_of
 from gateway.work import results
 from gateway.work.agreement import asked_of
@@ -129,7 +130,7 @@ class JobSteps:
             values = {"error_kind": IGNORED, "error_message": reason.message, "error_advice": reason.advice}
             return Advance(State.CANCELLED, "ignored", {"reason": reason.message}, values)
         except Failure as failure:
-            if not await self._circuits.met(failure, job.id, canary=job.canary):
+            if not await self._has_to_wait(job, failure):
                 raise
             return await self._wait_for(job, failure)
         if isinstance(outcome, Advance) or job.state == State.ANALYSING:
@@ -154,6 +155,12 @@ class JobSteps:
         polled = job.state == State.ANALYSING and not self._vendors.calls_back(job.adapter)
         if polled or job.state == State.SUBMITTING:
             yield f"adapters.{job.adapter}"
+
+    async def _has_to_wait(self, job: Job, failure: Failure) -> bool:
+        """What only tries a vendor waits with the others, and makes nobody wait, nor hear of it."""
+        if job.beside:
+            return failure.peer is not None and self._circuits.bars(failure.peer)
+        return await self._circuits.met(failure, job.id, canary=job.canary)
 
     async def _wait_for(self, job: Job, failure: Failure) -> Outcome:
         """It costs no attempt, and nobody tries again before the peer is back."""
@@ -193,8 +200,8 @@ class JobSteps:
             await self._status.show_progress(job, why, None)
 
     def retry_of(self, job: Job) -> Retry:
-        found = self._settings.application(job.application)
-        return Retry() if found is None else found[1].retry
+        found = application_named(self._settings, job.application)
+        return Retry() if found is None else found.retry
 
     def contact_of(self, job: Job) -> str:
         department = self._settings.departments.get(job.department)

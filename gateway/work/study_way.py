@@ -111,6 +111,7 @@ class StudyWay:
             application.accept.modalities,
             application.choose,
             urgent=job.priority >= URGENT,
+            beside=job.beside,
             slide=self._slides.of(job),
             when_unreachable=application.when_unreachable,
         )

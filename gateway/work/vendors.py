@@ -20,7 +20,8 @@ from gateway.contract import (
     WorksOnSlide,
 )
 from gateway.sessions import Sessions
-from gateway.settings.sections import AdapterSettings, Settings
+from gateway.settings.sections import AdapterSettings, Application, Settings
+from gateway.settings.shadows import shadows_of
 from gateway.settings.tree import Misconfigured
 
 
@@ -125,6 +126,14 @@ class Vendors:
             return f"of adapters.{name} stores its results with us, by the names that it knows"
         return ""
 
+    def _shows_itself(self, shadow: str, application: Application) -> str:
+        """Why its results wouldn't stay with us, or it would learn a name that it may not know."""
+        if self.works_on_slide(application.adapter):
+            return f"can't be {shadow}: its vendor puts its results on the slide itself"
+        if application.deidentify and (why := self._tells_by_itself(application.adapter)):
+            return f"can't be {shadow} without names: its vendor {why}"
+        return ""
+
     def check(self, settings: Settings) -> None:
         """Whether the applications have what their vendors need; raises Misconfigured."""
         problems = []
@@ -137,6 +146,10 @@ class Vendors:
                 if application.deidentify and (why := self._tells_by_itself(application.adapter)):
                     place = ("departments", department, "applications", name, "deidentify")
                     problems.append(settings.told(place, f"can't be kept: the vendor {why}; choose another"))
+                place = ("departments", department, "applications", name, "shadow")
+                for shadow, beside in shadows_of(settings, application):
+                    if why := self._shows_itself(shadow, beside):
+                        problems.append(settings.told(place, why))
         for name, routes in self.routes.items():
             if routes and self._public_url is None:
                 needs = f"is missing: the vendor of adapters.{name} calls us there"

@@ -8,6 +8,8 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -49,6 +51,24 @@ async def test_priority_rules_across_vendors_with_and_without_a_limit(store):
     assert first.id == urgent.id
     [second] = await store.claim(1, 1, 60, {"limited": 1})
     assert second.id == routine.id
+
+
+async def test_what_nobody_waits_for_leaves_a_place_for_whoever_comes(store, database_url):
+    limits = {"vendor": 2}
+
+    async def make(number: int, **given: Any) -> set[UUID]:
+        made = [(await store.create(ask_for(**given)))[0].id for _ in range(number)]
+        with psycopg.connect(database_url) as connection:
+            connection.execute("UPDATE jobs SET state = 'submitting' WHERE state = 'received'")
+        return set(made)
+
+    shadows = await make(3, priority=-1, beside=True, application="shadow/a/b")
+    [first] = await store.claim(1, 8, 60, limits)
+    assert first.id in shadows
+    assert await store.claim(1, 8, 60, limits) == []
+    real = await make(1)
+    assert {each.id for each in await store.claim(1, 8, 60, limits)} == real
+    assert len(await store.claim(1, 8, 60, {"vendor": 4})) == 1, "of two that are free one is kept"
 
 
 async def test_many_workers_share_many_jobs_and_each_step_is_done_once(

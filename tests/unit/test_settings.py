@@ -13,6 +13,7 @@ from gateway.settings.checks import find_doubts
 from gateway.settings.keys import encryption_keys
 from gateway.settings.load import load, models_of
 from gateway.settings.sections import DicomwebArchive, Retry, Settings
+from gateway.settings.shadows import application_named
 from gateway.settings.tree import Misconfigured
 
 WHOLE = """\
@@ -203,12 +204,76 @@ def test_the_embedded_database_makes_its_own_key_once(tmp_path):
     assert (tmp_path / "data" / "secret.key").stat().st_mode & 0o077 == 0
 
 
-def test_what_is_not_served_yet_stops_the_start(write):
-    told = problems(write(WHOLE.replace("settle: 10s", "shadow: [milvue]")))
-    assert told == [
-        "gateway.yaml line 31: departments.emergency.applications.milvue-trauma.shadow: shadow:"
-        " not served by this release yet; take it out to start"
-    ]
+SHADOWED = (
+    WHOLE.replace("settle: 10s", "shadow: [SHADOW]").replace(
+        "departments:",
+        """  other: {kind: milvue, url: "https://other.example", token: t, commands: [smarturgences]}
+  busy: {kind: milvue, url: "https://busy.example", token: t, commands: [smarturgences], max_concurrent: 1}
+departments:""",
+    )
+    + """\
+      chest: {display_name: Chest, adapter: busy, archives: [vna], deidentify: research}
+      deep: {display_name: Deep, adapter: other, archives: [vna], shadow: [milvue]}
+      busy: {display_name: Busy, adapter: other, archives: [vna]}
+      plain: {display_name: Plain, adapter: other, archives: [vna]}
+profiles: {research: {}}
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("shadow", "sentence"),
+    [
+        ("nobody", "no application or adapter nobody; allowed: busy, chest, deep, other, plain"),
+        ("milvue-trauma", "an application is no shadow of itself"),
+        ("milvue", "adapters.milvue gets these studies already; choose another vendor"),
+        ("deep", "deep has shadows itself, and there is no shadow of a shadow; take those out"),
+        ("busy", "busy is an application, and an adapter that isn't its own; give one of both another name"),
+        (
+            "chest",
+            "adapters.busy takes one at a time, and a shadow takes nobody's place: raise max_concurrent",
+        ),
+        ("other, other", "other is named twice"),
+    ],
+)
+def test_a_shadow_that_cannot_be_is_named_with_its_line(write, shadow, sentence):
+    [told] = problems(write(SHADOWED.replace("SHADOW", shadow)))
+    assert (
+        told == f"gateway.yaml line 33: departments.emergency.applications.milvue-trauma.shadow: {sentence}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("archives", "sentence"),
+    [
+        ("[slides]", "a shadow gets its studies from an archive of the application: name one under archives"),
+        (
+            "[slow]",
+            "archives.slow gives one study at a time, and a shadow takes nobody's place: raise its rate",
+        ),
+    ],
+)
+def test_a_shadow_needs_an_archive_that_has_places_to_spare(write, archives, sentence):
+    text = SHADOWED.replace("SHADOW", "other").replace("archives: [vna]", f"archives: {archives}", 1)
+    more = "  slides: {kind: sectra}\n  slow: {kind: dicomweb, url: https://slow, rate: 1/min}\ndestinations:"
+    [told] = problems(write(text.replace("destinations:", more, 1)))
+    assert told.endswith(f"shadow: {sentence}")
+
+
+def test_what_a_shadow_gets_is_its_own_and_nothing_follows_from_it(write):
+    text = SHADOWED.replace("SHADOW", "plain, other").replace("Plain,", "Plain, deidentify: research, ")
+    settings = load(write(text), ENVIRONMENT)
+    by_application = application_named(settings, "shadow/milvue-trauma/plain")
+    by_adapter = application_named(settings, "shadow/milvue-trauma/other")
+    assert by_application is not None and by_adapter is not None
+    assert (by_application.adapter, by_application.deidentify) == ("other", "research")
+    assert (by_adapter.adapter, by_adapter.deidentify) == ("other", False)
+    assert by_adapter.accept.modalities == ["CR", "DX"]
+    for each in (by_application, by_adapter):
+        assert (each.archives, each.deliver, each.shadow, each.register_) == (["vna"], [], [], None)
+    assert application_named(settings, "shadow/milvue-trauma/chest") is None
+    tried = application_named(settings, "trial/milvue-trauma/busy")
+    assert tried is not None and (tried.adapter, tried.deliver) == ("busy", [])
 
 
 def ruled(rule: str, more: str = "") -> str:

@@ -112,3 +112,17 @@ def test_a_clock_that_is_put_back_delays_nobody_by_more_than_the_rate() -> None:
     pulls = Pulls(Rate(2, 60.0), pulls.keep())
     assert pulls.take("c", 6_400.0) == 6_460.0
     assert pulls.take("c", 6_460.0) is None
+
+
+def test_what_nobody_waits_for_leaves_half_of_a_rate_free() -> None:
+    pulls = Pulls(Rate(4, 60.0))
+    taken = [pulls.take(f"shadow {number}", 10.0 + number, beside=True) for number in range(4)]
+    assert taken == [None, None, 70.0, 70.0], "from when two of four are free again besides its own"
+    assert [pulls.take(f"real {number}", 20.0) for number in range(2)] == [None, None]
+    assert pulls.ask("real 3", 20.0) == 70.0
+    assert pulls.ask("shadow 2", 75.0, beside=True) == 80.0
+    assert Pulls(Rate(1, 60.0)).ask("shadow", 0.0, beside=True) == 60.0
+    waited_for = Pulls(Rate(4, 60.0))
+    for number in range(5):
+        waited_for.take(f"real {number}", 0.0)
+    assert waited_for.ask("shadow", 62.0, beside=True) == 63.0, "somebody waits, though all are free"

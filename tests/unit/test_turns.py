@@ -103,3 +103,18 @@ def test_never_beyond_the_room_and_nobody_twice(
     assert not chosen or len(chosen) + sum(at_work.values()) <= 32
     assert sum(each.needs_place and each.adapter == "a" for each in chosen) <= 2
     assert not any(each.needs_place and each.adapter == "b" for each in chosen)
+
+
+def test_what_nobody_waits_for_goes_last_in_a_part_of_the_room_and_never_ages() -> None:
+    turns, shadows = Turns(32, kept=8), [due(-1, 9 * LONG) for _ in range(50)]
+    assert len(turns.choose(Outlook(shadows), {})) == 8
+    assert turns.choose(Outlook(shadows), {"a": 8}) == []
+    chosen = turns.choose(Outlook([*shadows, *(due(0, 1) for _ in range(30))]), {})
+    assert Counter(each.priority for each in chosen) == {0: 24}
+
+
+def test_what_nobody_waits_for_leaves_a_place_at_its_vendor() -> None:
+    real, shadow = due(0, state=State.SUBMITTING), due(-1, state=State.SUBMITTING)
+    there = Outlook([shadow, real], free={"a": 2}, spare={"a": 1})
+    assert Turns(32).choose(there, {}) == [real]
+    assert Turns(32).choose(Outlook([shadow], spare={"a": 1}), {}) == [shadow]

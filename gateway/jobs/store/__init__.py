@@ -31,6 +31,7 @@ reading     lists, events and counts, for those who look
 crowds      the living jobs by the number, and peers' certificates
 visited     visits to the console that were ended
 overview    what is broken for many, what is under way, how long it took: never all that ever ended
+shadows     what a vendor that is tried made of the studies of the one in use
 upkeep      what becomes of jobs that ended long ago
 trouble     why PostgreSQL can't be worked with
 """
@@ -64,6 +65,7 @@ from gateway.jobs.store.recovery import Recovering
 from gateway.jobs.store.restoring import Restoring
 from gateway.jobs.store.revisions import Revisions
 from gateway.jobs.store.seals import Seals
+from gateway.jobs.store.shadows import Shadows
 from gateway.jobs.store.slides import Slides
 from gateway.jobs.store.upkeep import Upkeep
 from gateway.jobs.store.visited import Visited
@@ -86,6 +88,7 @@ class Store(
     Pulls,
     Proof,
     Slides,
+    Shadows,
     Grants,
     Issuing,
     Disclosing,

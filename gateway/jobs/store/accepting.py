@@ -32,11 +32,12 @@ _GIVEN = (
     *("department", "application", "adapter", "origin", "priority", "study_instance_uid", "accession_number"),
     *("patient_id", "slide_id", "server", "callback_url", "callback_token", "input", "context"),
     *("cancellation_tokens", "join_key", "caller", "idempotency_key", "request_digest"),
-    "canary",
+    *("canary", "beside"),
 )
 _KINDS = {
     "priority": "smallint",
     "canary": "boolean",
+    "beside": "boolean",
     "cancellation_tokens": "text[]",
     **dict.fromkeys(IN_JSON, "jsonb"),
 }

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from gateway.jobs.records import storable
 from gateway.jobs.states import State
 from gateway.jobs.store.database import Database, Standing, soon
-from gateway.jobs.tables import ALIVE, alerts, deliveries, jobs
+from gateway.jobs.tables import ALIVE, REAL, alerts, deliveries, jobs
 
 LOG = "log"  # is told first, and notes it as a channel does
 FOUND = "found."  # begins the cause of what is news, and doesn't stand
@@ -79,7 +79,7 @@ _BY_ITSELF = and_(jobs.c.held_by.is_not(None), jobs.c.recoveries < _RECOVERS_BY_
 _KIND_OF_HELD = jobs.c.department, jobs.c.application, func.coalesce(jobs.c.held_by, jobs.c.error_kind, "")
 _HELD = Standing(
     select(*_KIND_OF_HELD, func.count())
-    .where(ALIVE, jobs.c.state == State.HELD.value, ~_BY_ITSELF, jobs.c.canary.is_(False))
+    .where(ALIVE, jobs.c.state == State.HELD.value, ~_BY_ITSELF, REAL)
     .group_by(*_KIND_OF_HELD)
 )
 _KIND_OF_FAILING = jobs.c.department, deliveries.c.destination
@@ -92,7 +92,7 @@ _FAILING = Standing(
         deliveries.c.state == "pending",
         deliveries.c.attempts >= _KEEPS_FAILING,
         deliveries.c.waits_for.is_(None),
-        jobs.c.canary.is_(False),
+        REAL,
     )
     .group_by(*_KIND_OF_FAILING)
 )
@@ -226,7 +226,7 @@ class AlertQueue(Database):
     async def waiting_by_department(self) -> dict[str, dict[str, int]]:
         """How many jobs wait for each peer."""
         kind = jobs.c.waits_for, jobs.c.department
-        waiting = jobs.c.waits_for.is_not(None), jobs.c.canary.is_(False)
+        waiting = jobs.c.waits_for.is_not(None), REAL
         statement = select(*kind, func.count()).where(*waiting).group_by(*kind)
         found: dict[str, dict[str, int]] = {}
         async with self._single.connect() as connection:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from gateway.jobs.records import storable
 from gateway.jobs.store.alerts import IS_NEWS_AFTER, cleared
 from gateway.jobs.store.database import Database, Standing, soon
-from gateway.jobs.tables import alerts, circuits, deliveries, jobs, pauses
+from gateway.jobs.tables import REAL, alerts, circuits, deliveries, jobs, pauses
 
 _AGAIN_WITHIN = timedelta(minutes=10)  # one that opens again so soon is given more time
 
@@ -220,7 +220,7 @@ class Circuits(Database):
         fence = and_(circuits.c.peer == peer, circuits.c.number == number, circuits.c.prober == who)
         pause = func.least(most, 2 * circuits.c.pause)
         # With nothing but a canary nobody's work needs the vendor to be let alone.
-        patients = select(jobs.c.id).where(jobs.c.waits_for == peer, jobs.c.canary.is_(False)).exists()
+        patients = select(jobs.c.id).where(jobs.c.waits_for == peer, REAL).exists()
         counts = case((or_(circuits.c.refusals > 0, patients), int(refused)), else_=0)
         async with self._transaction() as connection:
             job_id = await self._begin_trial(connection, peer) if trial else None

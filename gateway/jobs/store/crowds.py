@@ -10,7 +10,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from gateway.jobs.store.database import Database, Standing
-from gateway.jobs.tables import ALIVE, circuits, jobs
+from gateway.jobs.tables import ALIVE, REAL, circuits, jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +26,7 @@ class Crowd:
 
 _KIND = jobs.c.department, jobs.c.application, jobs.c.state
 _CROWDS = Standing(
-    select(*_KIND, func.count(), func.min(jobs.c.created_at))
-    .where(ALIVE, jobs.c.canary.is_(False))
-    .group_by(*_KIND)
+    select(*_KIND, func.count(), func.min(jobs.c.created_at)).where(ALIVE, REAL).group_by(*_KIND)
 )
 
 

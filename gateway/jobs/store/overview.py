@@ -29,7 +29,7 @@ from gateway.jobs.records import Job
 from gateway.jobs.states import State
 from gateway.jobs.store.database import LISTED, Database
 from gateway.jobs.store.reading import CAUSE, DOING, FAILING, Doing
-from gateway.jobs.tables import ALIVE, alerts, deliveries, job_events, jobs
+from gateway.jobs.tables import ALIVE, REAL, alerts, deliveries, job_events, jobs
 
 _MOST_CAUSES = 50
 _MOST_FOUND = 50
@@ -100,7 +100,7 @@ class Overview(Database):
                 func.count().label("jobs"),
                 func.min(jobs.c.created_at).label("oldest"),
             )
-            .where(ALIVE, jobs.c.canary.is_(False))
+            .where(ALIVE, REAL)
             .group_by(jobs.c.application, "doing")
         )
         async with self._single.connect() as connection:
@@ -144,9 +144,7 @@ class Overview(Database):
                 func.min(jobs.c.next_at).label("next_at"),
                 func.min(cast(jobs.c.id, Text)).label("job"),
             )
-            .where(
-                ALIVE, jobs.c.canary.is_(False), jobs.c.error_message.is_not(None), jobs.c.waits_for.is_(None)
-            )
+            .where(ALIVE, REAL, jobs.c.error_message.is_not(None), jobs.c.waits_for.is_(None))
             .where(jobs.c.state != State.DELIVERING.value)
             .group_by(jobs.c.state, CAUSE)
         )

@@ -14,7 +14,7 @@ from gateway.contract import Failure, Retryable
 from gateway.jobs.records import Job, storable
 from gateway.jobs.states import WORKING, State
 from gateway.jobs.store.database import Database, Standing
-from gateway.jobs.tables import deliveries, jobs
+from gateway.jobs.tables import REAL, deliveries, jobs
 
 _PARKED_AT_ONCE = 500
 _WOKEN_AT_ONCE = 2000
@@ -56,7 +56,7 @@ def _all_in(column: Column[str]) -> Select[Any]:
 _WAITED_FOR = Standing(select(union(_all_in(jobs.c.waits_for), _all_in(deliveries.c.waits_for)).subquery()))
 _WAITING = Standing(
     select(jobs.c.waits_for, func.count())
-    .where(jobs.c.waits_for.is_not(None), jobs.c.canary.is_(False))
+    .where(jobs.c.waits_for.is_not(None), REAL)
     .group_by(jobs.c.waits_for)
 )
 

@@ -33,6 +33,8 @@ _SHORTEST_WAIT = 1.0  # for a moment that somebody's clock named: ours may be a 
 
 _WAITS = "next_at IS NOT NULL AND lease_holder IS NULL"  # in the very words of the index
 _GROUP = "adapter, priority, state, at_vendor"
+_KEPT = "least(1, most - 1)"  # of a vendor's places, from what nobody waits for
+_FREE = "limited.free - CASE WHEN {job}.priority < 0 THEN limited.kept ELSE 0 END"
 LOOK = f"""
     WITH RECURSIVE groups AS (
         (SELECT {_GROUP}, next_at FROM jobs WHERE {_WAITS} ORDER BY {_GROUP}, next_at LIMIT 1)
@@ -45,7 +47,7 @@ LOOK = f"""
         ) following
     ),
     limited AS (
-        SELECT adapter,
+        SELECT adapter, {_KEPT} AS kept,
             most - (SELECT count(*) FROM jobs WHERE at_vendor AND jobs.adapter = given.adapter) AS free
         FROM unnest(%(adapters)s::text[], %(capacities)s::int[]) AS given (adapter, most)
         WHERE EXISTS (SELECT FROM groups
@@ -53,7 +55,7 @@ LOOK = f"""
     )
     SELECT groups.adapter, groups.priority, groups.state, groups.at_vendor,
         extract(epoch FROM groups.next_at - now())::float8,
-        limited.free, first.ids, first.waited
+        {_FREE.format(job="groups")}, first.ids, first.waited
     FROM groups
         LEFT JOIN limited
             ON limited.adapter = groups.adapter AND groups.state = 'submitting' AND NOT groups.at_vendor,
@@ -66,7 +68,8 @@ LOOK = f"""
                     AND jobs.state = groups.state AND jobs.at_vendor = groups.at_vendor
                     AND id <> ALL(%(but)s::uuid[])
                 ORDER BY next_at
-                LIMIT greatest(0, least(%(room)s::bigint, coalesce(limited.free, %(room)s::bigint)))
+                LIMIT greatest(0, least(%(room)s::bigint,
+                    coalesce({_FREE.format(job="groups")}, %(room)s::bigint)))
             ) members
         ) first"""
 
@@ -81,7 +84,7 @@ _TAKE = f"""
             %(seats)s::int[]) AS given (id, state, at_vendor, adapter, seat)
     ),
     limited AS MATERIALIZED (
-        SELECT adapter,
+        SELECT adapter, {_KEPT} AS kept,
             most - (SELECT count(*) FROM jobs WHERE at_vendor AND jobs.adapter = given.adapter) AS free
         FROM unnest(%(limited)s::text[], %(capacities)s::int[]) AS given (adapter, most)
     ),
@@ -91,7 +94,7 @@ _TAKE = f"""
                 AND jobs.at_vendor = wanted.at_vendor
             LEFT JOIN limited ON limited.adapter = wanted.adapter
         WHERE jobs.lease_holder IS NULL AND jobs.next_at <= now()
-            AND (wanted.seat IS NULL OR wanted.seat <= limited.free)
+            AND (wanted.seat IS NULL OR wanted.seat <= {_FREE.format(job="jobs")})
         FOR UPDATE OF jobs SKIP LOCKED
     )
     UPDATE jobs SET fence = jobs.fence + 1, attempt = jobs.attempt + 1, lease_holder = %(worker)s,
@@ -124,15 +127,17 @@ class Queue(Fenced):
                 "but": list(but),
             },
         )
-        due, free, pauses = [], {}, []
+        due, pauses = [], []
+        free: dict[str, int] = {}
+        spare: dict[str, int] = {}
         for adapter, priority, state, at_vendor, next_in, places, ids, waited in rows:
             kind = adapter, priority, State(state), at_vendor
             due += [Due(id, *kind, since) for id, since in zip(ids or (), waited or (), strict=True)]
             if places is not None:
-                free[adapter] = places
+                (spare if priority < 0 else free)[adapter] = places
             if next_in > 0:
                 pauses.append(next_in)
-        return Outlook(due, min(pauses, default=None), free)
+        return Outlook(due, min(pauses, default=None), free, spare)
 
     async def take(
         self, worker: int, lease: float, chosen: Sequence[Due], capacities: Mapping[str, int]

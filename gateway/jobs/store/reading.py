@@ -11,10 +11,10 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, func, insert, not_, or_, select, text, tuple_
 
 from gateway.jobs.cipher import Unreadable
-from gateway.jobs.records import CANARY, Event, Job, Said
+from gateway.jobs.records import UNASKED_FOR, Event, Job, Said
 from gateway.jobs.states import State
 from gateway.jobs.store.database import LISTED, Database
-from gateway.jobs.tables import ALIVE, audit, deliveries, job_events, jobs, said
+from gateway.jobs.tables import ALIVE, REAL, audit, deliveries, job_events, jobs, said
 
 # An event is seen when its transaction has committed, and transactions don't commit in the order of their
 # numbers. Whoever follows the events goes by transaction, and hears of none before all older ones have ended.
@@ -39,8 +39,8 @@ FAILING = and_(
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which jobs are meant: by columns, of whose values any will do. Where nothing is said, all; canaries
-    only where they are named.
+    """Which jobs are meant: by columns, of whose values any will do. Where nothing is said, all; canaries,
+    and jobs that only try a vendor, where they are named.
 
     `waits_for` is a peer. `doing`, `cause` (the digest of what failed) and `failing` (a destination) are said
     of living jobs alone."""
@@ -66,8 +66,8 @@ class Filter:
             for name, values in asked.items()
             if values
         ]
-        if not self.id and not any(name.startswith(CANARY) for name in self.application):
-            met.append(jobs.c.canary.is_(False))
+        if not self.id and not any(name.startswith(UNASKED_FOR) for name in self.application):
+            met.append(REAL)
         if self.since is not None:
             met.append(jobs.c.created_at >= self.since)
         return [*met, *self._of_the_living()]
@@ -191,7 +191,7 @@ class Reading(Database):
         """The living jobs by application and state."""
         statement = (
             select(jobs.c.application, jobs.c.state, func.count())
-            .where(ALIVE, jobs.c.canary.is_(False))
+            .where(ALIVE, REAL)
             .group_by(jobs.c.application, jobs.c.state)
         )
         async with self._single.connect() as connection:

@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from gateway.jobs.store.database import Database
 from gateway.jobs.store.reading import HORIZON
-from gateway.jobs.tables import followed, grants, job_events, jobs, slide_results, tallies, verdicts
+from gateway.jobs.tables import REAL, followed, grants, job_events, jobs, slide_results, tallies, verdicts
 
 _NAME = "tallies"
 _AT_ONCE = 1000
-_COUNTED = or_(
+COUNTED = or_(
     and_(job_events.c.state == "delivering", job_events.c.detail.has_key("took")),
     and_(job_events.c.state == "failed", job_events.c.what == "failed"),
     and_(job_events.c.state == "cancelled", job_events.c.what == "ignored"),
@@ -72,7 +72,7 @@ class Tallies(Database):
                     *(job_events.c.at, job_events.c.what, job_events.c.detail),
                 )
                 .join(jobs, jobs.c.id == job_events.c.job_id)
-                .where(at > place, at <= last, _COUNTED, jobs.c.canary.is_(False))
+                .where(at > place, at <= last, COUNTED, REAL)
             )
             counted: Counter[Key] = Counter()
             for row in (await connection.execute(statement)).mappings():
