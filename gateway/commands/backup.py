@@ -10,7 +10,7 @@ from pathlib import Path
 from gateway.commands.opening import FAILED, complain, go, read_settings
 from gateway.contract import NeedsHuman
 from gateway.database import database, found_database, open_store, require_tables
-from gateway.embedded.programs import newest_programs
+from gateway.embedded.programs import all_programs
 from gateway.embedded.running import running_url
 from gateway.jobs import backups
 from gateway.jobs.backups import Backup
@@ -43,7 +43,7 @@ async def _backup(settings: Settings, url: str, out: Path) -> tuple[Path, Backup
     if tables is None:
         raise NeedsHuman("there is nothing to back up: the database has no tables", "See database_url.")
     keys, seals = encryption_keys(settings), seals_file(settings.data_dir)
-    return await backups.make(url, tables, keys, seals, out, newest_programs())
+    return await backups.make(url, tables, keys, seals, out, all_programs())
 
 
 def restore(config: Path | None, told: Path) -> int:
@@ -55,7 +55,7 @@ def restore(config: Path | None, told: Path) -> int:
             raise NeedsHuman("the gateway runs on this database", "Stop it first.")
         async with database(settings, join=False) as url:
             await asyncio.to_thread(require_empty, url)
-            await backups.load(told, url, newest_programs())
+            await backups.load(told, url, all_programs())
             await asyncio.to_thread(migrate, url)
             print(f"restored as it was at {found.made_at}")
             return await _take_stock(settings, url, told, found)
@@ -112,7 +112,7 @@ def move(config: Path | None, to: Path) -> int:
                 await require_tables(url)
                 told, _ = await _backup(settings, url, Path(folder))
             await asyncio.to_thread(backups.read, told, encryption_keys(target))
-            await backups.load(told, target.database_url, newest_programs())
+            await backups.load(told, target.database_url, all_programs())
         print("moved: start the gateway with that configuration; the database it had is left as it is")
         return 0
 

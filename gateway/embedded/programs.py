@@ -92,9 +92,8 @@ def find_programs(cluster: Path) -> Programs:
     return versions[wanted]
 
 
-def newest_programs() -> Programs | None:
-    found = _all_programs()
-    return found[max(found)] if found else None
+def all_programs() -> list[Programs]:
+    return list(_all_programs().values())
 
 
 def make_reachable(programs: Programs, runtime: Path) -> Programs:

@@ -61,17 +61,17 @@ def fingerprint(key: str) -> str:
 
 
 async def make(
-    url: str, tables: str, keys: Sequence[str], seals: Path, folder: Path, ours: Bundled | None
+    url: str, tables: str, keys: Sequence[str], seals: Path, folder: Path, ours: Sequence[Bundled]
 ) -> tuple[Path, Backup]:
     """Whole and on disk, or nothing of it. `ours`: PostgreSQL's programs that came with us."""
-    program = await _program("pg_dump", url, ours)
+    programs = await _programs("pg_dump", url, ours)
     now = datetime.now(UTC)
     told = folder / f"{now.strftime(_NAME)}.json"
     dump, kept = told.with_suffix(".dump"), told.with_suffix(".seals")
     try:
         await asyncio.to_thread(folder.mkdir, mode=0o700, parents=True, exist_ok=True)
         await asyncio.to_thread(dump.touch, mode=0o600, exist_ok=False)
-        await _run(program, url, "--format=custom", "--no-owner", "--no-acl", f"--file={dump}")
+        await _run(programs, url, "--format=custom", "--no-owner", "--no-acl", f"--file={dump}")
         made = Backup(
             now.isoformat(timespec="seconds"),
             __version__,
@@ -135,33 +135,47 @@ def read(told: Path, keys: Sequence[str]) -> Backup:
     return backup
 
 
-async def load(told: Path, url: str, ours: Bundled | None) -> None:
+async def load(told: Path, url: str, ours: Sequence[Bundled]) -> None:
     """Into an empty database, whole or not at all."""
-    program = await _program("pg_restore", url, ours)
+    programs = await _programs("pg_restore", url, ours)
     dump = told.with_suffix(".dump")
     flags = ("--no-owner", "--no-acl", "--exit-on-error", "--single-transaction")
-    await _run(program, url, *flags, str(dump))
+    await _run(programs, url, *flags, str(dump))
 
 
-async def _program(name: str, url: str, ours: Bundled | None) -> Path:
-    """One that is no older than the server: ours, or this machine's."""
+async def _programs(name: str, url: str, ours: Sequence[Bundled]) -> list[Path]:
+    """Those that are no older than the server, ours and this machine's; the nearest to it first, since newer
+    ones tell a server what it doesn't know. Only this machine's may know TLS."""
     server = await asyncio.to_thread(server_of, url)
-    if ours is not None and ours.version >= server:
-        return ours.folder / "bin" / name
+    known = [(each.version, 1, each.folder / "bin" / name) for each in ours]
     found = shutil.which(name)
     if found is not None:
         process = await asyncio.create_subprocess_exec(found, "--version", stdout=asyncio.subprocess.PIPE)
         said, _ = await process.communicate()
         version = _VERSION.search(said.decode())
-        if version is not None and int(version[1]) >= server:
-            return Path(found)
+        if version is not None:
+            known.append((int(version[1]), 0, Path(found)))
+    if suitable := [path for version, _, path in sorted(known) if version >= server]:
+        return suitable
     raise NeedsHuman(
         f"the database is PostgreSQL {server}, and there is no {name} here that is as new",
         f"Install it: apt-get install postgresql-client-{server}",
     )
 
 
-async def _run(program: Path, url: str, *arguments: str) -> None:
+async def _run(programs: Sequence[Path], url: str, *arguments: str) -> None:
+    """By the first that can; each does all or nothing."""
+    refusals = []
+    for program in programs:
+        words = await _try(program, url, *arguments)
+        if words is None:
+            return
+        refusals.append(f"{program}: {words}")
+    raise NeedsHuman(f"{programs[0].name} failed: {'; '.join(refusals)}", "Mend what it says, and try again.")
+
+
+async def _try(program: Path, url: str, *arguments: str) -> str | None:
+    """What it says if it fails."""
     known: dict[str, Any] = conninfo_to_dict(url)
     password = known.pop("password", None)  # others see arguments
     environment = {"LC_ALL": "C.UTF-8", "PATH": os.defpath, "HOME": str(Path.home())}
@@ -182,9 +196,7 @@ async def _run(program: Path, url: str, *arguments: str) -> None:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    if process.returncode:
-        words = " ".join(said.decode(errors="replace").split())[:_LONGEST]
-        raise NeedsHuman(f"{program.name} failed: {words}", "Mend what it says, and try again.")
+    return " ".join(said.decode(errors="replace").split())[:_LONGEST] if process.returncode else None
 
 
 def _digest(path: Path) -> str:
