@@ -36,7 +36,7 @@ def nothing_yet(ticket: Ticket, options: AwaitedOptions) -> Pending | Finished:
     if options.empty_after is not None and waited >= options.empty_after:
         return Finished(f"The vendor returned nothing within {waited:.0f} s.", empty=True)
     state = {**ticket.state, "since": since}
-    return pending(ticket, options, "The vendor is analysing.", state=state)
+    return pending(ticket, options, "The vendor has the study; nothing has come back yet.", state=state)
 
 
 def more_to_come(

@@ -294,11 +294,38 @@ class JobSteps:
         if isinstance(answer, Finished):
             return await self._collect(job, application, answer)
         await asyncio.to_thread(self._spool.remove, job.id)
-        waiting = _wait_on(job, application, answer)
+        waiting = await self._wait_on(job, application, answer)
         await way.tell_progress(job, answer)
         if isinstance(answer, _NotNow) and waiting.why != job.waits_why:
             return replace(waiting, what=f"waiting: {waiting.why}")
         return waiting
+
+    async def _wait_on(self, job: Job, application: Application, answer: Pending) -> Wait:
+        """Until it is time to ask the vendor again, and never past the moment that its result is due by."""
+        now = datetime.now(UTC)
+        deadline = job.result_by or now + timedelta(seconds=application.result_within)
+        if now >= deadline:
+            raise await self._overdue(job, application, answer)
+        values: dict[str, object] = {"result_by": deadline}
+        if answer.ticket is not None:
+            values["ticket"] = ticket_to_json(answer.ticket)
+        pause = min(answer.after, max(_SHORTEST, (deadline - now).total_seconds()))
+        return Wait(after=pause, why=answer.note or "the vendor is at work on it", values=values)
+
+    async def _overdue(self, job: Job, application: Application, answer: Pending) -> NeedsHuman:
+        """Of an unchanged study some vendors make nothing anew."""
+        said = ": ".join(filter(None, (f"no result within {application.result_within:g} s", answer.note)))
+        before = await self._store.answered_before(job)
+        if before is None:
+            return NeedsHuman(said, "Ask the vendor for the state of the study; resume the job to wait on.")
+        other, at, results = before
+        return NeedsHuman(
+            f"{said.rstrip('.')}. It has had the very same images for job {other}, asked for on"
+            f" {at.astimezone():%Y-%m-%d %H:%M}, and made a result then (objects: {results}): of a study"
+            " that hasn't changed it may make none anew",
+            "What it made then stands where that job put it: cancel this one if that will do. Else have the"
+            " vendor look at the study anew, and resume the job to wait on.",
+        )
 
     async def _ask(self, job: Job) -> Pending | Finished:
         try:
@@ -354,7 +381,7 @@ class JobSteps:
         finished = await self._finished(job)
         if isinstance(finished, Pending):
             again = "collecting the results again" if job.result_by is None else None
-            return replace(_wait_on(job, application, finished), what=again)
+            return replace(await self._wait_on(job, application, finished), what=again)
         return await self._dispatch.run(job, application, finished)
 
     async def _finished(self, job: Job) -> Finished | Pending:
@@ -411,19 +438,3 @@ class JobSteps:
             delivery.destination == "sectra" and delivery.state == "done"
             for delivery in await self._store.deliveries_of(job.id)
         )
-
-
-def _wait_on(job: Job, application: Application, answer: Pending) -> Wait:
-    """Until it is time to ask the vendor again, and never past the moment that its result is due by."""
-    now = datetime.now(UTC)
-    deadline = job.result_by or now + timedelta(seconds=application.result_within)
-    if now >= deadline:
-        raise NeedsHuman(
-            ": ".join(filter(None, (f"no result within {application.result_within:g} s", answer.note))),
-            "Ask the vendor for the state of the study; resume the job to wait on.",
-        )
-    values: dict[str, object] = {"result_by": deadline}
-    if answer.ticket is not None:
-        values["ticket"] = ticket_to_json(answer.ticket)
-    pause = min(answer.after, max(_SHORTEST, (deadline - now).total_seconds()))
-    return Wait(after=pause, why=answer.note or "the vendor is at work on it", values=values)

@@ -143,3 +143,25 @@ async def test_of_two_jobs_on_one_study_the_older_gets_its_results_first(site):
     await site.result(patient.study)
     younger = await house.settled(jobs[1]["id"])
     assert (younger["state"], younger["proof"]["received"]) == ("done", 1), younger
+
+
+async def test_who_makes_nothing_anew_of_an_unchanged_study_is_told_apart(site):
+    """The second job ends with what is known: this vendor had all of it before, and what came of it then."""
+    house = site.house
+    house.application["result_within"] = "8s"
+    patient = site.admit()
+    await house.start()
+    first = await house.ask(study_instance_uid=patient.study)
+    await house.settled(first["id"], "analysing")
+    await site.result(patient.study)
+    await house.settled(first["id"], "done")
+    second = await house.ask(study_instance_uid=patient.study)
+    held = await house.settled(second["id"], "held")
+    said, advice = held["error"]["message"], held["error"]["advice"]
+    assert "no result within 8 s: The vendor has the study; nothing has come back yet." in said
+    assert f"the very same images for job {first['id']}" in said
+    assert "made a result then (objects: 1)" in said
+    assert "cancel this one if that will do" in advice
+    await site.result(patient.study)  # and yet it has made one
+    assert (await house.api("POST", f"jobs/{second['id']}/resume"))[0] == 200
+    await house.settled(second["id"], "done")

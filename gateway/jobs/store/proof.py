@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -88,6 +89,15 @@ _RESULTS = f"""
     )
     SELECT id FROM held"""
 _AMONG = f"WITH {_TOLD} SELECT sop_instance_uid FROM told JOIN delivered ON sop_instance_uid = uid"
+_SAME = """(
+        SELECT array_agg(sop_instance_uid || ' ' || blake3 ORDER BY sop_instance_uid) FROM instances
+        WHERE instances.job_id = {}
+    )"""
+_ANSWERED_BEFORE = f"""
+    SELECT id, created_at, received FROM jobs
+    WHERE study_instance_uid = %(study)s AND adapter = %(adapter)s AND state = 'done'
+        AND received > 0 AND id <> %(job)s AND {_SAME.format("jobs.id")} = {_SAME.format("%(job)s")}
+    ORDER BY created_at DESC LIMIT 1"""
 _PLAN = f"""
     WITH {HELD},
     planned AS (
@@ -225,6 +235,13 @@ class Proof(Fenced):
 
     async def instances_of(self, job_id: UUID) -> list[InstanceRecord]:
         return [InstanceRecord(*row) for row in await self._lines.fetch(_INSTANCES, {"job": job_id})]
+
+    async def answered_before(self, job: Job) -> tuple[UUID, datetime, int] | None:
+        """The latest other job for which the same vendor got the very same images: when that was asked for,
+        and how many objects it made of them."""
+        asked = {"study": job.study_instance_uid, "adapter": job.adapter, "job": job.id}
+        rows = await self._lines.fetch(_ANSWERED_BEFORE, asked)
+        return (rows[0][0], rows[0][1], rows[0][2]) if rows else None
 
     # -- results --------------------------------------------------------------------------------------
 
