@@ -121,6 +121,18 @@ def end_call(span: Span | None, failed: str = "", **attributes: Value) -> None:
         _end(span)
 
 
+@contextmanager
+def call(protocol: str, peer: str, **attributes: Value) -> Iterator[None]:
+    """Within a step; what is raised there is how it failed."""
+    span = begin_call(f"{protocol} {peer}", {"peer.service": peer, **attributes})
+    try:
+        yield
+    except BaseException as trouble:
+        end_call(span, type(trouble).__name__)
+        raise
+    end_call(span)
+
+
 def end_job(job_id: UUID, began: datetime, attributes: Mapping[str, Value], failed: str = "") -> None:
     """The span that all of the job's belong to."""
     if _recorder is not None and _recorder.wants(job_id):

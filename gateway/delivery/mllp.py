@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from gateway import traffic
+from gateway import spans, traffic
 from gateway.contract import Failure, Health, NotLetIn, Retryable, Unreachable, Untrusted
 from gateway.delivery.hl7 import Message, check_acknowledgement
 from gateway.http import distrust
@@ -43,6 +43,11 @@ class Listener:
 
 async def send(listener: Listener, message: Message) -> None:
     """Returns once the other side has accepted the message."""
+    with spans.call("MLLP", traffic.key_of(listener.name)):
+        await _send(listener, message)
+
+
+async def _send(listener: Listener, message: Message) -> None:
     async with _connected(listener) as (reader, writer):
         try:
             async with asyncio.timeout(listener.limits.total):

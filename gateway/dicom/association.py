@@ -24,7 +24,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from gateway import traffic
+from gateway import spans, traffic
 from gateway.contract import Failure, NeedsHuman, NotLetIn, Retryable, Unreachable, Untrusted
 from gateway.dicom.arrival import Take, Watch
 from gateway.dicom.peer import DimsePeer
@@ -92,6 +92,23 @@ def associated(
     handlers: Sequence[tuple[Any, Callable[[Any], Any]]] = (),
 ) -> Iterator[Any]:
     """An association that is established. With `take`, what the peer stores on it is taken."""
+    with (
+        spans.call("DIMSE", traffic.key_of(peer.name), doing=doing),
+        _established(peer, contexts, doing, watch, staging, take, handlers) as association,
+    ):
+        yield association
+
+
+@contextmanager
+def _established(
+    peer: DimsePeer,
+    contexts: Sequence[PresentationContext],
+    doing: str,
+    watch: Watch,
+    staging: Staging | None,
+    take: Take | None,
+    handlers: Sequence[tuple[Any, Callable[[Any], Any]]],
+) -> Iterator[Any]:
     entity = Caller(peer.calling)
     entity.connection_timeout = peer.limits.connect
     entity.acse_timeout = peer.limits.accept

@@ -230,6 +230,10 @@ SENDING = "sending to the vendor"
 CALLING = "calling the vendor"
 CALLED = "the vendor called:"
 CANCELLED, ONE_CANCELLED = "cancelled", "one of its invocations was cancelled"
+CORRECTED = {
+    "changed": "a user changed its result on the slide",
+    "deleted": "a user removed its result from the slide",
+}
 
 
 @dataclass(frozen=True, slots=True)

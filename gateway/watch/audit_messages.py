@@ -4,7 +4,8 @@
     studies looked for, archives compared    Query
     bytes go to a vendor; have got there     Begin Transferring DICOM Instances; DICOM Instances Transferred
     a study sent to us, results stored       DICOM Instances Transferred
-    what people do with a job or see of it   Patient Record, as are results that are no DICOM objects
+    what people do with a job or see of it   Patient Record, as are results that are no DICOM objects, and
+                                             what users change or remove of them on the slide
     signed in, signed out, refused           User Authentication
     wrong tokens, whatever is switched       Security Alert
 
@@ -23,6 +24,7 @@ from gateway.jobs.records import (
     CALLED,
     CALLING,
     CANCELLED,
+    CORRECTED,
     FETCHING,
     JOINED,
     ONE_CANCELLED,
@@ -111,7 +113,9 @@ def _of_event(record: Record) -> Write | None:
     if what in (ACCEPTED, JOINED) and detail.get("origin") != Origin.REST:  # whose caller stands in the audit
         return _sent_to_us if detail.get("origin") in Origin.SENT.stored else _asked
     if what == ONE_CANCELLED or (what == CANCELLED and detail.get("by") == Origin.SECTRA):
-        return _withdrawn
+        return _done_in_sectra
+    if what in CORRECTED.values():
+        return _done_in_sectra
     return None
 
 
@@ -233,12 +237,13 @@ def _asked(record: Record, subject: Subject, source: Source) -> Message:
     )
 
 
-def _withdrawn(record: Record, subject: Subject, source: Source) -> Message:
-    """By a user in Sectra; what people do otherwise stands in the audit."""
+def _done_in_sectra(record: Record, subject: Subject, source: Source) -> Message:
+    """By a user, who withdraws a call or corrects a result; what people do otherwise stands in the audit."""
+    action: Action = "D" if record.what == CORRECTED["deleted"] else "U"
     server = Participant(f"sectra.{_job(record).server or ''}", asks=True)
     ours = source.acting(Role.APPLICATION)
     things = _about(record, subject)
-    return Message(Event.RECORD, "U", record.at, [server, ours], things, told=record.what)
+    return Message(Event.RECORD, action, record.at, [server, ours], things, told=record.what)
 
 
 def _delivered(record: Record, subject: Subject, source: Source) -> Message:

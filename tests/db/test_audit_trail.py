@@ -101,7 +101,7 @@ async def test_what_people_do_is_told_by_the_standards_schema(
 
 
 async def test_wherever_a_patients_data_go_is_told(
-    store: Store, trail: AuditTrail, collector: Rsyslog
+    store: Store, trail: AuditTrail, collector: Rsyslog, database_url: str
 ) -> None:
     await trail.started()
     of_slide = {"slide_id": "s-1", "server": "main", "study_instance_uid": "1.2.3", "patient_id": "P-77"}
@@ -118,6 +118,14 @@ async def test_wherever_a_patients_data_go_is_told(
         ("a delivery failed; it will be tried again", {"destination": "ris", "message": "it hung up"}),
     ):
         await store.note(job, what, detail)
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute(
+            "INSERT INTO slide_results (server, application, slide_id, result_id, result_of)"
+            " VALUES ('main', 'kidney', 's-1', 7, %s)",
+            (job.id,),
+        )
+    for verdict in ("changed", "deleted"):
+        await store.count_verdict("main", "kidney", 7, verdict, datetime.now(UTC))
     await store.cancel_by_token("kidney", "c")
     await store.create(NewJob("lab", "kidney", "kidney", Origin.SENT, study_instance_uid="1.2.4"))
     await trail.look()
@@ -131,6 +139,8 @@ async def test_wherever_a_patients_data_go_is_told(
         ("Patient Record", "R", "0", "adapters.kidney"),
         ("Patient Record", "R", "4", "adapters.kidney"),
         ("Patient Record", "U", "4", "gateway.hospital"),
+        ("Patient Record", "U", "0", "sectra.main"),
+        ("Patient Record", "D", "0", "sectra.main"),
         ("Patient Record", "U", "0", "sectra.main"),
         ("DICOM Instances Transferred", "C", "0", "dimse"),
     ]

@@ -82,6 +82,9 @@ async def test_a_result_that_users_change_counts_once_for_its_version(
 
     told = await store.tallies(AT.astimezone().date())
     assert verdicts_of(told) == {("trauma", "3.2"): {"changed": 1, "deleted": 1}}
+    said = [each.what for each in await store.events_of(job)]
+    changed, removed = "a user changed its result on the slide", "a user removed its result from the slide"
+    assert said == ["accepted", changed, changed, removed], "each of them stands in the history"
 
 
 def application(*, strict: bool, version: str = "3.2") -> Application:

@@ -13,6 +13,7 @@ from sqlalchemy import RowMapping, and_, func, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from gateway.jobs.records import CORRECTED, Origin
 from gateway.jobs.store.database import Database
 from gateway.jobs.store.reading import HORIZON
 from gateway.jobs.tables import REAL, followed, grants, job_events, jobs, slide_results, tallies, verdicts
@@ -144,7 +145,8 @@ class Tallies(Database):
     async def count_verdict(
         self, server: str, application: str, result_id: int, what: str, at: datetime
     ) -> None:
-        """A user changed or deleted that result: each counts once, for the version that made it."""
+        """A user changed or deleted that result: its job says so each time, and counts it once, for the
+        version that made it."""
         ours = select(slide_results.c.result_of).where(
             slide_results.c.server == server,
             slide_results.c.application == application,
@@ -157,14 +159,15 @@ class Tallies(Database):
         )
         async with self._transaction() as connection:
             job_id = await connection.scalar(ours.limit(1)) or await connection.scalar(theirs.limit(1))
-            if job_id is None:
+            job = None if job_id is None else await self._locked(connection, job_id)
+            if job is None:
                 return
-            new = upsert(verdicts).values(job_id=job_id, what=what).on_conflict_do_nothing()
+            await self._append(connection, job, CORRECTED[what], {"by": Origin.SECTRA, "result": result_id})
+            new = upsert(verdicts).values(job_id=job.id, what=what).on_conflict_do_nothing()
             if await connection.scalar(new.returning(verdicts.c.job_id)) is None:
                 return
-            version = await connection.scalar(select(jobs.c.vendor_version).where(jobs.c.id == job_id))
             day = at.astimezone().date()
-            await self._add(connection, Counter({(application, version or "", day, what): 1}))
+            await self._add(connection, Counter({(application, job.vendor_version or "", day, what): 1}))
 
 
 def _words(row: RowMapping) -> list[str]:
