@@ -18,6 +18,10 @@ def is_valid(value: str, vr: str) -> bool:
     return not value.strip() or _FORMS[vr].fullmatch(value.strip()) is not None
 
 
+def is_zone(value: str) -> bool:
+    return re.fullmatch(r"[+-]\d{4}", value) is not None
+
+
 def move_back(value: str, vr: str, days: int) -> str:
     """As exact as it was; times stay. What is no date becomes a dummy."""
     text = value.strip()

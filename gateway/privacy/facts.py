@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
-from gateway.privacy.charsets import DEFAULT, decode, read_charsets
+from gateway.privacy.charsets import DEFAULT, Charsets, decode, read_charsets
 from gateway.privacy.elements import Element
 from gateway.privacy.known import Facts
 from gateway.privacy.profile import Rules
@@ -46,11 +45,11 @@ def gather(elements: list[Element], rules: Rules) -> Facts:
     return facts
 
 
-def text_of(element: Element, charsets: Sequence[str]) -> str:
+def text_of(element: Element, charsets: Charsets) -> str:
     return decode(element.value, element.vr, charsets).strip()
 
 
-def _gather(elements: list[Element], charsets: Sequence[str], words: frozenset[int], facts: Facts) -> None:
+def _gather(elements: list[Element], charsets: Charsets, words: frozenset[int], facts: Facts) -> None:
     own = next((each for each in elements if each.tag == _CHARSET), None)
     charsets = read_charsets(own.value) if own is not None else charsets
     for element in elements:

@@ -3,47 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from gateway.contract import Unsuitable
-from gateway.privacy.charsets import DEFAULT, TEXTS, encode, read_charsets
-from gateway.privacy.dates import DUMMIES, is_valid, move_back
+from gateway.privacy.charsets import DEFAULT, ONE_VALUE, Charsets, read_charsets, readings
+from gateway.privacy.content import CONTENT_IDS, OF_CODES, TEXT_VALUE, WHO, concept_of, is_public
+from gateway.privacy.dates import DUMMIES, is_valid, is_zone, move_back
 from gateway.privacy.elements import Element, Writing
 from gateway.privacy.facts import gather, text_of
 from gateway.privacy.known import MARK, Facts, Known
 from gateway.privacy.pixels import why_kept_back
 from gateway.privacy.profile import PSEUDONYMS, Act, Rules
 from gateway.privacy.pseudonyms import Pseudonyms
+from gateway.privacy.signs import with_signs
 from gateway.privacy.table import row_of
+from gateway.privacy.values import DUMMY_WORDS, NUMBERS, STRINGS, WIDTHS, dummy_of, with_text
 
-METHOD: Final = "PS3.15 Basic Profile, by the imaging gateway"
-_CHARSET, _TEXT_VALUE, _CONCEPT, _CODE, _SCHEME = 0x00080005, 0x0040A160, 0x0040A043, 0x00080100, 0x00080102
-_PATIENT, _ISSUER, _STUDY = 0x00100020, 0x00100021, 0x0020000D
-_OF_CODES: Final = frozenset((*range(0x00080100, 0x00080110), 0x00080117, 0x00080118, 0x00080119, 0x00080120))
-_PUBLIC_SCHEMES: Final = frozenset(
-    ("DCM", "SCT", "SRT", "SNM3", "LN", "UCUM", "RADLEX", "FMA", "NCIt", "I10")
-)
-# What an observation is about: who took part, and where (PS3.16 TID 1002 to 1010).
-_WHO: Final = frozenset(
-    (
-        *("121008", "121009", "121011", "121013", "121016", "121017", "121021", "121022", "121025"),
-        *("121026", "121029", "121030", "121031", "121035", "121036", "121106", "128774", "128775"),
-    )
-)
-_CONTENT_IDS: Final = {"121030": "patient", "121029": "patient", "121022": "accession"}
-_LONGEST: Final = {"SH": 16, "CS": 16, "AE": 16, "LO": 64, "PN": 64, "ST": 1024, "LT": 10240}
-_STRINGS: Final = TEXTS | {"AE", "CS", "UR"}
-_NUMBERS: Final = {
-    "DS": re.compile(r"[0-9+\-.eE \\]*"),
-    "IS": re.compile(r"[0-9+\- \\]*"),
-    "AS": re.compile(r"\d{3}[DWMY]"),
-}
-_WORDS: Final = {"AE": "REMOVED", "CS": "REMOVED", "AS": "000Y", "IS": "1", "DS": "1", "UR": "urn:removed"}
-_WIDTHS: Final = {"AT": 4, "FL": 4, "FD": 8, "SL": 4, "SS": 2, "UL": 4, "US": 2, "SV": 8, "UV": 8}
+_CHARSET, _PATIENT, _ISSUER, _STUDY = 0x00080005, 0x00100020, 0x00100021, 0x0020000D
+_ZONE: Final = 0x00080201  # of all times, which stay
 _MASKED: Final = frozenset((Act.KEEP, Act.CLEAN))  # and, of those, only what could tell anything
-_UNMASKED: Final = frozenset(("CS", "UI", "SQ", *_WIDTHS))
+_UNMASKED: Final = frozenset(("CS", "UI", "SQ", *WIDTHS))
 _SEARCHED: Final = 2**20  # bytes of a value whose meaning nobody tells
 
 
@@ -103,7 +84,7 @@ class HeaderRewriter:
             self.pseudonyms.days(*named),
         )
         rewritten = self._rewrite(elements, DEFAULT, current, (), masked=False)
-        return writing.write(_with_signs(rewritten, self._rules))
+        return writing.write(with_signs(rewritten, self._rules))
 
     def _knowledge_of(self, facts: Facts) -> Known:
         facts.add(self._facts)
@@ -116,7 +97,7 @@ class HeaderRewriter:
     def _rewrite(
         self,
         elements: list[Element],
-        charsets: Sequence[str],
+        charsets: Charsets,
         current: _Object,
         path: tuple[int, ...],
         *,
@@ -125,9 +106,9 @@ class HeaderRewriter:
         """One dataset: the whole, or an item."""
         own = next((each for each in elements if each.tag == _CHARSET), None)
         charsets = read_charsets(own.value) if own is not None else charsets
-        concept = _concept_of(elements)
-        masked = masked or concept in _WHO
-        public = any(e.tag == _SCHEME and text_of(e, DEFAULT) in _PUBLIC_SCHEMES for e in elements)
+        concept = concept_of(elements)
+        masked = masked or concept in WHO
+        public = is_public(elements)
         creators: dict[tuple[int, int], Element] = {}
         kept: list[Element] = []
         for element in elements:
@@ -135,8 +116,8 @@ class HeaderRewriter:
             if group & 1 and 0x10 <= number <= 0xFF:
                 creators[group, number] = element
                 continue
-            act = self._decide(element, creators, masked and not (public and element.tag in _OF_CODES))
-            if concept in _CONTENT_IDS and element.tag == _TEXT_VALUE:
+            act = self._decide(element, creators, masked and not (public and element.tag in OF_CODES))
+            if concept in CONTENT_IDS and element.tag == TEXT_VALUE:
                 act = Act.PSEUDONYM
             after = self._apply(act, element, charsets, current, path, concept, masked=masked)
             if after is not None:
@@ -156,7 +137,7 @@ class HeaderRewriter:
         if tag & 0xFFFF == 0:  # a length of what follows, which is another now
             return Act.REMOVE
         act = self._rules.act_on(tag)
-        if tag == _TEXT_VALUE and act is Act.KEEP:
+        if tag == TEXT_VALUE and act is Act.KEEP:
             act = Act.CLEAN
         if masked and act in _MASKED and element.vr not in _UNMASKED:
             return Act.DUMMY
@@ -166,7 +147,7 @@ class HeaderRewriter:
         self,
         act: Act,
         element: Element,
-        charsets: Sequence[str],
+        charsets: Charsets,
         current: _Object,
         path: tuple[int, ...],
         concept: str,
@@ -188,23 +169,25 @@ class HeaderRewriter:
         if element.raw is not None:  # fragments of pixels, deeper within
             return element
         if element.tag == _CHARSET:
-            return element if _is_charset(element.value) else _with_text(element, "ISO_IR 100", DEFAULT)
+            return element if charsets.known else with_text(element, "ISO_IR 100", DEFAULT)
         if act is Act.PSEUDONYM:
-            return _with_text(element, self._pseudonym_of(element, charsets, current, concept), charsets)
+            return with_text(element, self._pseudonym_of(element, charsets, current, concept), charsets)
         if not element.value.strip(b" \0"):
             return element
         if act is Act.EMPTY:
-            return _with_text(element, "", charsets)
+            return with_text(element, "", charsets)
         if element.vr in DUMMIES:
             return self._dated(act, element, current)
         if element.vr == "UI":
             return self._identified(act, element)
+        if element.tag == _ZONE and act is Act.SHIFT and is_zone(text_of(element, DEFAULT)):
+            return element
         if act in (Act.DUMMY, Act.UID, Act.SHIFT):
-            return _dummy_of(element)
+            return dummy_of(element)
         return self._kept(act, element, charsets, current.known)
 
-    def _pseudonym_of(self, element: Element, charsets: Sequence[str], current: _Object, concept: str) -> str:
-        kind = PSEUDONYMS.get(element.tag) or _CONTENT_IDS[concept]
+    def _pseudonym_of(self, element: Element, charsets: Charsets, current: _Object, concept: str) -> str:
+        kind = PSEUDONYMS.get(element.tag) or CONTENT_IDS[concept]
         if kind == "patient":
             return current.patient
         text = text_of(element, charsets)
@@ -214,45 +197,45 @@ class HeaderRewriter:
         values = text_of(element, DEFAULT).split("\\")
         if act is Act.SHIFT:
             moved = (move_back(value, element.vr, current.days) for value in values)
-            return _with_text(element, "\\".join(moved), DEFAULT)
+            return with_text(element, "\\".join(moved), DEFAULT)
         if act is Act.KEEP and all(is_valid(value, element.vr) for value in values):
             return element
-        return _with_text(element, DUMMIES[element.vr], DEFAULT)
+        return with_text(element, DUMMIES[element.vr], DEFAULT)
 
     def _identified(self, act: Act, element: Element) -> Element:
         values = text_of(element, DEFAULT).split("\\")
         if act is Act.KEEP and all(re.fullmatch(r"[0-9.]*", value) for value in values):
             return element
-        return _with_text(element, "\\".join(map(self.pseudonyms.uid, values)), DEFAULT)
+        return with_text(element, "\\".join(map(self.pseudonyms.uid, values)), DEFAULT)
 
-    def _kept(self, act: Act, element: Element, charsets: Sequence[str], known: Known) -> Element | None:
+    def _kept(self, act: Act, element: Element, charsets: Charsets, known: Known) -> Element | None:
         """Searched for what is known, in whatever way it can be read."""
         vr = element.vr
-        if vr in _STRINGS:
+        if vr in STRINGS:
             return self._searched(act, element, charsets, known)
-        if vr in _NUMBERS:
-            fits = _NUMBERS[vr].fullmatch(text_of(element, DEFAULT)) is not None
-            return element if fits else _with_text(element, "", DEFAULT)
-        if vr in ("OB", "UN") and len(element.value) <= _SEARCHED:
-            readings = (element.value.decode(code, "ignore") for code in ("latin-1", "utf-8", "utf-16-le"))
-            return None if known.is_in(*readings) else element
+        if vr in NUMBERS:
+            fits = NUMBERS[vr].fullmatch(text_of(element, DEFAULT)) is not None
+            return element if fits else with_text(element, "", DEFAULT)
+        if vr in ("OB", "OW", "UN") and len(element.value) <= _SEARCHED:
+            return None if known.is_within(element.value) else element
         return element
 
-    def _searched(self, act: Act, element: Element, charsets: Sequence[str], known: Known) -> Element | None:
+    def _searched(self, act: Act, element: Element, charsets: Charsets, known: Known) -> Element | None:
         text = text_of(element, charsets)
         if element.vr == "CS":
             values = ["REMOVED" if known.is_in(value) else value for value in text.split("\\")]
-            return _with_text(element, "\\".join(values), DEFAULT) if "REMOVED" in values else element
-        cleaned = (known.clean if act is Act.CLEAN else known.clear)(text)
+            return with_text(element, "\\".join(values), DEFAULT) if "REMOVED" in values else element
+        clean = known.clean if act is Act.CLEAN else known.clear
+        cleaned = clean(text) if element.vr in ONE_VALUE else "\\".join(map(clean, text.split("\\")))
         if cleaned == text:
-            return element if _reads_alike(element, known, charsets) else _dummy_of(element)
-        if element.vr in _WORDS or (self._rules.drops and cleaned.count(MARK) > text.count(MARK)):
-            return None if "X" in row_of(element.tag).basic else _dummy_of(element)
-        return _with_text(element, cleaned, charsets)
+            return element if _reads_alike(element, known, charsets) else dummy_of(element)
+        if element.vr in DUMMY_WORDS or (self._rules.drops and cleaned.count(MARK) > text.count(MARK)):
+            return None if "X" in row_of(element.tag).basic else dummy_of(element)
+        return with_text(element, cleaned, charsets)
 
 
 def _change(
-    act: Act, path: tuple[int, ...], element: Element, after: Element | None, charsets: Sequence[str]
+    act: Act, path: tuple[int, ...], element: Element, after: Element | None, charsets: Charsets
 ) -> Change:
     def told(one: Element | None) -> str | None:
         return None if one is None or one.items is not None else text_of(one, charsets)
@@ -263,66 +246,6 @@ def _change(
     return Change((*path, tag), element.vr, told(element), told(after), f"{listed}: {why}")
 
 
-def _reads_alike(element: Element, known: Known, charsets: Sequence[str]) -> bool:
-    """Nothing known is in there when it is read as UTF-8 either, as some write whatever they declare."""
-    if element.value.isascii() or charsets[0] == "UTF8":
-        return True
-    try:
-        text = element.value.decode("utf-8")
-    except UnicodeDecodeError:
-        return True
-    return known.clear(text) == text
-
-
-def _dummy_of(element: Element) -> Element:
-    """Of bytes and binary numbers, zeros."""
-    vr = element.vr
-    if vr in _STRINGS or vr in _WORDS:
-        return _with_text(element, _WORDS.get(vr, "REMOVED"), DEFAULT)
-    many = len(element.value) // _WIDTHS[vr] * _WIDTHS[vr] if vr in _WIDTHS else 2
-    return Element(element.tag, vr, bytes(many), as_written=element.as_written)
-
-
-def _with_text(element: Element, text: str, charsets: Sequence[str]) -> Element:
-    longest = _LONGEST.get(element.vr)
-    if longest is not None and len(text) > longest:
-        parts = [text] if element.vr in ("ST", "LT") else text.split("\\")
-        text = "\\".join(part[:longest] for part in parts)
-    value = encode(text, element.vr, charsets)
-    if len(value) % 2:
-        value += b"\0" if element.vr in ("UI", "OB", "UN") else b" "
-    return Element(element.tag, element.vr, value, as_written=element.as_written)
-
-
-def _concept_of(item: Iterable[Element]) -> str:
-    for element in item:
-        if element.tag == _CONCEPT and element.items:
-            return next((text_of(each, DEFAULT) for each in element.items[0] if each.tag == _CODE), "")
-    return ""
-
-
-def _is_charset(value: bytes) -> bool:
-    from pydicom.charset import python_encoding
-
-    terms = value.decode("latin-1").strip(" \0").split("\\")
-    return all(term.strip() in python_encoding for term in terms)
-
-
-def _with_signs(elements: list[Element], rules: Rules) -> list[Element]:
-    """The object says itself what was done."""
-
-    def sign(tag: int, vr: str, text: str) -> Element:
-        return _with_text(Element(tag, vr), text, DEFAULT)
-
-    codes = [
-        [sign(0x00080100, "SH", code), sign(0x00080102, "SH", "DCM"), sign(0x00080104, "LO", meaning)]
-        for code, meaning in rules.codes
-    ]
-    signs = [
-        sign(0x00120062, "CS", "YES"),
-        sign(0x00120063, "LO", METHOD),
-        Element(0x00120064, "SQ", items=codes),
-        sign(0x00280303, "CS", rules.dates),
-    ]
-    ours = {each.tag for each in signs}
-    return sorted((*(e for e in elements if e.tag not in ours), *signs), key=lambda element: element.tag)
+def _reads_alike(element: Element, known: Known, charsets: Charsets) -> bool:
+    """Nothing known is in there, however it is read."""
+    return all(known.clear(text) == text for text in readings(element.value, element.vr, charsets))

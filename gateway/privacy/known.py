@@ -12,6 +12,7 @@ from typing import Final
 MARK: Final = "***"
 _SHORTEST_ID: Final = 3
 _ANYWHERE: Final = 5  # letters of a name that is found within longer words too
+_CODES: Final = ("latin-1", "utf-8", "utf-16-le")
 _IDEOGRAPHS: Final = "\u2e80"  # from here on, scripts without spaces: a name may be one letter long
 _SPELT: Final = {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "å": "aa", "ø": "oe", "æ": "ae"}
 _MONTHS: Final = "jan|feb|mar|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez"
@@ -72,19 +73,25 @@ class Known:
             cleaned = cleaned.replace("\ue000", uid, 1)
         return cleaned
 
-    def is_in(self, *texts: str) -> bool:
-        """Whether anything is there that can't well be by chance: short names may be codes, or any bytes."""
-        return self._long is not None and any(self._long.search(_fold(text)[0]) for text in texts)
+    def is_in(self, text: str) -> bool:
+        """Whether anything is there that can't well be by chance: short names may be codes."""
+        return self._long is not None and self._long.search(_fold(text)[0]) is not None
+
+    def is_within(self, value: bytes) -> bool:
+        """Likewise, in bytes of whatever kind, which may be many."""
+        if self._anyhow is None:
+            return False
+        return any(self._anyhow.search(value.decode(code, "ignore")) for code in _CODES)
 
     @cached_property
     def _terms(self) -> list[str]:
         found = {_fold(word.strip())[0] for word in self._facts.words}
-        terms = {re.escape(word) for word in found if len(word) >= _SHORTEST_ID}
+        terms = {_loosely(word) for word in found if len(word) >= _SHORTEST_ID}
         patterns = {_bounded(term, r"[^\W_]", r"[^\W_]") for term in terms}
         for name in self._facts.names:
             for word in _parts_of(name):
                 for spelt in {_fold(word)[0], _fold(_spell(word))[0]} - {""}:
-                    loose = r"[\W_]*".join(map(re.escape, re.findall(r"[^\W_]+", spelt)))
+                    loose = _loosely(spelt)
                     if len(spelt) >= _ANYWHERE or spelt[0] >= _IDEOGRAPHS:
                         patterns.add(loose)
                     elif len(spelt) > 1:
@@ -98,10 +105,23 @@ class Known:
 
     @cached_property
     def _long(self) -> re.Pattern[str] | None:
-        names = {_fold(word)[0] for name in self._facts.names for word in _parts_of(name)}
-        words = names | {_fold(word.strip())[0] for word in self._facts.words}
-        long = [re.escape(word) for word in words if len(word) >= _ANYWHERE]
-        return re.compile("|".join(long)) if long else None
+        return _any_of(_fold(word)[0] for word in self._long_words)
+
+    @cached_property
+    def _anyhow(self) -> re.Pattern[str] | None:
+        """For texts too long to be folded: as it is written, and without its accents."""
+        return _any_of(spelt for word in self._long_words for spelt in {word.casefold(), _fold(word)[0]})
+
+    @cached_property
+    def _long_words(self) -> list[str]:
+        names = {word for name in self._facts.names for word in _parts_of(name)}
+        words = names | {word.strip() for word in self._facts.words}
+        return [word for word in sorted(words) if len(_fold(word)[0]) >= _ANYWHERE]
+
+
+def _any_of(words: Iterable[str]) -> re.Pattern[str] | None:
+    patterns = sorted(filter(None, map(_loosely, words)), key=len, reverse=True)
+    return re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
 
 
 def _blot(text: str, pattern: re.Pattern[str] | None) -> str:
@@ -111,6 +131,8 @@ def _blot(text: str, pattern: re.Pattern[str] | None) -> str:
     cut, at = [], 0
     for found in pattern.finditer(folded):
         begin, end = places[found.start()], places[found.end() - 1] + 1
+        while end < len(text) and _is_mark(text[end]):
+            end += 1
         cut += [text[at:begin], MARK]
         at = max(end, at)
     return "".join((*cut, text[at:])) if cut else text
@@ -123,10 +145,20 @@ def _fold(text: str) -> tuple[str, range | list[int]]:
     letters, places = [], []
     for place, letter in enumerate(text):
         for plain in unicodedata.normalize("NFKD", letter.casefold()):
-            if not unicodedata.combining(plain):
+            if not _is_mark(plain):
                 letters.append(plain)
                 places.append(place)
     return "".join(letters), places
+
+
+def _is_mark(letter: str) -> bool:
+    """An accent or a vowel sign, that stands above or below another letter."""
+    return not letter.isascii() and unicodedata.category(letter).startswith("M")
+
+
+def _loosely(word: str) -> str:
+    """Whatever stands between its parts, or nothing does."""
+    return r"[\W_]*".join(map(re.escape, re.findall(r"[^\W_]+", word)))
 
 
 def _spell(word: str) -> str:
@@ -135,7 +167,8 @@ def _spell(word: str) -> str:
 
 def _parts_of(name: str) -> Iterator[str]:
     """Family, given and middle names in each of its scripts: each whole, and by words."""
-    for group in name.split("="):
+    name = unicodedata.normalize("NFC", name)
+    for group in "".join(letter for letter in name if not _is_mark(letter)).split("="):
         parts = [part.strip() for part in group.split("^")[:3] if part.strip()]
         yield from parts
         yield from (word for part in parts for word in re.findall(r"[^\W\d_]+", part))

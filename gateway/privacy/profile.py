@@ -35,6 +35,8 @@ PSEUDONYMS: Final[Mapping[int, str]] = {
     0x00400551: "specimen",
     0x00120040: "patient",
 }
+# Where the table would have it removed, and one kind of object may not lack it: a presentation state.
+_NEEDED: Final = frozenset((0x00700082, 0x00700083))
 _CODES: Final[Mapping[str, tuple[str, str]]] = {  # of CID 7050
     "basic": ("113100", "Basic Application Confidentiality Profile"),
     "clean-pixel": ("113101", "Clean Pixel Data Option"),
@@ -126,7 +128,8 @@ class Rules:
     def _decide(self, tag: int, row: Row) -> Act:
         if tag in PSEUDONYMS:
             return Act.PSEUDONYM
-        return self._dated(row) or self._optional(row) or _MILDEST[row.basic]
+        usual = Act.DUMMY if tag in _NEEDED else _MILDEST[row.basic]
+        return self._dated(row) or self._optional(row) or usual
 
     def _dated(self, row: Row) -> Act | None:
         if "dates" not in row.options:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.dicom.part10 import DEFLATED, MAX_HEADER, PIXELS, Meta, NotDicom, find_element, read_meta
-from gateway.privacy.charsets import DEFAULT, TEXTS, encode, read_charsets
+from gateway.privacy.charsets import DEFAULT, TEXTS, Charsets, encode, read_charsets
 from gateway.privacy.elements import Element, Writing
 from gateway.privacy.facts import text_of
 from gateway.privacy.meta import write_meta
@@ -70,12 +70,12 @@ class WayBack:
                 shutil.copyfileobj(file, out, 2**20)
         os.replace(beside, path)  # noqa: PTH105 - of one folder
 
-    def _restore(self, elements: list[Element], charsets: Sequence[str]) -> list[Element]:
+    def _restore(self, elements: list[Element], charsets: Charsets) -> list[Element]:
         own = next((each for each in elements if each.tag == _CHARSET), None)
         charsets = read_charsets(own.value) if own is not None else charsets
         return [self._restored(each, charsets) for each in elements if each.tag not in _SIGNS]
 
-    def _restored(self, element: Element, charsets: Sequence[str]) -> Element:
+    def _restored(self, element: Element, charsets: Charsets) -> Element:
         if element.items is not None:
             items = [self._restore(item, charsets) for item in element.items]
             return Element(
