@@ -282,6 +282,21 @@ def replay(
 
 
 @app.command()
+def compare(
+    application: Annotated[str, typer.Option(metavar="NAME", autocompletion=_names("applications"))],
+    since: Annotated[
+        datetime | None, typer.Option(parser=_moment, metavar="TIME", help="as in 2026-01-31T12:00")
+    ] = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """How far an application's vendor and its shadows agree, finding by finding."""
+    from gateway.commands.compare import show
+
+    raise typer.Exit(show(config, application, since, as_json))
+
+
+@app.command()
 def reconcile(
     start: Annotated[bool, typer.Option("--start", help="begin them, as if they had just arrived")] = False,
     config: Config = None,

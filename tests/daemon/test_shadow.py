@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
+import structlog
+from typer.testing import CliRunner
 
+from gateway.__main__ import app
 from gateway.simulate import milvue
 from gateway.simulate.front import Fault
 from gateway.simulate.milvue import Behaviour, MilvueState
@@ -94,6 +98,53 @@ async def test_the_study_goes_to_the_shadow_too_and_nothing_of_it_goes_anywhere(
         assert patient.accession not in str(
             await asyncio.to_thread(rows, database_url, "SELECT * FROM shadows")
         )
+
+
+async def compare(house: Hospital, *more: str) -> str:
+    config = str(house.folder / "gateway.yaml")
+    asked = ["compare", "--application", TRAUMA, "--since", "2026-01-31", "--config", config, *more]
+    told = await asyncio.to_thread(CliRunner().invoke, app, asked)
+    structlog.reset_defaults()
+    assert told.exit_code == 0, told.output
+    return told.stdout
+
+
+async def test_how_far_both_agree_is_told_exactly(tmp_path, database_url):
+    """Of eight studies, by what each vendor is told to find in them."""
+    fracture, effusion = ["fracture"], ["effusion"]
+    said: list[tuple[list[str], list[str]]] = [(fracture, fracture)] * 3
+    said += [(fracture, []), ([], effusion), (fracture + effusion, effusion), ([], []), ([], [])]
+    async with with_second_vendor(tmp_path, database_url) as (house, second):
+        await house.start()
+        assert "no study of milvue-trauma went to a shadow since" in await compare(house)
+        for own, tried in said:
+            patient = house.admit(1)
+            for vendor, finds in ((house.milvue, own), (second, tried)):
+                wanted = {"study": patient.study, "delay": 0.1, "finds": finds}
+                async with house.http.put(f"{vendor.url}/control/behaviour", json=wanted) as answer:
+                    assert answer.status == 200
+            await house.fire(patient.slide)
+        await compared(database_url, len(said))
+        told = json.loads(await compare(house, "--json"))
+        [shadow] = told["shadows"]
+        counted = [shadow[name] for name in ("shadow", "studies", "compared", "under_way")]
+        assert counted == ["second", 8, 8, 0]
+        assert shadow["ended"] == {"own": {"result": 8}, "shadow": {"result": 8}}
+        four = {
+            each["finding"]: [each[name] for name in ("both", "own", "shadow", "neither")]
+            for each in shadow["findings"]
+        }
+        assert four == {"any finding": [4, 1, 1, 2], "effusion": [1, 0, 1, 6], "fracture": [3, 2, 0, 3]}
+        [of_bones] = [each for each in shadow["findings"] if each["finding"] == "fracture"]
+        assert of_bones["agreement"] == 0.75
+        chance = 5 / 8 * 3 / 8 + 3 / 8 * 5 / 8
+        assert abs(of_bones["kappa"] - (6 / 8 - chance) / (1 - chance)) < 1e-9
+        assert of_bones["kappa_95"][0] < of_bones["kappa"] < of_bones["kappa_95"][1]
+        assert len(shadow["differ"]) == 3
+        assert shadow["median_seconds"]["own"] > 0 and shadow["median_seconds"]["shadow"] > 0
+        written = await compare(house)
+        assert all(len(line) <= 110 for line in written.splitlines())
+        assert "milvue-trauma and its shadow second" in written and "75.0 %" in written
 
 
 async def test_a_shadow_that_fails_or_is_held_is_nobodys_trouble(tmp_path, database_url):
