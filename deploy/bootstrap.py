@@ -43,6 +43,11 @@ WHEELS = {
 }
 
 
+_PROXY = (
+    "Behind a proxy? Set HTTPS_PROXY, and put its authority among the machine's (update-ca-certificates)."
+)
+
+
 def main() -> None:
     try:
         TOOLS.mkdir(exist_ok=True)
@@ -131,7 +136,7 @@ def download(url: str, credentials: str | None) -> bytes:
         except (OSError, urllib.error.URLError) as error:
             refused = isinstance(error, urllib.error.HTTPError) and error.code < 500
             if patience is None or refused:
-                sys.exit(f"{url} could not be fetched: {error}. Behind a proxy? Set HTTPS_PROXY.")
+                sys.exit(f"{url} could not be fetched: {error}. {_PROXY}")
             time.sleep(patience)
     raise AssertionError
 

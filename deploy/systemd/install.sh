@@ -21,7 +21,8 @@ fail() { printf '%s\n' "$*" >&2; exit 1; }
 
 [ "$(id -u)" = 0 ] || fail "install.sh changes /opt, /etc and systemd: run it as root."
 command -v systemctl >/dev/null || fail "There is no systemd here; deploy/README.md says how to run the gateway without."
-for python in /usr/bin/python3 "$(command -v python3)"; do [ -x "$python" ] && break; done
+for python in /usr/bin/python3 "$(command -v python3 || true)"; do [ -x "$python" ] && break; done
+[ -x "$python" ] || fail "Python 3.11 or newer is needed: apt-get install python3"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || fail "Python 3.11 or newer is needed; $python is older."
 
 from=$(cd "$(dirname "$0")" && pwd)
@@ -50,8 +51,11 @@ if [ ! -e "$release/complete" ]; then
     touch "$release/complete"
 fi
 before=$(readlink /opt/gateway/current 2>/dev/null || true)
-ln -sfn "$release" /opt/gateway/current.new
-mv -T /opt/gateway/current.new /opt/gateway/current
+use() {
+    ln -sfn "$1" /opt/gateway/current.new
+    mv -T /opt/gateway/current.new /opt/gateway/current
+}
+use "$release"
 
 # -- its user and folders
 install -D -m 644 "$from/gateway.sysusers" /usr/lib/sysusers.d/gateway.conf
@@ -75,6 +79,9 @@ fi
 
 # -- the service
 units=/etc/systemd/system
+units_before=$(mktemp -d)
+trap 'rm -rf "$units_before" ${packed:+"$packed"}' EXIT
+find $units -maxdepth 1 -name 'gateway*' -exec cp -a {} "$units_before" \;
 install -m 755 "$from/gateway" /usr/local/bin/gateway
 install -m 644 "$from/gateway.service" "$from/gateway-backup.service" "$from/gateway-backup.timer" $units/
 drop_in() { # FILE UNIT: part of the service, or not any more
@@ -99,9 +106,17 @@ fi
 systemctl daemon-reload
 systemctl enable --quiet gateway.service gateway-backup.timer ${two:+gateway-workers.service} ${socket:+gateway.socket}
 
+restart() { systemctl restart gateway.service ${two:+gateway-workers.service}; }
 if systemctl is-active --quiet gateway.service; then
     if [ "$before" != "$release" ]; then
-        systemctl restart gateway.service ${two:+gateway-workers.service}
+        if ! restart; then
+            use "$before"
+            cp -a "$units_before"/. $units/
+            systemctl daemon-reload
+            restart && fail "$(basename "$release") doesn't start, journalctl -u gateway says why: $(basename "$before") is in use again"
+            use "$release" # which may have migrated the tables, so that the one before can't go on
+            fail "neither $(basename "$release") nor $(basename "$before") starts: journalctl -u gateway says why"
+        fi
         say "upgraded from $(basename "$before") to $(basename "$release"), and restarted"
     else
         say "nothing has changed"

@@ -9,6 +9,8 @@ cd "$1"
 out=$PWD
 
 uv=$(python3 "$root/deploy/bootstrap.py" --tool)
+# The authority of the hospital's own proxy is among the machine's, not among uv's.
+[ ! -e /etc/ssl/certs/ca-certificates.crt ] || export UV_SYSTEM_CERTS=1
 "$uv" export --quiet --frozen --no-dev --all-extras --no-emit-project --project "$root" --output-file "$out/requirements.txt" >/dev/null
 rm -rf wheels
 "$uv" build --quiet --wheel --out-dir "$out/wheels" "$root"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 PREFIX = "GATEWAY_"
 NOT_SETTINGS = {"GATEWAY_CONFIG"}
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"  # where systemd puts what LoadCredential names
+_OF_FOLDER = "gateway_"  # and before the names of those that our unit has it load as a folder
 # Kubernetes sets these in every pod of a namespace with a Service called "gateway", or "gateway-" and more.
 SERVICE_LINK = re.compile(r"GATEWAY_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP)(_\w+)?)$")
 _LINKED_PORT = re.compile(r"GATEWAY_([A-Z0-9]+_)*PORT=(tcp|udp|sctp)://[^/?#@]*:\d+$")
@@ -239,12 +241,15 @@ def _fill_in(
             if kind == "credential" and _CREDENTIALS not in environment:
                 problems.append(f"{place}: systemd gives no credential {rest} here (LoadCredential={rest}:…)")
             elif kind in ("file", "credential"):
-                file = rest if kind == "file" else f"{environment[_CREDENTIALS]}/{rest}"
-                tree.files.add(file)
-                try:
-                    return read_file(file).strip()
-                except (OSError, ValueError):  # no UTF-8, or no path at all
-                    problems.append(f"{place}: the file {file} can't be read")
+                folder = environment.get(_CREDENTIALS)
+                names = (rest,) if kind == "file" else (f"{folder}/{rest}", f"{folder}/{_OF_FOLDER}{rest}")
+                for file in names:
+                    with suppress(OSError, ValueError):  # no UTF-8, or no path at all
+                        words = read_file(file).strip()
+                        tree.files.add(file)
+                        return words
+                tree.files.update(names)
+                problems.append(f"{place}: the file {names[0]} can't be read")
             elif name in environment:
                 return environment[name]
             elif any(path[:end] in tree.variables for end in range(1, len(path) + 1)):

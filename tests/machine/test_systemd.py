@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -124,6 +126,14 @@ def test_what_the_demo_does_can_be_done_in_there(service: Machine) -> None:
     assert "Everything arrived." in service.run("journalctl --unit demo --output cat")
 
 
+def test_a_secret_is_a_file_and_no_more(service: Machine) -> None:
+    """For each of its processes."""
+    service.run("printf %s not-to-be-told > /etc/gateway/credentials/hook")
+    alerts = 'alerts: {webhook: {url: "http://127.0.0.1:9/", token: "${credential:hook}"}}'
+    service.run(f"echo '{alerts}' >> /etc/gateway/gateway.yaml && systemctl restart gateway")
+    assert "webhook" in service.run("gateway config show")
+
+
 def test_a_backup_is_made_while_it_runs(service: Machine) -> None:
     service.run("systemctl start gateway-backup")
     kept = service.run("stat --format '%a %U %n' /var/backups/gateway/*").splitlines()
@@ -166,6 +176,22 @@ def test_two_processes_and_a_socket(service: Machine) -> None:
     service.run("systemctl start gateway && curl -sf http://127.0.0.1:8080/readyz")
 
 
+def test_a_release_that_does_not_start_makes_way_for_the_one_before(service: Machine) -> None:
+    [before] = service.run("readlink /opt/gateway/current").split()
+    shutil.copytree(service.root / "packed", service.root / "broken")
+    [wheel] = (service.root / "broken" / "wheels").glob("imaging_gateway-*.whl")
+    with ZipFile(wheel) as whole:
+        parts = {name: whole.read(name) for name in whole.namelist()}
+    parts["gateway/commands/daemon.py"] += b"\nraise SystemExit('broken')\n"
+    with ZipFile(wheel, "w") as broken:
+        for name, words in parts.items():
+            broken.writestr(name, words)
+    code, said = service.try_("/broken/install.sh --embedded-database")
+    assert code == 1 and said.splitlines()[-1].endswith(f"{Path(before).name} is in use again"), said
+    assert service.run("readlink /opt/gateway/current").split() == [before]
+    service.run("curl -sf http://127.0.0.1:8080/readyz")
+
+
 def test_nothing_of_it_is_left_running_when_it_is_stopped(service: Machine) -> None:
     service.run("systemctl stop gateway")
     assert service.try_("pgrep -u gateway")[0] == 1
@@ -175,4 +201,5 @@ def test_nothing_of_it_is_left_running_when_it_is_stopped(service: Machine) -> N
 def test_no_key_was_ever_said_aloud(service: Machine) -> None:
     kept = service.run("cat /etc/gateway/credentials/key").strip()
     assert len(kept) == 44
-    assert kept not in service.run("journalctl --output cat --no-pager")
+    said = service.run("journalctl --output cat --no-pager")
+    assert kept not in said and "not-to-be-told" not in said

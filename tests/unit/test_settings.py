@@ -534,6 +534,16 @@ def test_each_door_listens_at_an_address_of_its_own(write, more, sentence):
         load(path, ENVIRONMENT)
 
 
+def test_a_credential_is_one_that_systemd_gives_by_its_name_or_in_a_folder(tmp_path: Path, write) -> None:
+    path = write('data_dir: "${credential:db}"')
+    environment = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    [told] = problems(path, environment)
+    assert told.endswith(f"the file {tmp_path}/db can't be read")
+    for name in ("gateway_db", "db"):
+        (tmp_path / name).write_text(f"/{name}\n")
+        assert load(path, environment).data_dir == Path(f"/{name}")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
