@@ -6,7 +6,9 @@ closed ──(no connection; or another failure, and it isn't well when asked)�
    └────────(it is well, or one job's call went through)───────────────────────┘  at growing pauses)
 
 Peers are named as the configuration names them: `archives.vna`, `adapters.milvue`, `destinations.ris`,
-`sectra.main`. A person may pause one, or an application (`applications.milvue-trauma`).
+`sectra.main`. A person may pause one, or an application (`applications.milvue-trauma`). A vendor that takes
+no more studies for now (`quotas.milvue`) is still asked for results: one job tries when it said that it would
+take some again, and the others after that.
 """
 
 from __future__ import annotations
@@ -42,6 +44,9 @@ _FLUSH = 10.0
 _STALE = 0.2
 _STORM = 3  # failures in a row
 _JOBS_IN_A_STORM = 2  # of several jobs: one alone may be the cause itself
+_QUOTA = "quotas."
+_ONE_BY_ONE = 60.0  # while the one that tries is on its way, before another does
+_TAKEN_AGAIN = 60.0  # where a vendor doesn't say when
 _TRIAL = 4  # a look may fail where a job wouldn't: at each so many, one job goes through
 _TOLD_AT_ONCE = 4
 _LATE = "Check the load of the server and the network between it and this machine."
@@ -53,11 +58,17 @@ _STATES = {
     "failing": "fails again and again",
     "refused": "refuses our credentials",
     "untrusted": "can't be trusted",
+    "busy": "takes no more studies for now (429: its quota is used up)",
 }
 
 
 class Barred(Unreachable):
     """The peer is known to be away, or is paused: nothing was tried."""
+
+
+def quota_of(adapter: str) -> str:
+    """What is left of it, as a peer that may be away."""
+    return f"{_QUOTA}{adapter}"
 
 
 class Gate(Protocol):
@@ -75,7 +86,7 @@ class Gate(Protocol):
         """Whether the job has to wait for the peer whose doing the failure is."""
         ...
 
-    async def heard(self, *peers: str) -> None:
+    async def heard(self, *peers: str, job_id: UUID | None = None) -> None:
         """They answered as they should."""
         ...
 
@@ -98,7 +109,7 @@ class Unguarded:
     ) -> bool:
         return False
 
-    async def heard(self, *peers: str) -> None:
+    async def heard(self, *peers: str, job_id: UUID | None = None) -> None:
         pass
 
 
@@ -211,8 +222,11 @@ class Circuits:
     async def met(self, failure: Failure, job_id: UUID | None = None, *, canary: bool = False) -> bool:
         """A `canary` finds out for all, and is no reason to pause anybody."""
         peer = failure.peer
-        if peer is None or isinstance(failure, Busy) or not self._tells:
+        if peer is None or not self._tells or (isinstance(failure, Busy) and not peer.startswith(_QUOTA)):
             return False
+        if isinstance(failure, Busy):
+            await self._use_up(peer, failure, job_id)
+            return True
         if self.bars(peer):
             return True
         if isinstance(failure, Unreachable):
@@ -235,10 +249,21 @@ class Circuits:
         await self._trip(peer, "failing", failure)
         return True
 
-    async def heard(self, *peers: str) -> None:
+    async def _use_up(self, peer: str, failure: Busy, job_id: UUID | None) -> None:
+        pause = _TAKEN_AGAIN if failure.after is None else max(failure.after, _LOOK)
+        if await self._store.hold_off(peer, pause, job_id):
+            await self.refresh()
+        else:
+            await self._trip(peer, "busy", failure, pause=pause)
+
+    async def heard(self, *peers: str, job_id: UUID | None = None) -> None:
         for peer in peers:
-            self._heard[peer] = datetime.now(UTC)
             circuit = self._open.get(peer)
+            if peer.startswith(_QUOTA):  # what was on its way before it was used up says nothing
+                if circuit is not None and circuit.trial_job == job_id:
+                    await self._close(circuit)
+                continue
+            self._heard[peer] = datetime.now(UTC)
             if circuit is not None:
                 await self._close(circuit)
             elif peer in self._troubled:
@@ -247,7 +272,9 @@ class Circuits:
 
     # -- opening and closing --------------------------------------------------------------------------
 
-    async def _trip(self, peer: str, kind: str, failure: Failure, *, canary: bool = False) -> None:
+    async def _trip(
+        self, peer: str, kind: str, failure: Failure, *, canary: bool = False, pause: float | None = None
+    ) -> None:
         refused = 2 if kind == "refused" and not canary else 0  # a job, and we who asked
         advice = f"{failure.advice} {_ONCE_RIGHT}".strip() if kind == "refused" else failure.advice
         opened = await self._store.trip(
@@ -256,14 +283,15 @@ class Circuits:
             f"{self._name(peer)} {_STATES[kind]}",
             failure.message,
             advice,
-            first=self._patience.first,
-            most=self._patience.most,
+            first=self._patience.first if pause is None else pause,
+            most=self._patience.most if pause is None else pause,
             refused=refused,
         )
         await self.refresh()
         if not opened:
             return
-        log.error(
+        tell = log.warning if kind == "busy" else log.error
+        tell(
             "a peer is away or refuses us; its jobs wait",
             peer=peer,
             state=_STATES[kind],
@@ -400,6 +428,9 @@ class Circuits:
         limit = self._patience.answers_within
         if not await self._store.take_probe(circuit.peer, circuit.number, self._me, limit + 5):
             return
+        if circuit.kind == "busy":
+            await self._let_one_try(circuit)
+            return
         health = await self._ask(circuit.peer)
         storm = circuit.kind == "failing"  # it said it was well all the time
         if health.ok and not storm:
@@ -425,6 +456,16 @@ class Circuits:
             return
         silent = f"{self._name(peer)} has said nothing for {self._patience.silence:g} s: {health.sentence}"
         await self._trip(peer, "silent", Unanswered(silent, _LATE))
+
+    async def _let_one_try(self, circuit: Circuit) -> None:
+        later = await self._store.put_off(
+            circuit.peer, circuit.number, self._me, most=_ONE_BY_ONE, refused=False, trial=True
+        )
+        if later is None:
+            return
+        log.info("a vendor may take studies again", peer=circuit.peer, trial=str(later.trial_job))
+        if later.trial_job is None:  # nobody is left to try it
+            await self._close(circuit)
 
     async def _ask(self, peer: str) -> Health:
         """Whoever asks at the same time hears the same. That it was well before he asked is no answer to him:

@@ -8,7 +8,7 @@ from functools import partial
 
 from gateway.building.archives import Archives
 from gateway.building.ground import Ground
-from gateway.circuits import Peer
+from gateway.circuits import Peer, quota_of
 from gateway.delivery.destinations import IntoRis
 from gateway.delivery.dispatch import Destination
 from gateway.jobs.states import WORKING, State
@@ -63,6 +63,7 @@ def know_peers(settings: Settings, vendors: Vendors, checks: Mapping[str, Check]
             [Backlog((State.SUBMITTING,), adapter=name)],
             vendors.hold_after[name],
         )
+        peers[quota_of(name)] = Peer(called or name, backlog=[Backlog((State.SUBMITTING,), adapter=name)])
     for name in settings.destinations:
         peers[f"destinations.{name}"] = Peer(f"the destination {name}", checks[f"destinations.{name}"])
     for name in settings.sectra.servers:

@@ -24,6 +24,7 @@ _STATES = {
     "failing": "fails again and again",
     "refused": "refuses our credentials",
     "untrusted": "can’t be trusted",
+    "busy": "takes no more studies for now: its quota is used up",
 }
 _GOES_ON = "What waits goes on by itself once it is back; nothing is lost."
 _TAKEN_IN = "New work is taken in and waits; it goes on by itself when this is unpaused."

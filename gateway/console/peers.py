@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway.console import wording
 from gateway.console.pages import FORM, Desk, Guard, to
-from gateway.intake.peers import PeerView, look_at_peers, look_at_replicas, name_peers
+from gateway.intake.peers import PeerView, look_at_peers, look_at_replicas, name_peers, with_quota
 from gateway.intake.problems import Problem
 from gateway.intake.visits import Visitor
 from gateway.settings.sections import Settings
@@ -69,11 +69,13 @@ class Peers:
         return to(_back(request))
 
     async def _look(self, request: web.Request, visitor: Visitor) -> web.Response:
-        await self._desk.store.look_now(self._peer(request), visitor.name)
+        for each in with_quota(self._peer(request)):
+            await self._desk.store.look_now(each, visitor.name)
         return to(_back(request))
 
     def _peer(self, request: web.Request) -> str:
         peer = request[FORM].get("peer", "")
+        peer = f"adapters.{peer.removeprefix('quotas.')}" if peer.startswith("quotas.") else peer
         known = {f"{each}.{one}" for each, names in name_peers(self._desk.settings).items() for one in names}
         if peer not in known:
             raise Problem(404, "there is no peer of this name in the configuration")

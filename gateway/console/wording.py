@@ -134,6 +134,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
 _KINDS = {
     "archives": "the archive {}",
     "adapters": "the vendor {}",
+    "quotas": "the vendor {}",
     "destinations": "the destination {}",
     "sectra": "Sectra ({})",
     "audit_log": "the audit collector",
@@ -145,7 +146,7 @@ def name_peer(settings: Settings, peer: str) -> str:
     kind, _, name = peer.partition(".")
     if kind == "applications" and name in settings.applications:
         return settings.applications[name].display_name
-    if kind == "adapters":
+    if kind in ("adapters", "quotas"):
         makers = {each.manufacturer for each in settings.applications.values() if each.adapter == name}
         if len(makers) == 1 and (maker := makers.pop()):
             return maker

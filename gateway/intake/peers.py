@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from gateway.jobs.store.circuits import Circuit
 from gateway.jobs.store.pauses import Pause
 from gateway.settings.peers import Kept
 from gateway.settings.sections import Settings
+from gateway.watch.figures import quota_beside
 
 Kind = Literal["applications", "archives", "adapters", "destinations", "sectra", "audit_log"]
 
@@ -45,11 +46,12 @@ class CanaryView(BaseModel):
 
 class PeerView(BaseModel):
     """`state`: `well` as far as is known; `away`, `silent`, `failing`, `refused` since its circuit is open;
-    `paused` by a person, or by itself after it had refused our credentials too often."""
+    `busy`: a vendor takes no more studies for now (429), and is still asked for results; `paused` by a
+    person, or by itself after it had refused our credentials too often."""
 
     kind: Kind
     name: str
-    state: Literal["well", "away", "silent", "failing", "refused", "untrusted", "paused"]
+    state: Literal["well", "away", "silent", "failing", "refused", "untrusted", "busy", "paused"]
     since: datetime | None
     why: str | None
     advice: str | None
@@ -143,10 +145,16 @@ async def look_at_peers(settings: Settings, store: Store) -> list[PeerView]:
     pauses = {each.peer: each for each in await store.pauses()}
     waiting = await store.count_waiting()
     seen = [
-        _view(kind, name, circuits.get(peer), pauses.get(peer), waiting.get(peer, 0))
+        _view(
+            kind,
+            name,
+            [circuits[each] for each in known if each in circuits],
+            pauses.get(known[0]),
+            sum(waiting.get(each, 0) for each in known),
+        )
         for kind, names in name_peers(settings).items()
         for name in names
-        for peer in (f"{kind}.{name}",)
+        for known in (with_quota(f"{kind}.{name}"),)
     ]
     sent = {name for name, adapter in settings.adapters.items() if adapter.canary is not None}
     canaries = await store.canaries() if sent else {}
@@ -203,7 +211,15 @@ def _canary(state: CanaryState | None) -> CanaryView:
     )
 
 
-def _view(kind: Kind, name: str, circuit: Circuit | None, pause: Pause | None, waiting: int) -> PeerView:
+def with_quota(peer: str) -> list[str]:
+    """All that circuits know of it."""
+    quota = quota_beside(peer)
+    return [peer] if quota is None else [peer, quota]
+
+
+def _view(kind: Kind, name: str, circuits: Sequence[Circuit], pause: Pause | None, waiting: int) -> PeerView:
+    circuit = next((each for each in circuits if each.peer == f"{kind}.{name}"), None)
+    standing = next((each for each in circuits if each.is_open), None)
     expires = None if circuit is None else _utc(circuit.certificate_expires)
     seen = PeerView(
         kind=kind,
@@ -218,10 +234,10 @@ def _view(kind: Kind, name: str, circuit: Circuit | None, pause: Pause | None, w
         certificate_expires=expires,
         certificate_days=None if expires is None else (expires - datetime.now(UTC)).days,
     )
-    if circuit is not None and circuit.is_open:
-        told = {"state": circuit.kind, "since": _utc(circuit.since), "why": circuit.reason}
+    if standing is not None:
+        told = {"state": standing.kind, "since": _utc(standing.since), "why": standing.reason}
         seen = seen.model_copy(
-            update={**told, "advice": circuit.advice, "next_look": _utc(circuit.next_probe_at)}
+            update={**told, "advice": standing.advice, "next_look": _utc(standing.next_probe_at)}
         )
     if pause is not None:
         why = f"it has paused itself: {pause.why}" if pause.by_itself else pause.why

@@ -107,7 +107,8 @@ def departments_of(settings: Settings) -> dict[str, list[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for department, part in settings.departments.items():
         for name, application in part.applications.items():
-            used = [f"adapters.{application.adapter}", f"applications.{name}", name]
+            used = [f"{kind}.{application.adapter}" for kind in ("adapters", "quotas")]
+            used += [f"applications.{name}", name]
             used += [f"archives.{archive}" for archive in application.archives]
             routed = {*application.deliver, *(name for rule in application.when for name in rule.deliver)}
             used += [f"destinations.{destination}" for destination in routed]

@@ -28,7 +28,7 @@ from gateway.settings.tree import Misconfigured
 
 EVERY = 10.0
 _ANSWERS_WITHIN = 8.0
-STATES = ("well", "away", "silent", "failing", "refused", "untrusted", "paused")
+STATES = ("well", "away", "silent", "failing", "refused", "untrusted", "busy", "paused")
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,10 +232,14 @@ class Figures(Collector):
     def _of_peers(self) -> Iterator[tuple[str, Sequence[str], float]]:
         for peer in self._peers if self._known.at is not None else ():
             circuit = self._known.circuits.get(peer)
+            quota = quota_beside(peer)
             now = state_of(circuit, self._known.pauses.get(peer))
+            if now == "well" and quota is not None:
+                now = state_of(self._known.circuits.get(quota), None)
             for state in STATES:
                 yield "gateway_peer_state", (peer, state), state == now
-            yield "gateway_peer_jobs_waiting", (peer,), self._known.waiting.get(peer, 0)
+            waiting = self._known.waiting
+            yield "gateway_peer_jobs_waiting", (peer,), waiting.get(peer, 0) + waiting.get(quota or "", 0)
             if circuit is not None and circuit.succeeded_at is not None:
                 yield "gateway_peer_last_success_timestamp_seconds", (peer,), circuit.succeeded_at.timestamp()
             if circuit is not None and circuit.certificate_expires is not None:
@@ -259,6 +263,12 @@ class _Besides(Collector):
 def expose(figures: Figures) -> tuple[bytes, str]:
     """All of this process, as Prometheus reads it, and its content type."""
     return generate_latest(_Besides(figures)), CONTENT_TYPE_LATEST
+
+
+def quota_beside(peer: str) -> str | None:
+    """As circuits name it; vendors alone have one."""
+    kind, _, name = peer.partition(".")
+    return f"quotas.{name}" if kind == "adapters" else None
 
 
 def state_of(circuit: Circuit | None, pause: Pause | None) -> str:

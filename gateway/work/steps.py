@@ -13,7 +13,7 @@ import structlog
 from gateway.archives.lookup import Lookup
 from gateway.archives.sectra import Slides
 from gateway.archives.spool import Spool
-from gateway.circuits import Circuits
+from gateway.circuits import Circuits, quota_of
 from gateway.contract import (
     Adapter,
     Busy,
@@ -130,11 +130,13 @@ class JobSteps:
             values = {"error_kind": IGNORED, "error_message": reason.message, "error_advice": reason.advice}
             return Advance(State.CANCELLED, "ignored", {"reason": reason.message}, values)
         except Failure as failure:
+            if self._is_quota(job, failure):
+                failure.peer = quota_of(job.adapter)
             if not await self._has_to_wait(job, failure):
                 raise
             return await self._wait_for(job, failure)
         if isinstance(outcome, Advance) or job.state == State.ANALYSING:
-            await self._circuits.heard(*self._called(job))
+            await self._circuits.heard(*self._called(job), job_id=job.id)
         return outcome
 
     # -- peers that are away ---------------------------------------------------------------------------
@@ -155,6 +157,12 @@ class JobSteps:
         polled = job.state == State.ANALYSING and not self._vendors.calls_back(job.adapter)
         if polled or job.state == State.SUBMITTING:
             yield f"adapters.{job.adapter}"
+        if job.state == State.SUBMITTING:
+            yield quota_of(job.adapter)
+
+    def _is_quota(self, job: Job, failure: Failure) -> bool:
+        busy = isinstance(failure, Busy) and failure.peer == f"adapters.{job.adapter}"
+        return busy and job.state == State.SUBMITTING
 
     async def _has_to_wait(self, job: Job, failure: Failure) -> bool:
         """What only tries a vendor waits with the others, and makes nobody wait, nor hear of it."""
@@ -176,6 +184,8 @@ class JobSteps:
             "error_message": failure.message,
             "error_advice": advice,
         }
+        if isinstance(failure, Busy):  # it took nothing, so that it needn't be asked what arrived
+            values["submit_began"] = job.submit_began
         if job.state not in WORKING:  # it ended then, and for that
             values |= {"updated_at": job.updated_at, "error_kind": job.error_kind}
             values |= {"error_message": job.error_message, "error_advice": job.error_advice}

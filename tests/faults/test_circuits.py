@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.simulate.front import Fault
+from gateway.simulate.milvue import Behaviour
 from tests.peers.gateway import PATIENCE, TRAUMA, Hospital, Patient, hospital
 from tests.peers.hook import Hook, open_hook
 from tests.peers.line import line_to
@@ -209,3 +210,43 @@ async def test_a_paused_destination_gets_its_results_later(tmp_path: Path, datab
         await house.api("POST", "destinations/vna/unpause")
         await house.job_on(patient.slide, "done")
         assert len(house.stored_of(patient.study)) == 2
+
+
+async def test_a_quota_is_shared_by_all_jobs_of_its_vendor_and_costs_none_of_them_a_try(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        house.application["retry"] = {"attempts": 2, "first": "1s", "most": "2s"}
+        await house.start()
+        await house.start()
+        early = house.admit(1)
+        house.milvue.behaviours[early.study] = Behaviour(delay=600)
+        await house.fire(early.slide)
+        await house.job_on(early.slide, "analysing")
+        used_up = Fault(method="POST", path="/v3/studies$", status=429, headers={"Retry-After": "2"})
+        house.milvue.front.faults.append(used_up)
+        first = house.admit(1)
+        await house.fire(first.slide)
+        await waiting_jobs(house, [first], "takes no more studies for now")
+        patients = [first, *(house.admit(1) for _ in range(7))]
+        for patient in patients[1:]:
+            await house.fire(patient.slide)
+        jobs = await waiting_jobs(house, patients, "takes no more studies for now")
+        assert all(job["attempt"] == 0 and job["error"]["kind"] == "retryable" for job in jobs)
+        peer = await peer_of(house, "milvue")
+        assert (peer["state"], peer["jobs_waiting"]) == ("busy", 8)
+
+        def refused() -> int:
+            return sum(call.status == 429 for call in house.milvue.front.calls)
+
+        several = refused() + 4
+        house.milvue.behaviours[early.study] = Behaviour(delay=0)
+        house.milvue.studies[early.study].done_at = 0
+        await whole(house, [early])  # its results are asked for all the same
+        await house.until(lambda: refused() >= several, "one after the other tries")
+        house.milvue.front.faults.clear()
+        await whole(house, patients)
+        assert refused() < 8 * 4, "not each of them each time"
+        for patient in patients:
+            job = await house.job_on(patient.slide, "done")
+            assert not [event for event in job["events"] if event["state"] == "held"]

@@ -18,6 +18,7 @@ from gateway.jobs.store.alerts import IS_NEWS_AFTER, cleared
 from gateway.jobs.store.database import Database, Standing, soon
 from gateway.jobs.tables import REAL, alerts, circuits, deliveries, jobs, pauses
 
+_QUOTA_IS_NEWS_AFTER = 600.0  # one by the minute comes and goes
 _AGAIN_WITHIN = timedelta(minutes=10)  # one that opens again so soon is given more time
 
 
@@ -112,12 +113,31 @@ class Circuits(Database):
                     cause=peer,
                     sentence=storable(sentence),
                     advice=storable(advice),
-                    next_try_at=soon(IS_NEWS_AFTER),
+                    next_try_at=soon(_QUOTA_IS_NEWS_AFTER if kind == "busy" else IS_NEWS_AFTER),
                 )
                 .on_conflict_do_nothing()
             )
             await self._wake(connection, f"peer {peer}")
             return True
+
+    async def hold_off(self, peer: str, seconds: float, job_id: UUID | None) -> bool:
+        """Whether it is open: then nobody tries it any sooner. `job_id`: it has tried."""
+        another = circuits.c.trial_job.is_distinct_from(job_id)
+        later = func.greatest(circuits.c.next_probe_at, soon(seconds))
+        statement = (
+            update(circuits)
+            .where(circuits.c.peer == peer, circuits.c.state == "open")
+            .values(
+                next_probe_at=case((another, later), else_=soon(seconds)),
+                pause=seconds,
+                trial_job=case((another, circuits.c.trial_job), else_=None),
+            )
+            .returning(circuits.c.peer)
+        )
+        async with self._transaction() as connection:
+            held = await connection.scalar(statement) is not None
+            await self._wake(connection, f"peer {peer}")
+            return held
 
     async def close_circuit(self, peer: str, number: int | None = None) -> bool:
         """Whether this closed it; `number` as it was when whoever closes it looked."""

@@ -19,6 +19,7 @@ from gateway.jobs.store.database import WITHOUT_RESULT, Refused
 from gateway.jobs.tables import (
     ALIVE,
     audit,
+    circuits,
     deliveries,
     instances,
     job_events,
@@ -175,6 +176,7 @@ class Requests(Accepting):
             if job.lease_holder is not None:
                 raise Refused(f"the job is being worked on ({job.state}) at this moment")
             await self._hasten_deliveries(connection, job)
+            await self._let_try(connection, job)
             return await self._overrule(connection, job, job.state, "retried", {"by": who, **detail})
         if job.purged_at is not None:
             raise Refused("what the job was about is kept no longer: ask for a new one")
@@ -196,6 +198,14 @@ class Requests(Accepting):
         await self._hasten_deliveries(connection, job)
         told = {"by": who, **detail}
         return await self._overrule(connection, job, job.held_in, what, told, result_by=None, **values)
+
+    async def _let_try(self, connection: AsyncConnection, job: Job) -> None:
+        """It waits for a vendor that takes no more for now: somebody says that it may."""
+        await connection.execute(
+            update(circuits)
+            .where(circuits.c.peer == job.waits_for, circuits.c.kind == "busy", circuits.c.state == "open")
+            .values(trial_job=job.id)
+        )
 
     async def _hasten_deliveries(self, connection: AsyncConnection, job: Job) -> None:
         """Whatever wasn't delivered is due at once; what had been given up, with a fresh budget."""
