@@ -45,6 +45,7 @@ from gateway.work.consequences import decide, destinations_of, notify
 from gateway.work.conversation import Conversation
 from gateway.work.disguise import Disguises
 from gateway.work.orders import ticket_to_json
+from gateway.work.overdue import LOOKED_FOR, Overdue, is_overdue
 from gateway.work.register import check_version
 from gateway.work.slide_way import SlideWay
 from gateway.work.study_way import StudyWay
@@ -57,6 +58,7 @@ _DISK_PAUSE = 30.0
 _BUSY_FOR = 30.0
 _SHORTEST = 1.0  # before a result is due: clocks differ, and nobody is to ask time after time
 _DISK_FULL = "waiting: the disk of data_dir is nearly full"
+_TAKEN_UP = "A result that comes later is taken up by itself."
 _MAKE_ROOM = "Make room there; the job then goes on by itself."
 IGNORED = "ignored"  # a notification outside of what the application accepts
 
@@ -99,6 +101,7 @@ class JobSteps:
         self._spool = spool
         self._circuits = circuits
         self._conversation = Conversation(store, vendors, Disguises(store, settings))
+        self._late = Overdue(self._conversation, circuits, spool)
         self._study_way = StudyWay(
             store, lookup, slides, self._conversation, status, spool, settings.data_dir
         )
@@ -150,7 +153,8 @@ class JobSteps:
     def _called(self, job: Job) -> Iterator[str]:
         """By each step of this kind, whatever it finds."""
         to_be_read = job.state == State.LOCATING and job.slide_width is None
-        if job.slide_id is not None and (to_be_read or job.state in FINAL or job.state == State.HELD):
+        to_be_told = job.state in FINAL or (job.state == State.HELD and job.waits_why != LOOKED_FOR)
+        if job.slide_id is not None and (to_be_read or to_be_told):
             yield f"sectra.{job.server}"
         if job.state == State.SUBMITTING and job.archive is not None:
             yield self._lookup.peer_of(job.archive, job.server if job.slide_id is not None else None)
@@ -314,6 +318,8 @@ class JobSteps:
         """Until it is time to ask the vendor again, and never past the moment that its result is due by."""
         now = datetime.now(UTC)
         deadline = job.result_by or now + timedelta(seconds=application.result_within)
+        if isinstance(answer, _NotNow):
+            deadline += timedelta(seconds=answer.after)  # it asked for that time, and nobody could ask it
         if now >= deadline:
             raise await self._overdue(job, application, answer)
         values: dict[str, object] = {"result_by": deadline}
@@ -327,21 +333,21 @@ class JobSteps:
         said = ": ".join(filter(None, (f"no result within {application.result_within:g} s", answer.note)))
         before = await self._store.answered_before(job)
         if before is None:
-            return NeedsHuman(said, "Ask the vendor for the state of the study; resume the job to wait on.")
+            return NeedsHuman(said, f"Ask the vendor for the state of the study. {_TAKEN_UP}")
         other, at, results = before
         return NeedsHuman(
             f"{said.rstrip('.')}. It has had the very same images for job {other}, asked for on"
             f" {at.astimezone():%Y-%m-%d %H:%M}, and made a result then (objects: {results}): of a study"
             " that hasn't changed it may make none anew",
             "What it made then stands where that job put it: cancel this one if that will do. Else have the"
-            " vendor look at the study anew, and resume the job to wait on.",
+            f" vendor look at the study anew. {_TAKEN_UP}",
         )
 
     async def _ask(self, job: Job) -> Pending | Finished:
         try:
             with blaming(f"adapters.{job.adapter}"):
                 return await self._conversation.poll(job, self._adapter(job))
-        except Busy as failure:  # its answer is waited for no longer than a result would be
+        except Busy as failure:
             return _NotNow(failure.after or _BUSY_FOR, failure.message)
 
     async def _collect(self, job: Job, application: Application, finished: Finished) -> Outcome:
@@ -416,6 +422,15 @@ class JobSteps:
     # -- ended or held --------------------------------------------------------------------------------
 
     async def _tell(self, job: Job) -> Outcome:
+        if not is_overdue(job):
+            return await self._say_end(job)
+        if job.waits_why != LOOKED_FOR:
+            return self._late.wait(job, (await self._say_end(job)).what)
+        if await self._late.has_come(job, self._adapter(job)):
+            return self._late.go_on()
+        return self._late.wait(job, None)
+
+    async def _say_end(self, job: Job) -> Rest:
         """A doctor must never look at "queued" for ever."""
         at_vendor = job.ticket is not None or job.submit_began
         if job.state == State.CANCELLED and at_vendor and job.attempt <= self.retry_of(job).attempts:

@@ -106,6 +106,43 @@ async def test_a_vendor_that_never_ends_holds_the_job_and_can_be_waited_for(hous
     await whole(house, patient)
 
 
+async def test_a_result_that_comes_after_all_is_taken_up_by_itself(house: Hospital) -> None:
+    house.application["result_within"] = "1s"
+    await house.start()
+    patient = house.admit()
+    house.milvue.behaviours[patient.study] = Behaviour(delay=600)
+    await house.fire(patient.slide)
+    await house.job_on(patient.slide, "held")
+    await house.until(
+        lambda: "on hold" in house.results_on(patient.slide)[0]["displayResult"], "the slide says so"
+    )
+
+    def asked() -> int:
+        return sum(call.path.endswith("/status") for call in house.milvue.front.calls)
+
+    before = asked()
+    await house.until(lambda: asked() > before, "it is asked again")
+    job = await house.job_on(patient.slide, "held")
+    assert "no result within 1 s" in job["error"]["message"]
+    house.milvue.studies[patient.study].done_at = 0
+    done = await whole(house, patient)
+    [event] = [each for each in done["events"] if each["what"].startswith("goes on by itself")]
+    assert event["state"] == "analysing"
+    assert done["proof"]["sent"] == 2 and house.milvue.posts == {patient.study: 1}
+
+
+async def test_a_vendor_that_takes_no_questions_is_waited_for_beyond_its_time(house: Hospital) -> None:
+    house.application["result_within"] = "2s"
+    await house.start()
+    patient = house.admit()
+    silent = Fault(method="GET", path="/v3/studies/", status=429, headers={"Retry-After": "1"}, times=6)
+    house.milvue.front.faults.append(silent)
+    await house.fire(patient.slide)
+    done = await whole(house, patient)
+    assert not [event for event in done["events"] if event["state"] == "held"]
+    assert silent.times == 0
+
+
 async def test_results_that_are_lost_are_not_waited_for_without_end(house: Hospital) -> None:
     house.application["result_within"] = "2s"
     house.application["retry"] = {"attempts": 100, "first": "100ms", "most": "100ms"}
