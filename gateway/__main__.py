@@ -406,7 +406,7 @@ def _add_act(what: Literal["retry", "cancel", "resume"], does: str) -> None:
         raise typer.Exit(command.act(config, what, job_ids or [], filters, everything, yes, as_json))
 
 
-_add_act("retry", "At once, or again from the beginning what had ended.")
+_add_act("retry", "At once, or again from the beginning what had failed; what is done, as a new job.")
 _add_act("cancel", "Stop jobs, also those that wait.")
 _add_act(
     "resume",

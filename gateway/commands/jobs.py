@@ -124,7 +124,7 @@ def _act_on_each(
                 complain(str(refused) if len(found) == 1 else f"{job_id}: {refused}")
                 continue
             if len(found) == 1:
-                await _print(store, job_id, as_json)
+                await _print(store, job.id, as_json)
             else:
                 _print_line(job, as_json)
         return FAILED if refusals else 0

@@ -14,7 +14,8 @@ from gateway.jobs.store.batches import Act
 
 _MEANING: dict[Act, str] = {
     "resume": "Held jobs go on where they were held.",
-    "retry": "What waits or failed is tried again at once; what failed for good begins again.",
+    "retry": "What waits or failed is tried again at once; what failed for good begins again. What is done is"
+    " sent once more, as a new job.",
     "cancel": "They end without a result, and the slide says so. This can’t be undone.",
 }
 _FORM = ("csrf", "do", "filter", "expect")
@@ -48,25 +49,26 @@ class Acts:
         if not expect.isdecimal() or len(expect) > 9:
             raise Problem(422, "this form is none of ours: load the page again")
         try:
-            done = await self._act(act, asked, visitor.name, int(expect))
+            done, place = await self._act(act, asked, visitor.name, int(expect))
         except Refused as refused:
             return await self._show(visitor, act, asked, str(refused))
-        return to(_with(_back(asked), f"told={act}-{done}"))
+        return to(_with(place, f"told={act}-{done}"))
 
-    async def _act(self, act: Act, asked: Asked, who: str, expect: int) -> int:
+    async def _act(self, act: Act, asked: Asked, who: str, expect: int) -> tuple[int, str]:
+        """To how many, and where that is seen."""
         store, alone = self._desk.store, asked.only_one_job()
         if alone is None:
-            return len((await store.act_on_all(act, asked.filter, who, expect)).done)
+            return len((await store.act_on_all(act, asked.filter, who, expect)).done), _back(asked)
         if await store.glance(alone) is None:
             raise Problem(404, "there is no job of this id")
         match act:
             case "resume":
-                await store.resume(alone, who)
+                job = await store.resume(alone, who)
             case "retry":
-                await store.retry(alone, who)
+                job = await store.retry(alone, who)
             case "cancel":
-                await store.cancel(alone, who)
-        return 1
+                job = await store.cancel(alone, who)
+        return 1, f"/jobs/{job.id}"
 
     async def _show(self, visitor: Visitor, act: Act, asked: Asked, refusal: str = "") -> web.Response:
         alone = asked.only_one_job() is not None

@@ -167,6 +167,8 @@ def _acts(job: Job) -> list[tuple[Act, str]]:
         possible.append(("resume", f"Resume in {job.held_in}"))
     elif job.state in (State.FAILED, State.CANCELLED) and job.purged_at is None:
         possible.append(("retry", "Begin again"))
+    elif job.state == State.DONE and job.purged_at is None:
+        possible.append(("retry", "Have it analysed again"))
     elif job.state not in FINAL and job.lease_holder is None:
         possible.append(("retry", "Retry now"))
     if job.state in ALIVE:

@@ -68,7 +68,10 @@ def describe(
             }
         }
         for act, summary in (
-            ("retry", "At once, or again from the beginning what had ended"),
+            (
+                "retry",
+                "At once, or again from the beginning what had failed; of what is done, a new job (202)",
+            ),
             ("cancel", "Stop a job, also one that waits"),
             ("resume", "Let a held job go on where it was held"),
         )

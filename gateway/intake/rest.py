@@ -220,7 +220,7 @@ class RestDoor:
                 job = await self._store.resume(job_id, who, **values)
         except Refused as refused:
             raise Problem(409, str(refused)) from None
-        return await self._answer(job)
+        return await self._answer(job, 200 if job.id == job_id else 202)
 
     async def _act_on_all(self, request: web.Request) -> web.Response:
         who = self._access.require(request, "operator")

@@ -174,9 +174,29 @@ async def test_a_failed_job_begins_again_when_a_person_says_so(house: Hospital) 
     assert (await house.api("POST", f"jobs/{job['id']}/retry"))[0] == 200
     done = await house.settled(job["id"], "done")
     assert done["error"] is None and done["proof"]["stored"] == 2
-    for act in ("retry", "cancel", "resume"):
+    for act in ("cancel", "resume"):
         status, _ = await house.api("POST", f"jobs/{job['id']}/{act}")
         assert status == 409, act
+
+
+async def test_what_is_done_is_analysed_again_as_a_new_job(house: Hospital) -> None:
+    patient = house.admit()
+    await house.fire(patient.slide)
+    job = await house.job_on(patient.slide, "done")
+    async with house.http.post(
+        f"{house.gateway.url}/api/v1/jobs/{job['id']}/retry",
+        headers={"Authorization": f"Bearer {TOKENS['operator']}"},
+    ) as response:
+        again = await response.json()
+        assert response.status == 202
+        assert response.headers["Location"] == f"/api/v1/jobs/{again['id']}"
+    assert again["id"] != job["id"] and again["slide_id"] == patient.slide
+    done = await house.settled(again["id"], "done")
+    assert done["proof"]["stored"] == 2 and done["study"] == job["study"]
+    assert house.bytes_arrived(patient) == [2, 2]
+    assert len(house.results_on(patient.slide)) == 1
+    _, before = await house.api("GET", f"jobs/{job['id']}")
+    assert (before["state"], before["events"][-1]["detail"]["as"]) == ("done", again["id"])
 
 
 async def test_another_patients_study_is_never_sent(house: Hospital) -> None:

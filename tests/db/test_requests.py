@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from gateway.jobs.chain import find_break
+from gateway.jobs.chain import find_break, find_edit
 from gateway.jobs.engine import Engine
 from gateway.jobs.records import InstanceRecord
 from gateway.jobs.states import ALIVE, FINAL, WORKING, State
@@ -122,8 +122,7 @@ async def test_many_are_acted_on_in_batches_and_who_has_moved_on_is_passed_over(
 async def test_retry(store, state):
     job = await in_state(store, state)
     if state == State.DONE:
-        with pytest.raises(Refused, match="the job is done"):
-            await store.retry(job.id, "me")
+        assert (await store.retry(job.id, "me")).id != job.id, "it stays what it is"
         return
     again = await store.retry(job.id, "me")
     expected = State.RECEIVED if state in FINAL else State.SUBMITTING if state == State.HELD else state
@@ -145,6 +144,29 @@ async def test_what_failed_begins_again_with_nothing_of_before(store):
     assert (again.submit_began, again.sent, again.ticket, again.result) == (False, None, None, None)
     assert await store.instances_of(job.id) == []
     assert await store.deliveries_of(job.id) == []
+
+
+async def test_what_is_done_is_asked_for_again_as_another_job(store, database_url):
+    on_a_slide = {"slide_id": "s", "server": "main", "joinable": True, "callback_token": "t", "priority": 7}
+    job, _ = await store.create(ask_for(**on_a_slide, study_instance_uid="1.2.3", patient_id="p"))
+    await store.accept_callback(job)
+    await store.move(await bring(store, job, State.DELIVERING), to=State.DONE, after=None)
+    again = await store.retry(job.id, "me")
+    assert (again.state, again.study_instance_uid, again.patient_id) == (State.RECEIVED, "1.2.3", "p")
+    assert (again.slide_id, again.callback_token, again.callback_accepted) == ("s", "t", True)
+    assert (again.priority, again.submit_began, again.sent) == (7, False, None)
+    assert (await store.get(job.id)).state == State.DONE
+    first, last = (await store.events_of(again.id))[0], (await store.events_of(job.id))[-1]
+    assert (first.detail["of"], last.detail["as"]) == (str(job.id), str(again.id))
+    for each in (job, again):
+        events = await store.events_of(each.id)
+        assert find_break(each.id, events) is None and find_edit(await store.get(each.id), events) is None
+    with pytest.raises(Refused, match=f"job {again.id} is already at work on the same"):
+        await store.retry(job.id, "me")
+    twin, fresh = await store.create(ask_for(**on_a_slide))
+    assert (twin.id, fresh) == (again.id, False), "who asks for the same joins it"
+    audited = rows(database_url, "SELECT what, job_id FROM audit WHERE who = 'me'")
+    assert audited == [("retry", job.id)]
 
 
 @pytest.mark.parametrize("wish", ["resume", "retry"])

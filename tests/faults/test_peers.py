@@ -42,9 +42,12 @@ async def whole(house: Hospital, patient: Patient) -> dict[str, Any]:
 
 async def waiting(house: Hospital, patient: Patient, *states: str) -> dict[str, Any]:
     """Its job, once it waits for a peer that is away."""
-    while (job := await house.job_on(patient.slide, *states))["waits"] is None or job["waits"]["until"]:
+    while True:
+        job = await house.job_on(patient.slide, *states)
+        waits = job["waits"]
+        if waits is not None and not waits["until"] and not waits["why"].startswith("waiting for its turn"):
+            return job
         await asyncio.sleep(0.1)
-    return job
 
 
 # -- Milvue -------------------------------------------------------------------------------------------

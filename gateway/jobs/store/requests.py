@@ -16,6 +16,7 @@ from gateway.jobs.records import CANCELLED, JOINED, ONE_CANCELLED, Job, NewJob, 
 from gateway.jobs.states import FINAL, WORKING, State
 from gateway.jobs.store.accepting import Accepting, indexable, tokens_of
 from gateway.jobs.store.database import WITHOUT_RESULT, Refused
+from gateway.jobs.store.relaunching import Relaunching
 from gateway.jobs.tables import (
     ALIVE,
     audit,
@@ -32,7 +33,7 @@ Detail = Mapping[str, object]
 ALONE: Detail = {}  # it was done to this job alone
 
 
-class Requests(Accepting):
+class Requests(Accepting, Relaunching):
     async def accept_callback(self, job: Job) -> None:
         """Sectra has let in the token that the job has, for its slide."""
         async with self._transaction() as connection:
@@ -161,15 +162,18 @@ class Requests(Accepting):
         return await connection.scalar(held) or []
 
     async def retry(self, job_id: UUID, who: str) -> Job:
-        """At once what waits; from where it was held; from the beginning what failed or was cancelled."""
+        """At once what waits; from where it was held; from the beginning what failed or was cancelled. What
+        is done stays so, and another job is about the same."""
         async with self._transaction() as connection:
             job = await self._found(connection, job_id)
             await self._audit(connection, who, "retry", job)
+            if job.state == State.DONE:
+                return await self._relaunch(connection, job, who)
             return await self._retry(connection, job, who)
 
     async def _retry(self, connection: AsyncConnection, job: Job, who: str, detail: Detail = ALONE) -> Job:
         if job.state == State.DONE:
-            raise Refused("the job is done: ask for a new one to have it analysed again")
+            raise Refused("the job is done: retry it alone to have it analysed again")
         if job.state == State.HELD and job.held_in is not None:
             return await self._go_on(connection, job, "retried", who, detail)
         if job.state in WORKING:
