@@ -271,7 +271,7 @@ class Circuits(Database):
             .where(jobs.c.waits_for == peer, jobs.c.lease_holder.is_(None))
             # Who has a place at the vendor: others would wait for one that nobody gives back meanwhile. Then
             # each its turn: one may be the cause itself.
-            .order_by(jobs.c.at_vendor.desc(), jobs.c.updated_at)
+            .order_by(jobs.c.beside, jobs.c.at_vendor.desc(), jobs.c.updated_at)
             .limit(1)
             .with_for_update(skip_locked=True)
         )

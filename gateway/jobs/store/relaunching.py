@@ -14,7 +14,7 @@ from gateway.jobs.records import ACCEPTED, Job, NewJob, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store.accepting import tokens_of
 from gateway.jobs.store.database import WITHOUT_RESULT, Database, Refused
-from gateway.jobs.tables import ALIVE, jobs
+from gateway.jobs.tables import ALIVE, REAL, jobs
 
 _SAME = (
     *("department", "application", "adapter", "priority", "study_instance_uid", "accession_number"),
@@ -27,8 +27,8 @@ class Relaunching(Database):
     async def _relaunch(self, connection: AsyncConnection, job: Job, who: str) -> Job:
         if job.purged_at is not None:
             raise Refused("what the job was about is kept no longer: ask for a new one")
-        if job.canary:
-            raise Refused("it is a canary's job: another is sent when it is due")
+        if job.canary or job.beside:
+            raise Refused("nobody waits for what it was sent for: others are sent when they are due")
         await self._refuse_twin(connection, job)
         try:
             again = await self._insert(connection, job, who)
@@ -50,7 +50,7 @@ class Relaunching(Database):
             jobs.c.application == job.application,
             jobs.c.slide_id.is_not_distinct_from(job.slide_id),
         )
-        statement = select(jobs.c.id).where(*same, ALIVE, jobs.c.canary.is_(False)).limit(1)
+        statement = select(jobs.c.id).where(*same, ALIVE, REAL).limit(1)
         if (twin := await connection.scalar(statement)) is not None:
             raise Refused(f"job {twin} is already at work on the same")
 
