@@ -72,3 +72,22 @@ async def test_a_place_goes_to_who_waits_for_it_whatever_the_backlog(store, data
     claimed = await store.claim(1, 32, 60, _LIMITS)
     assert [job.state for job in claimed] == [State.SUBMITTING] * 3
     assert touched(database_url) < _FEW
+
+
+async def test_what_went_through_the_queue_leaves_its_index_soon(store, database_url):
+    """However large the table: a look steps over what is left of the jobs that were due before."""
+    fill(database_url, *_KINDS["wait for their time"])
+    told: list[str] = []
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+        connection.execute("UPDATE jobs SET next_at = NULL WHERE id IN (SELECT id FROM jobs LIMIT 30)")
+        connection.execute("VACUUM (VERBOSE) jobs")
+        [[threshold, share]] = connection.execute(
+            "SELECT (SELECT option_value::int FROM pg_options_to_table(reloptions)"
+            " WHERE option_name = 'autovacuum_vacuum_threshold'),"
+            " (SELECT option_value::float FROM pg_options_to_table(reloptions)"
+            " WHERE option_name = 'autovacuum_vacuum_scale_factor')"
+            " FROM pg_class WHERE oid = 'jobs'::regclass"
+        ).fetchall()
+    assert "index scan needed" in "".join(told)
+    assert threshold + share * 1_000_000 < 5_000

@@ -46,6 +46,10 @@ def test_the_migrated_schema_is_the_declared_one(database_url, empty_database_ur
     assert rows(database_url, said.format("indexdef")) == rows(empty_database_url, said.format("indexdef"))
     said = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE contype IN ('c', 'f') ORDER BY 1"
     assert rows(database_url, said) == rows(empty_database_url, said)
+    said = (
+        "SELECT relname, reloptions FROM pg_class WHERE reloptions IS NOT NULL AND relkind = 'r' ORDER BY 1"
+    )
+    assert rows(database_url, said) == rows(empty_database_url, said)
     for engine in (migrated, declared):
         engine.dispose()
 
