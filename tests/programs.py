@@ -1,9 +1,10 @@
-"""Says at the end of a test run which programs its tests missed, and how to get them."""
+"""Says at the end of a test run which programs its tests missed, and how to get them; and what it skipped."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -34,3 +35,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"    apt-get install --no-install-recommends {' '.join(missing)}",
             red=True,
         )
+    skipped = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", ()))
+    for why, count in skipped.items():
+        terminalreporter.write_line(f"NOT PROVEN HERE: {count} tests. {why}", red=True, bold=True)

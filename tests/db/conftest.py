@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-_PATIENCE = 40.0
+_PATIENCE = 75.0
 _HERE = Path(__file__).parent
 
 
@@ -59,7 +59,7 @@ class Worker:
 def worker(database_url: str, secret_key: str) -> Iterator[Callable[..., Worker]]:
     begun: list[Worker] = []
 
-    def begin(manner: str, lease: float = 60) -> Worker:
+    def begin(manner: str, lease: float = 180) -> Worker:
         begun.append(Worker(database_url, secret_key, manner, lease))
         return begun[-1]
 

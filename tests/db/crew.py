@@ -20,9 +20,9 @@ from gateway.jobs.states import WORKING, State
 from gateway.jobs.store import Store, Superseded
 from gateway.settings.sections import Retry
 
-# The slow poll is slower than any test's patience: whoever relies on it is found out.
-BRISK = Pace(room=8, lease=60, slow_poll=50, grace=2)
-PATIENCE = 25.0
+# The slow poll and the lease are slower than any test's patience: whoever relies on it is found out.
+BRISK = Pace(room=8, lease=180, slow_poll=150, grace=2)
+PATIENCE = 75.0
 WAY = dict(zip(WORKING, (*WORKING[1:], State.DONE), strict=True))
 
 Act = Callable[[Job], Awaitable[Outcome]]
@@ -146,7 +146,7 @@ def writes_of(store: Store, job: Job) -> dict[str, Callable[[], Awaitable[object
 
 async def _main(url: str, key: str, manner: str, lease: float) -> None:
     store = Store(url, Cipher([key]), pool_size=4)
-    pace = Pace(room=4, lease=lease, slow_poll=min(50.0, lease), grace=1)
+    pace = Pace(room=4, lease=lease, slow_poll=min(150.0, lease), grace=1)
     async with Engine(store, url, Stranger(store, url, manner), {}, pace).working():
         await asyncio.sleep(3600)
 

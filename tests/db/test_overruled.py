@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -20,7 +22,7 @@ from gateway.jobs.states import WORKING, State
 from gateway.jobs.store import Superseded
 from gateway.jobs.store.queue import LIMIT_LOCK, LOCK_PLACES
 from gateway.settings.sections import Retry
-from tests.db.crew import BRISK, WAY, Script, ask_for, bring, reaches, until, writes_of
+from tests.db.crew import BRISK, PATIENCE, WAY, Script, ask_for, bring, reaches, until, writes_of
 
 
 def all_rows(url):
@@ -114,7 +116,7 @@ async def test_a_result_that_comes_after_a_cancel_is_dropped_and_the_log_says_so
 
 async def test_a_killed_process_is_replaced_long_before_its_lease_ends(store, database_url, worker):
     job, _ = await store.create(ask_for())
-    doomed = worker("hang", lease=60)
+    doomed = worker("hang", lease=180)
     await asyncio.to_thread(doomed.hears, "took")
     async with Engine(store, database_url, Script(), {}, BRISK).working():
         await asyncio.sleep(0.5)  # let it look at its neighbour
@@ -133,7 +135,7 @@ async def test_a_frozen_process_loses_its_job_with_its_lease_and_all_it_writes_i
     await asyncio.to_thread(frozen.hears, "took")
     frozen.freeze()
     script = Script()
-    pace = BRISK.__class__(lease=60, slow_poll=0.5, grace=2)
+    pace = replace(BRISK, slow_poll=0.5)
     async with Engine(store, database_url, script, {}, pace).working():
         await reaches(store, job, State.DONE)
         before = all_rows(database_url)
@@ -170,6 +172,16 @@ async def test_a_frozen_transaction_keeps_no_vendor_from_the_others(store, open_
         await line.close()
 
 
+async def reaches_in_the_end(store, job):
+    """Of a server whose first process was killed the others go on answering, for a moment."""
+    async with asyncio.timeout(4 * PATIENCE):
+        while True:
+            with suppress(SQLAlchemyError):
+                await reaches(store, job, State.DONE)
+                return
+            await asyncio.sleep(0.1)
+
+
 async def test_a_restarted_database_is_waited_for(open_store, tmp_path):
     """Killed in the middle of the work: it comes back, and every job ends."""
 
@@ -194,7 +206,7 @@ async def test_a_restarted_database_is_waited_for(open_store, tmp_path):
                 except SQLAlchemyError:
                     await asyncio.sleep(0.1)
             for job in [*jobs, later]:
-                await reaches(store, job, State.DONE)
+                await reaches_in_the_end(store, job)
 
 
 async def test_a_database_that_is_down_at_first_is_waited_for(open_store, tmp_path):
@@ -208,10 +220,4 @@ async def test_a_database_that_is_down_at_first_is_waited_for(open_store, tmp_pa
         with structlog.testing.capture_logs() as said:
             async with Engine(store, url, Script(), {}, BRISK).working():
                 await until(lambda: _said(said, "a loop broke; it goes on"))
-                async with asyncio.timeout(25):
-                    while True:
-                        try:
-                            await reaches(store, job, State.DONE)
-                            break
-                        except SQLAlchemyError:
-                            await asyncio.sleep(0.1)
+                await reaches_in_the_end(store, job)

@@ -16,9 +16,13 @@ from tests.peers import machine as machines
 from tests.peers.machine import Machine
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
+REFUSAL = machines.refusal()
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not machines.can_be_had(), reason="nothing can be mounted here"),
+    pytest.mark.skipif(
+        bool(REFUSAL),
+        reason=f"nobody may mount here ({REFUSAL}): what systemd does with the service isn't proven",
+    ),
 ]
 
 
@@ -48,21 +52,6 @@ def status_of(service: Machine, *names: str) -> list[str]:
     asked = " ".join(f"--property={name}" for name in names)
     told = dict(line.split("=", 1) for line in service.run(f"systemctl show gateway {asked}").splitlines())
     return [told[name] for name in names]
-
-
-@pytest.mark.parametrize("unit", ["gateway.service", "gateway-backup.service"])
-def test_next_to_nothing_is_open_to_what_runs_there(unit: str) -> None:
-    done = subprocess.run(
-        ["systemd-analyze", "security", "--offline=true", "--threshold=15", UNITS / unit],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-200:]
-
-
-def test_the_scripts_are_well_formed() -> None:
-    scripts = [UNITS / name for name in ("install.sh", "pack.sh", "gateway")]
-    assert subprocess.run(["shellcheck", *scripts], check=False).returncode == 0
 
 
 def test_it_is_up_when_systemd_says_so(service: Machine) -> None:

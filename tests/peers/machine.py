@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.programs import PATH
 
 PATIENCE = 120.0
 # Debian's keep services that are installed from being started where only tests want them.
@@ -55,10 +59,15 @@ _ENVIRONMENT = (
 )
 
 
-def can_be_had() -> bool:
-    """Whether this one lets us mount and has the programs."""
-    tried = ["unshare", "--mount", "--net", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
-    return subprocess.run(tried, capture_output=True, check=False).returncode == 0
+def refusal() -> str:
+    """What this one says to whoever wants to mount; nothing, if it lets us. A program that isn't there, or
+    anything else that fails, is no refusal."""
+    for program in ("unshare", "mount"):
+        assert shutil.which(program, path=PATH), f"{program} isn't installed"
+    with TemporaryDirectory() as place:
+        tried = ["unshare", "--mount", "--net", "mount", "-t", "tmpfs", "tmpfs", place]
+        done = subprocess.run(tried, capture_output=True, text=True, check=False)
+    return "" if done.returncode == 0 else " ".join(done.stderr.split())
 
 
 @contextmanager
