@@ -183,6 +183,23 @@ async def test_no_path_and_no_header_breaks_anything(doors: Ward) -> None:
     await beside(doors, go)
 
 
+async def test_nothing_below_has_to_ask_whether_an_address_is_made_of_text(doors: Ward) -> None:
+    """Also where any word would be looked up, or passed on to Sectra."""
+    access = urlsplit(doors.there["url"]).path
+    vendors = b"Authorization: Bearer " + doors.there["token"].encode()
+
+    def go() -> None:
+        for word in ("%00", "%0a", "%e2%80%a8", "a%7f"):
+            for method, target in (
+                ("GET", f"{access}/slides/{word}/info"),
+                ("POST", f"{access}/applications/{word}/results"),
+                ("GET", f"/api/v1/jobs/{word}"),
+            ):
+                assert doors.send(method, target, [vendors], b"") == 404, target
+
+    await beside(doors, go)
+
+
 async def test_no_message_of_sectra_breaks_anything(doors: Ward) -> None:
     fields = [*doors.invocation, "input.content", "callbackInfo.url", "callbackInfo.token", "context.x"]
 
