@@ -297,6 +297,38 @@ def compare(
 
 
 @app.command()
+def trial(
+    application: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="whose studies they are like", autocompletion=_names("applications")
+        ),
+    ],
+    adapter: Annotated[
+        str, typer.Option(metavar="NAME", help="the candidate", autocompletion=_names("adapters"))
+    ],
+    studies: Annotated[Path, typer.Option(metavar="LIST.csv", help="studies, and what is true of them")],
+    name: Annotated[str, typer.Option(metavar="TEXT", help="of another run of the same studies")] = "",
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """How right a candidate is: studies whose truth is known go to it, and nothing is delivered.
+
+    The list is CSV with a line of column names. One names the study (study_instance_uid, or accession_number
+    with patient_id where the number isn't enough); every other column is a finding as the vendor calls it,
+    yes or no, or empty where nobody knows; truth means any finding at all. Columns modality, device, sex
+    and age say so in place of the study's images.
+
+    The studies are sent by the gateway that runs, where nobody waits for them. What ran isn't run again: the
+    same command goes on after an interruption, and another name begins anew. Told are sensitivity and
+    specificity with Wilson's 95 % intervals, overall and by modality, device, sex and age.
+    """
+    from gateway.commands.trial import run
+
+    raise typer.Exit(run(config, application, adapter, studies, name, as_json))
+
+
+@app.command()
 def reconcile(
     start: Annotated[bool, typer.Option("--start", help="begin them, as if they had just arrived")] = False,
     config: Config = None,

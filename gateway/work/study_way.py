@@ -18,7 +18,7 @@ from gateway.archives.spool import Spool
 from gateway.contract import Adapter, NeedsHuman, Order, Pending, Ticket
 from gateway.delivery.slide_status import SlideStatus
 from gateway.jobs.outcomes import Advance, Outcome, Wait
-from gateway.jobs.records import SENDING, InstanceRecord, Job, Origin
+from gateway.jobs.records import SENDING, TRIAL, InstanceRecord, Job, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application
@@ -29,6 +29,7 @@ from gateway.work.doubt import doubt
 from gateway.work.latecomers import Latecomers
 from gateway.work.orders import ticket_to_json
 from gateway.work.shipment import Shipment
+from gateway.work.strata import STRATA, Strata
 
 URGENT = 9  # doesn't wait for an archive's hours
 UNTIL = "waiting until"  # says who waits for a moment
@@ -190,13 +191,14 @@ class StudyWay:
             )
         there = len(promised) - len(missing)
         job = await self._store.keep(job, SENDING, submit_began=True, sent=there, doubted_until=None)
+        check = Strata(ImageCheck(job))
         shipment = Shipment(
             self._lookup.archive(job.archive or "", self._slides.of(job)),
             job.study_instance_uid or "",
             missing,
             found.listed,
             application.accept.max_bytes,
-            ImageCheck(job),
+            check,
             partial(self._store.record_sent, job),
             partial(self._store.acknowledge, job),
             partial(self._store.forget_acknowledged, job),
@@ -204,6 +206,8 @@ class StudyWay:
             disguise,
         )
         ticket = await adapter.submit(order, shipment)
+        if job.application.startswith(TRIAL) and check.known:
+            job = await self._store.keep(job, context={**(job.context or {}), STRATA: check.known})
         if there and ticket.acknowledged is not None:
             before = _aliases({each.sop_instance_uid for each in promised} - missing.keys(), disguise)
             ticket = replace(ticket, acknowledged=tuple(sorted({*before, *ticket.acknowledged})))

@@ -126,7 +126,7 @@ class Vendors:
             return f"of adapters.{name} stores its results with us, by the names that it knows"
         return ""
 
-    def _shows_itself(self, shadow: str, application: Application) -> str:
+    def shows_itself(self, shadow: str, application: Application) -> str:
         """Why its results wouldn't stay with us, or it would learn a name that it may not know."""
         if self.works_on_slide(application.adapter):
             return f"can't be {shadow}: its vendor puts its results on the slide itself"
@@ -148,7 +148,7 @@ class Vendors:
                     problems.append(settings.told(place, f"can't be kept: the vendor {why}; choose another"))
                 place = ("departments", department, "applications", name, "shadow")
                 for shadow, beside in shadows_of(settings, application):
-                    if why := self._shows_itself(shadow, beside):
+                    if why := self.shows_itself(shadow, beside):
                         problems.append(settings.told(place, why))
         for name, routes in self.routes.items():
             if routes and self._public_url is None:

@@ -3,13 +3,15 @@ were asked, and what came of both. Figures stay when the jobs are purged."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, func, or_, select, tuple_, update
+from sqlalchemy import Uuid, any_, delete, func, literal, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from gateway.jobs.records import NewJob
@@ -108,6 +110,21 @@ class Shadows(Accepting):
         async with self._single.connect() as connection:
             await connection.execute(upsert(shadows).values(**values).on_conflict_do_nothing())
         return fresh
+
+    async def asked_by(self, caller: str) -> dict[str, UUID]:
+        """The jobs that it asked for, by its own keys."""
+        statement = select(jobs.c.idempotency_key, jobs.c.id).where(
+            jobs.c.caller == caller, jobs.c.idempotency_key.is_not(None)
+        )
+        async with self._single.connect() as connection:
+            return {row[0]: row[1] for row in await connection.execute(statement)}
+
+    async def states_of(self, job_ids: Collection[UUID]) -> Counter[State]:
+        """How many of them are in each."""
+        named = jobs.c.id == any_(literal(list(job_ids), ARRAY(Uuid)))
+        statement = select(jobs.c.state, func.count()).where(named).group_by(jobs.c.state)
+        async with self._single.connect() as connection:
+            return Counter({State(row[0]): row[1] for row in await connection.execute(statement)})
 
     async def uncompared(self) -> list[Uncompared]:
         """Of held ones those alone of which it isn't told yet."""
