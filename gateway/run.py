@@ -55,6 +55,7 @@ from gateway.archives.spool import Spool
 from gateway.building.entrances import listening, monitored, storing
 from gateway.building.ground import lay_lasting
 from gateway.building.tenancy import Part, Tenancy
+from gateway.contract import Unreachable
 from gateway.database import database, prepare
 from gateway.intake.listening import raise_open_files
 from gateway.loops import beside
@@ -103,6 +104,11 @@ async def run(
         stack.push_async_callback(tenancy.end)
         house = tenancy.house
         await asyncio.to_thread(spool.claim, await lasting.store.installation())
+        if lasting.keeping.claim is not None:
+            try:
+                await lasting.keeping.claim()
+            except Unreachable as away:  # what needs it waits, all else goes on
+                log.error("nothing that is sent to us can be kept for now", error=away.message)
         await tenancy.note("start")
         await tenancy.tell_start()
         stack.push_async_callback(tenancy.tell_end)
@@ -113,7 +119,7 @@ async def run(
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         await tenancy.open()
         await stack.enter_async_context(monitored(tenancy.entrances, settings, systemd))
-        await stack.enter_async_context(beside(lasting.incoming.run()))
+        await stack.enter_async_context(beside(lasting.keeping.incoming.run()))
         if only != "intake":
             await stack.enter_async_context(lasting.circuits.watching())
             await stack.enter_async_context(house.engine.working())

@@ -7,14 +7,17 @@ import asyncio
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from gateway.archives.archive import InstanceRef, StudyMatch
-from gateway.archives.files import FilesAtHand, describe_file, read_file_header
+from gateway.archives.awaited import file_of
+from gateway.archives.files import FilesAtHand, describe_file, read_file_header, sync
 from gateway.contract import Health, NeedsHuman
-from gateway.dicom.identity import identity_of
+from gateway.dicom.identity import Identity, identity_of
 from gateway.dicom.part10 import NotDicom
 from gateway.dicom.reading import read_before, readable
 from gateway.dicom.web import require_uid
+from gateway.jobs.records import Job
 
 ARRIVED_IN = "arrived_in"  # in a job's context: the folder that it came with
 
@@ -23,9 +26,25 @@ def incoming_root(data_dir: Path) -> Path:
     return data_dir / "incoming"
 
 
+ARRIVED = "arrived/"  # begins what no archive in the configuration can be called
+
+
 def arrived_name(application: str) -> str:
-    """No archive in the configuration can be called so."""
-    return f"arrived/{application}"
+    return f"{ARRIVED}{application}"
+
+
+class Brought(Protocol):
+    """What a job came with: one delivery of its study."""
+
+    async def uids(self) -> set[str]: ...
+
+    async def identity(self) -> Identity:
+        """As one of its instances says it."""
+        ...
+
+    async def add(self, uid: str, path: Path) -> None:
+        """This file of the job's, which is whole; afterwards it is durable there."""
+        ...
 
 
 class ArrivedStudies(FilesAtHand):
@@ -69,18 +88,40 @@ class ArrivedStudies(FilesAtHand):
     def _list(self, study: str, keywords: Collection[str]) -> list[InstanceRef]:
         listed = []
         for path in self._files(study).values():
-            with _explained():
+            with explained():
                 listed.append(describe_file(path, read_file_header(path), keywords))
         return listed
 
     def _describe(self, study: str, listed: list[InstanceRef]) -> StudyMatch:
         first = self._files(study)[listed[0].sop_instance_uid]
-        with _explained(), readable():
+        with explained(), readable():
             return StudyMatch(self.name, identity_of(read_before(first)), len(listed), "ONLINE")
 
 
+class BroughtFiles:
+    def __init__(self, job: Job, data_dir: Path) -> None:
+        self._folder = incoming_root(data_dir) / job.application / str((job.context or {}).get(ARRIVED_IN))
+
+    async def uids(self) -> set[str]:
+        return await asyncio.to_thread(lambda: {path.stem for path in self._folder.glob("*.dcm")})
+
+    async def identity(self) -> Identity:
+        def read() -> Identity:
+            with explained(), readable():
+                return identity_of(read_before(next(self._folder.glob("*.dcm"))))
+
+        return await asyncio.to_thread(read)
+
+    async def add(self, uid: str, path: Path) -> None:
+        def place() -> None:
+            sync(path)
+            path.rename(file_of(self._folder, uid))
+
+        await asyncio.to_thread(place)
+
+
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
     try:
         yield
     except NotDicom as error:

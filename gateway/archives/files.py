@@ -7,6 +7,7 @@ import os
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from gateway.archives.archive import AtHand, InstanceRef
 from gateway.contract import Header
@@ -29,20 +30,22 @@ class FileInstance:
                 yield chunk
 
 
-def read_file_header(path: Path) -> Header:
+def read_file_header(source: Path | BinaryIO) -> Header:
     """NotDicom, if the file doesn't say which instance it is."""
-    with path.open("rb") as file:
-        data = file.read(_FIRST_LOOK)
-        header = read_header(data) or read_header(data + file.read(MAX_HEADER - len(data)))
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            return read_file_header(file)
+    data = source.read(_FIRST_LOOK)
+    header = read_header(data) or read_header(data + source.read(MAX_HEADER - len(data)))
     if header is None:
         raise NotDicom("an instance ends within its header")
     return header
 
 
-def describe_file(path: Path, header: Header, keywords: Collection[str]) -> InstanceRef:
+def describe_file(source: Path | BinaryIO, header: Header, keywords: Collection[str]) -> InstanceRef:
     told: dict[str, tuple[str, ...]] = {}
     if keywords:
-        said = read_before(path, keywords=keywords)
+        said = read_before(source, keywords=keywords)
         with readable():
             told = {keyword: texts for keyword in keywords if (texts := texts_of(said, keyword))}
     return InstanceRef(

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, NoReturn, TypeVar
 
 from gateway.archives.archive import Archive, InstanceRef, StudyMatch
+from gateway.archives.arrived import ARRIVED
+from gateway.archives.bucket import PEER as SPOOL
 from gateway.archives.choice import attributes_for, choose_instances, made_by
 from gateway.archives.lookout import Lookout
 from gateway.archives.sectra import Slide, SlideArchive
@@ -173,7 +175,9 @@ class Lookup:
         return SlideArchive(name, slide) if name in self._of_slides else self._archives[name]
 
     def peer_of(self, name: str, server: str | None) -> str:
-        """Each Sectra server is up or away by itself."""
+        """Each Sectra server is up or away by itself; so is where lies what was sent to us."""
+        if name.startswith(ARRIVED):
+            return SPOOL
         return f"sectra.{server}" if server is not None and name in self._of_slides else f"archives.{name}"
 
     async def _call(self, name: str, slide: Slide | None, ask: Callable[[], Awaitable[T]]) -> T:

@@ -1,32 +1,32 @@
 """Where files of a job lie while it runs, unreadable to other users:
 
 spool/<job>/    what a step makes; gone with it
-inbox/<job>/    what the vendor stored with us for it, a folder for each delivery; there until the job ends
+inbox/<job>/    what the vendor stored with us for it, unless that lies in a bucket; there until the job ends
 slides/<job>/   the files of its slide, where Sectra is the archive; there until the job ends
 inbox/.filling/ deliveries that are being filled, and what is no job's: void once its process has died
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
-import time
-from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from gateway.archives.files import sync
+from gateway.archives.inbox import FolderInbox, Inbox, named_in
 from gateway.contract import INBOX, NeedsHuman
 from gateway.dicom.staging import Staging
 
 
 class Spool:
-    def __init__(self, data_dir: Path, least_free: int = 0) -> None:
+    def __init__(self, data_dir: Path, least_free: int = 0, inbox: Inbox | None = None) -> None:
+        """`inbox`: if vendors' results lie elsewhere."""
         self._root = data_dir / "spool"
-        self._inboxes = data_dir / "inbox"
         self._slides = data_dir / "slides"
-        self._filling = Staging(self._inboxes / ".filling")
+        self._filling = Staging(data_dir / "inbox" / ".filling")
+        self.inbox = inbox or FolderInbox(data_dir / "inbox", self._filling)
         self._least_free = least_free
 
     def open(self) -> None:
@@ -86,59 +86,31 @@ class Spool:
     def forget_slide(self, job_id: UUID) -> None:
         shutil.rmtree(self._slides / str(job_id), ignore_errors=True)
 
-    def empty(self, job_id: UUID) -> Path:
+    async def empty(self, job_id: UUID) -> Path:
         """A folder with nothing in it but the inbox: what a broken-off try has left there is void."""
-        self.remove(job_id)
-        folder = self.folder(job_id)
-        inbox = self._inboxes / str(job_id)
-        if inbox.is_dir():
-            (folder / INBOX).mkdir(mode=0o700)
-            for path in sorted((*inbox.glob("*.dcm"), *inbox.glob("*/*.dcm"))):  # in the order they came
-                place = folder / INBOX / path.name
-                place.unlink(missing_ok=True)
-                os.link(path, place)
+
+        def make() -> Path:
+            self.remove(job_id)
+            return self.folder(job_id)
+
+        folder = await asyncio.to_thread(make)
+        await self.inbox.lay_out(job_id, folder / INBOX)
         return folder
 
     def remove(self, job_id: UUID) -> None:
         shutil.rmtree(self._root / str(job_id), ignore_errors=True)
 
-    def fill(self, delivery: Mapping[str, Path]) -> Path:
-        """The results of one delivery, by their UIDs, in a folder of their own: `receive` gives them to a job
-        at once. They count as arrived now, however long their upload took."""
-        folder = self._filling.fresh()
-        folder.mkdir(mode=0o700)
-        for uid, path in delivery.items():
-            place = folder / f"{uid}.dcm"
-            os.link(path, place)
-            os.utime(place)
-            sync(place)
-        sync(folder)
-        return folder
-
-    def receive(self, job_id: UUID, filled: Path) -> None:
-        """Afterwards the results survive a power cut. One that comes again replaces the first."""
-        folder = self._inboxes / str(job_id)
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700, exist_ok=True)
-            for above in (self._inboxes.parent, self._inboxes):
-                sync(above)
-        filled.rename(folder / f"{time.time_ns():020}-{filled.name}")
-        sync(folder)
-
-    def forget(self, job_id: UUID) -> None:
+    async def forget(self, job_id: UUID) -> None:
         """The job has ended."""
-        self.remove(job_id)
-        self.forget_slide(job_id)
-        shutil.rmtree(self._inboxes / str(job_id), ignore_errors=True)
+        await asyncio.to_thread(self.remove, job_id)
+        await asyncio.to_thread(self.forget_slide, job_id)
+        await self.inbox.forget(job_id)
 
-    def jobs(self) -> list[UUID]:
+    async def jobs(self) -> list[UUID]:
         """Whose files lie here."""
-        found: list[UUID] = []
-        for root in (self._root, self._inboxes, self._slides):
-            for entry in root.iterdir() if root.exists() else ():
-                with suppress(ValueError):  # not ours
-                    found.append(UUID(entry.name))
-        return found
+        roots = self._root, self._slides
+        lying = await asyncio.to_thread(lambda: [job_id for root in roots for job_id in named_in(root)])
+        return [*lying, *await self.inbox.jobs()]
 
     def _make(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)

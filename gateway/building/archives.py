@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gateway.archives.archive import Archive
-from gateway.archives.arrived import ArrivedStudies
 from gateway.archives.canary import CanaryStudies
 from gateway.archives.dicomweb import DicomwebArchive
 from gateway.archives.lookup import Lookup
@@ -46,7 +45,7 @@ def build_archives(ground: Ground) -> Archives:
             of_slides[name] = SlideArchive(name)
         else:
             dimse[name] = _build_dimse(ground, name, place)
-    arrived = [ArrivedStudies(name, settings.data_dir) for name in settings.applications]
+    arrived = [lasting.keeping.studies_of(name) for name in settings.applications]
     terms = {
         name: Terms(place.only_online, place.hours, place.rate) for name, place in settings.archives.items()
     }

@@ -12,7 +12,7 @@ from gateway.settings.sections import CStoreDestination, StowDestination
 
 
 def build_destinations(ground: Ground, archives: Archives) -> dict[str, Destination]:
-    settings, store, spool = ground.settings, ground.lasting.store, ground.lasting.spool
+    settings, store, spool = ground.settings, ground.lasting.store, ground.lasting.keeping.spool
     originals = Originals(store, archives.lookup, ground.slides)
     objects = ResultObjects(settings, store, originals, spool)
     named: dict[str, Destination] = {"sectra": OnTheSlide(ground.status, store, originals, spool)}

@@ -58,13 +58,15 @@ def build_doors(ground: Ground, archives: Archives) -> Doors:
     ended = EndedVisits(store)
     visits = Visits(settings, encryption_keys(settings), ended)
     access = Access(settings.api_tokens, visits)
-    returned = Returned(store, vendors.senders, lasting.spool)
-    changes = Changes(store, vendors, lasting.spool)
+    returned = Returned(store, vendors.senders, lasting.keeping.inbox)
+    changes = Changes(store, vendors, lasting.keeping.spool)
     sectra_door = SectraDoor(
         settings, store, ground.servers, ground.status, ground.writer, changes, ground.admission
     )
     vendor_door = VendorDoor(settings, store, vendors, ground.status, ground.writer)
-    stow_door = StowDoor(settings, access, lasting.staging, lasting.incoming, returned, vendors.push_tokens)
+    stow_door = StowDoor(
+        settings, access, lasting.staging, lasting.keeping.incoming, returned, vendors.push_tokens
+    )
     rest_door = RestDoor(settings, store, access)
     guesses = Guesses(Callers(settings.listen.proxies), store)
     pictures = Pictures(Originals(store, archives.lookup, ground.slides), settings.data_dir)
@@ -144,4 +146,4 @@ def _build_storage(ground: Ground, returned: Returned) -> DimseDoor | None:
         return None
     from gateway.intake.dimse import DimseDoor
 
-    return DimseDoor(settings, lasting.awaited, lasting.incoming, lasting.commitments, returned)
+    return DimseDoor(settings, lasting.awaited, lasting.keeping.incoming, lasting.commitments, returned)

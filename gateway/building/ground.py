@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from gateway.archives.arrived import incoming_root
 from gateway.archives.awaited import Awaited
 from gateway.archives.sectra import Slides
-from gateway.archives.spool import Spool
+from gateway.building.keeping import Keeping, lay_keeping
 from gateway.circuits import Circuits
 from gateway.console.oidc import SignInService
 from gateway.database import open_store
@@ -20,7 +20,6 @@ from gateway.delivery.slide import SlideWriter
 from gateway.delivery.slide_status import SlideStatus
 from gateway.dicom.staging import Staging
 from gateway.intake.health import InForce
-from gateway.intake.incoming import Incoming
 from gateway.jobs.store import Store
 from gateway.sectra.servers import SectraServers
 from gateway.sessions import Sessions
@@ -42,12 +41,11 @@ class Lasting:
 
     url: str
     store: Store
-    spool: Spool
+    keeping: Keeping
     staging: Staging
     awaited: Awaited
     commitments: Commitments
     circuits: Circuits
-    incoming: Incoming
     in_force: InForce
 
 
@@ -79,12 +77,11 @@ async def lay_lasting(settings: Settings, url: str) -> AsyncIterator[Lasting]:
         yield Lasting(
             url=url,
             store=store,
-            spool=Spool(settings.data_dir, settings.least_free),
+            keeping=lay_keeping(settings, store),
             staging=staging,
             awaited=Awaited(our_title(settings), staging),
             commitments=Commitments(),
             circuits=Circuits(store),
-            incoming=Incoming(settings, store),
             in_force=InForce(),
         )
 
@@ -104,7 +101,7 @@ async def lay_ground(settings: Settings, lasting: Lasting, first: bool) -> Async
             lasting=lasting,
             sessions=sessions,
             servers=servers,
-            slides=Slides(servers, lasting.spool),
+            slides=Slides(servers, lasting.keeping.spool),
             vendors=vendors,
             writer=writer,
             status=status,

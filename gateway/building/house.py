@@ -101,7 +101,8 @@ def _build_house(
         vendors,
         ground.status,
         Dispatch(store, destinations, circuits),
-        lasting.spool,
+        lasting.keeping.spool,
+        lasting.keeping.brought_by,
         circuits,
     )
     checks = build_checks(ground, archives, destinations)
@@ -127,7 +128,7 @@ def _build_house(
             len(vendors.names),
             circuits.hear,
         ),
-        housekeeping=Housekeeping(settings, store, lasting.spool),
+        housekeeping=Housekeeping(settings, store, lasting.keeping.spool),
         sealing=Sealing(settings, store),
         recovery=Recovery(store, checks, circuits.bars),
         admission=ground.admission,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
+from gateway.archives.bucket import PEER as SPOOL
 from gateway.building.archives import Archives
 from gateway.building.ground import Ground
 from gateway.circuits import Peer, quota_of
@@ -35,6 +36,8 @@ def build_checks(
     for name in settings.sectra.servers if settings.applications else ():
         application = next(iter(settings.applications))
         checks[f"sectra.{name}"] = partial(ground.servers.check, name, application)
+    if ground.lasting.keeping.check is not None:
+        checks[SPOOL] = ground.lasting.keeping.check
     if ground.trail is not None:
         checks[AUDIT_COLLECTOR] = ground.trail.check
     return checks
@@ -73,6 +76,8 @@ def know_peers(settings: Settings, vendors: Vendors, checks: Mapping[str, Check]
         peers[f"applications.{name}"] = Peer(
             application.display_name, backlog=[Backlog(WORKING, applications=[name])]
         )
+    if SPOOL in checks:
+        peers[SPOOL] = Peer("the store of what is sent to us", checks[SPOOL])
     if AUDIT_COLLECTOR in checks:
         peers[AUDIT_COLLECTOR] = Peer("the audit collector", checks[AUDIT_COLLECTOR])
     return peers

@@ -191,7 +191,7 @@ class Tenancy:
         before = self._furniture
         self.house, self._furniture = house, furniture
         at_work = self._engine.adopt(house.steps, house.vendors.capacities, len(house.vendors.names))
-        self._lasting.incoming.adopt(house.settings)
+        self._lasting.keeping.incoming.adopt(house.settings)
         if self._storage is not None:
             await asyncio.to_thread(self._storage.adopt, house.settings, house.doors.returned)
         doors = await self.entrances.turn_to(house.doors)

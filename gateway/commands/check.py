@@ -67,6 +67,8 @@ def _ask(house: House, settings: Settings) -> dict[str, Awaitable[Health]]:
             asked[f"destinations.{name}"] = destination.check()
     for name in house.vendors.names:
         asked[f"adapters.{name}"] = _adapter(house.vendors, name, settings.data_dir)
+    if (spool := house.lasting.keeping.check) is not None:
+        asked["spool"] = spool()
     if house.sign_in is not None:
         asked["console.oidc"] = house.sign_in.check()
     if house.trail is not None:

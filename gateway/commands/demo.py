@@ -198,7 +198,7 @@ async def _hospital(home: Path, console: Console, stays: bool) -> AsyncIterator[
         await stack.enter_async_context(house.engine.working())
         roll = Roll(store, "intake and workers", lambda: house.engine.worker)
         await stack.enter_async_context(roll.present())
-        await stack.enter_async_context(beside(house.lasting.incoming.run()))
+        await stack.enter_async_context(beside(house.lasting.keeping.incoming.run()))
         port = await stack.enter_async_context(listening(house.doors, settings))
         console.print(
             f"gateway    http://127.0.0.1:{port}  (configured by {home}/gateway.yaml)\n", highlight=False

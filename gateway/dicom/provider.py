@@ -140,8 +140,8 @@ class SpoolingProvider(DIMSEServiceProvider):
         except Refused as refused:
             reply = refused.reply
         except OSError as error:
-            log.error("an instance can't be given its place", error=error.strerror)
-            reply = Reply(OUT_OF_RESOURCES, "the disk is full or broken")
+            log.error("an instance can't be given its place", error=error.strerror or str(error))
+            reply = Reply(OUT_OF_RESOURCES, "no room for it, or what keeps it is broken or away")
         except Exception:  # a bug of ours; the association needn't die of it
             log.exception("an instance could not be given its place")
             reply = Reply(PROCESSING_FAILURE, "an error in the gateway itself")

@@ -76,7 +76,7 @@ _STATUSES = {
     arrival.SUCCESS: "the instance is whole, and on the disk",
     arrival.PROCESSING_FAILURE: "a fault of the gateway; it is in its log",
     arrival.NOT_AUTHORISED: "this peer may not send this, or nobody here waits for it",
-    arrival.OUT_OF_RESOURCES: "the disk is full or broken: send it again later",
+    arrival.OUT_OF_RESOURCES: "no room for it, or what keeps it is broken or away: send it again later",
     arrival.MISMATCH: "another instance than announced, or of another study",
     arrival.NOT_UNDERSTOOD: "cut off, or no DICOM",
 }

@@ -16,6 +16,7 @@ from gateway.settings.sections import (
     DicomwebArchive,
     DimseArchive,
     Hl7Destination,
+    S3Spool,
     SectraArchive,
     Settings,
     StowDestination,
@@ -76,6 +77,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "job_keys": ("the key that seals a job's pseudonyms", _AS_THE_JOB),
     "pseudonyms": ("what a pseudonym stands for", _AS_THE_JOB),
     "audit_cursor": (_NO_PATIENT, "stays"),
+    "arrivals": ("UIDs of what was sent to the gateway and lies in its bucket", "until it is removed there"),
 }
 
 
@@ -85,6 +87,7 @@ def write(settings: Settings) -> str:
         version=__version__,
         revision=settings.revision,
         folder=settings.data_dir,
+        place_of_sent=_place_of_sent(settings),
         database=_database(settings),
         tables=[
             (f"`{name}`", told[0], _encrypted(name), told[1])
@@ -127,6 +130,15 @@ def _database(settings: Settings) -> str:
             f"the embedded PostgreSQL below `{settings.data_dir}`, at a socket that this user alone may open"
         )
     return f"PostgreSQL on {urlsplit(settings.database_url).hostname or 'this machine'}"
+
+
+def _place_of_sent(settings: Settings) -> tuple[str, str]:
+    """And how it is encrypted there."""
+    spool = settings.spool
+    if isinstance(spool, S3Spool):
+        host, transport = _of_url(spool.url)
+        return f"bucket `{spool.bucket}` at {host}, transport: {transport}", "as the bucket is"
+    return f"`{settings.data_dir}/incoming`, `{settings.data_dir}/inbox`", "no: encrypt the disk"
 
 
 def _to_vendors(settings: Settings) -> Iterator[Sequence[str]]:

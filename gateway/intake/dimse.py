@@ -19,7 +19,7 @@ from gateway.dicom.arrival import NOT_AUTHORISED, Arrival, Reply
 from gateway.dicom.lobby import Request, Room, Security
 from gateway.dicom.peer import Limits
 from gateway.dicom.refusals import Refusals
-from gateway.intake.incoming import Incoming
+from gateway.intake.incoming import Taking
 from gateway.intake.neighbours import Neighbours
 from gateway.intake.returned import Returned
 from gateway.settings.certificates import Subjects, serving
@@ -42,7 +42,7 @@ class DimseDoor:
         self,
         settings: Settings,
         awaited: Awaited,
-        incoming: Incoming,
+        incoming: Taking,
         commitments: Commitments,
         returned: Returned | None = None,
         *,

@@ -13,9 +13,10 @@ import shutil
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 from uuid import UUID, uuid4
 
 import structlog
@@ -32,12 +33,32 @@ from gateway.settings.sections import Settings
 
 log = structlog.get_logger(__name__)
 
-_CALLER = "dimse"  # whose idempotency keys the folders are
+CALLER = "dimse"  # whose idempotency keys the deliveries are
 _LOOK = 0.25
 _LOOK_ROUND = 5.0  # at what another process with this data_dir has closed, and didn't live to begin
 _AT_ONCE = 500
 _REST = 5.0  # after trouble with the database
-_KEEP = 24 * 3600.0
+KEEP = 24 * 3600.0  # for those who try a failed job again
+
+
+class Taking(Protocol):
+    """Where doors bring what is sent to us. OSError, if it can't be kept."""
+
+    def adopt(self, settings: Settings) -> None:
+        """Those in force from now on; what has arrived stays."""
+        ...
+
+    def keep(self, application: str, header: Header, path: Path) -> None:
+        """Called from other threads; afterwards the instance is durable."""
+        ...
+
+    def keep_upload(self, application: str, upload: Path, files: Collection[tuple[Header, Path]]) -> None:
+        """The files below its folder, one for each study: all of them are kept, or none is."""
+        ...
+
+    async def run(self) -> None:
+        """Makes jobs of it, until it is cancelled."""
+        ...
 
 
 class Incoming:
@@ -77,8 +98,12 @@ class Incoming:
             for descriptor in opened:
                 os.close(descriptor)
 
-    def keep_upload(self, application: str, upload: Path) -> None:
-        """Its folders, one for each study, whose files are on the disk: all of them are kept, or none is."""
+    def keep_upload(
+        self,
+        application: str,
+        upload: Path,
+        files: Collection[tuple[Header, Path]],  # noqa: ARG002 on the disk already, each with its study
+    ) -> None:
         studies = sorted(upload.iterdir())
         for study in studies:
             sync(study)
@@ -221,7 +246,7 @@ class Incoming:
             priority=application.priority,
             study_instance_uid=study,
             context={ARRIVED_IN: folder.name},
-            caller=_CALLER,
+            caller=CALLER,
             idempotency_key=key,
         )
         job, fresh = await self._store.create(new)
@@ -231,7 +256,7 @@ class Incoming:
 
     async def _clean(self) -> None:
         """A job that has failed may be tried again for a while."""
-        needed = await self._store.needed_of(self._jobs.values(), _KEEP)
+        needed = await self._store.needed_of(self._jobs.values(), KEEP)
         for folder, job_id in list(self._jobs.items()):
             if job_id not in needed:
                 await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

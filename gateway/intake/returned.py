@@ -1,4 +1,4 @@
-"""Results that a vendor stores with us: on the disk, and with the job that they belong to, before the vendor
+"""Results that a vendor stores with us: durable, and with the job that they belong to, before the vendor
 hears of a success.
 
 A result belongs to the job that is with the vendor, and whose study it is of, or whose study or instances it
@@ -10,15 +10,13 @@ job, which is then held: a person decides.
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import TimeoutError as Waited
 from pathlib import Path
 
 import structlog
 
-from gateway.archives.spool import Spool
+from gateway.archives.inbox import Inbox
 from gateway.contract import Header, Sender
 from gateway.dicom.arrival import NOT_AUTHORISED, NOT_UNDERSTOOD, OUT_OF_RESOURCES, Reply
 from gateway.dicom.part10 import NotDicom
@@ -33,9 +31,9 @@ _PATIENCE = 20.0
 class Returned:
     """`senders`: by adapter. Made in the event loop that the store lives in, used from other threads."""
 
-    def __init__(self, store: Store, senders: Mapping[str, Sequence[Sender]], spool: Spool) -> None:
+    def __init__(self, store: Store, senders: Mapping[str, Sequence[Sender]], inbox: Inbox) -> None:
         self._store = store
-        self._spool = spool
+        self._inbox = inbox
         self._loop = asyncio.get_running_loop()
         self._adapters: dict[str, list[str]] = {}
         self.senders = [sender for each in senders.values() for sender in each]
@@ -54,13 +52,12 @@ class Returned:
             of_study[header.study_instance_uid][header.sop_instance_uid] = path
         replies: dict[str, Reply] = {}
         for study, files in of_study.items():
-            reply, filled = self._file(adapters, [study], [], files)
+            reply = self._file(adapters, [study], [], files)
             if reply.status != NOT_AUTHORISED:
                 replies |= dict.fromkeys(files, reply)
                 continue
-            for uid in files:
-                replies[uid] = self._file_by_references(adapters, uid, filled / f"{uid}.dcm")
-            shutil.rmtree(filled)
+            for uid, path in files.items():
+                replies[uid] = self._file_by_references(adapters, uid, path)
         refused = sum(reply.status != 0 for reply in replies.values())
         if refused:
             log.warning("refused a vendor's results: no job waits for them", adapters=adapters, count=refused)
@@ -73,31 +70,34 @@ class Returned:
             return Reply(NOT_UNDERSTOOD, "the instance can't be read")
         if not studies and not instances:
             return _NOBODY_WAITS
-        reply, filled = self._file(adapters, studies, instances, {uid: path})
-        shutil.rmtree(filled, ignore_errors=True)
-        return reply
+        return self._file(adapters, studies, instances, {uid: path})
 
     def _file(
         self, adapters: list[str], studies: Sequence[str], instances: Sequence[str], files: Mapping[str, Path]
-    ) -> tuple[Reply, Path]:
-        """What is answered, and where the files lie if no job waits for them."""
-        filled = self._spool.fill(files)
-        asked = asyncio.run_coroutine_threadsafe(self._give(adapters, studies, instances, filled), self._loop)
+    ) -> Reply:
+        asked = asyncio.run_coroutine_threadsafe(self._give(adapters, studies, instances, files), self._loop)
         try:
-            return Reply() if asked.result(_PATIENCE) else _NOBODY_WAITS, filled
-        except (DatabaseError, Waited) as trouble:
-            asked.cancel()
+            return Reply() if asked.result() else _NOBODY_WAITS
+        except (DatabaseError, TimeoutError) as trouble:
             log.error("a vendor's results can't be kept now", adapters=adapters, error=type(trouble).__name__)
-            shutil.rmtree(filled, ignore_errors=True)
-            return Reply(OUT_OF_RESOURCES, "the database doesn't answer: send it again"), filled
+            return Reply(OUT_OF_RESOURCES, "the database doesn't answer: send it again")
 
     async def _give(
-        self, adapters: list[str], studies: Sequence[str], instances: Sequence[str], filled: Path
+        self,
+        adapters: list[str],
+        studies: Sequence[str],
+        instances: Sequence[str],
+        files: Mapping[str, Path],
     ) -> bool:
-        async with self._store.receiving(adapters, studies, instances) as job:
-            if job is not None:
-                await asyncio.to_thread(self._spool.receive, job, filled)
-            return job is not None
+        """Whether a job waits for them."""
+        filled = await self._inbox.fill(files)
+        try:
+            async with asyncio.timeout(_PATIENCE), self._store.receiving(adapters, studies, instances) as job:
+                if job is not None:
+                    await filled.give(job)
+                return job is not None
+        finally:
+            await filled.discard()
 
 
 _NOBODY_WAITS = Reply(NOT_AUTHORISED, "no job here waits for a result of this study")

@@ -43,7 +43,7 @@ from gateway.dicom.staging import Gauge, Staging
 from gateway.dicom.web import require_uid
 from gateway.dicom.whole import WholeCheck
 from gateway.intake.access import Access, shows
-from gateway.intake.incoming import Incoming
+from gateway.intake.incoming import Taking
 from gateway.intake.problems import Problem, WrongToken
 from gateway.intake.returned import Returned
 from gateway.settings.sections import Settings
@@ -65,7 +65,7 @@ class StowDoor:
         settings: Settings,
         access: Access,
         staging: Staging,
-        incoming: Incoming,
+        incoming: Taking,
         returned: Returned | None = None,
         push_tokens: Mapping[str, str] | None = None,
         *,
@@ -101,7 +101,7 @@ class StowDoor:
             raise Problem(404, "no application of this name is configured")
 
         def keep(upload: Upload) -> None:
-            self._incoming.keep_upload(application, upload.folder)
+            self._incoming.keep_upload(application, upload.folder, upload.whole.values())
 
         return await self._receive(request, keep, application=application, caller=caller)
 
@@ -134,8 +134,8 @@ class StowDoor:
                 raise Problem(400, "the body has no instance in it")
             await asyncio.to_thread(keep, upload)
         except OSError as error:
-            log.error("an upload can't be kept", error=error.strerror)
-            why = "the disk is full or broken; nothing was kept: send it again later"
+            log.error("an upload can't be kept", error=error.strerror or str(error))
+            why = "there is no room for it, or what keeps it is broken; nothing was kept: send it again later"
             raise Problem(503, why, {"Retry-After": "60"}) from None
         finally:
             await asyncio.to_thread(upload.clear)

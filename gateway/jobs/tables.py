@@ -573,3 +573,24 @@ audit_cursor = Table(  # up to where the audit collector has been told, and whic
     Column("holder", Text),
     Column("held_until", _moment),
 )
+
+arrivals = Table(  # what was sent to us and lies in a bucket, a row for each instance
+    "arrivals",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("at", _moment, nullable=False, server_default=_now),
+    Column("sop_instance_uid", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("application", Text),
+    Column("study_instance_uid", Text),
+    Column("delivery", Uuid),  # none: the study isn't closed yet
+    Column("job_id", Uuid),  # whose result it is
+    Index("arrivals_of_studies", "application", "study_instance_uid"),
+    Index(
+        "arrivals_under_way",
+        "application",
+        "study_instance_uid",
+        postgresql_where=text("delivery IS NULL AND application IS NOT NULL"),
+    ),
+    Index("arrivals_for_jobs", "job_id", postgresql_where=text("job_id IS NOT NULL")),
+)

@@ -191,3 +191,12 @@ def _explained(place: str, path: Path | None, what: str = "certificate (PEM)") -
         raise Misconfigured([f"{place}: {path} is no {what}"]) from None
     except OSError as error:
         raise Misconfigured([f"{place}: {path} can't be read: {error.strerror}"]) from None
+
+
+def read_authority(place: str, path: Path) -> bytes:
+    """For those who take it as it is written, in PEM."""
+    try:
+        ssl.create_default_context(cafile=path)
+        return path.read_bytes()
+    except (OSError, ValueError):
+        raise Misconfigured([f"{place}: {path} is no certificate that can be read"]) from None

@@ -12,7 +12,7 @@ import yaml
 from gateway.settings.tree import ConfigurationTree
 
 MASK = "***"
-_SECRET = re.compile(r"token|passw|secret|credential|api_?key|seal_key$|^auth", re.IGNORECASE)
+_SECRET = re.compile(r"token|passw|secret|credential|(api|access)_?key|seal_key$|^auth", re.IGNORECASE)
 _OF_A_SERVER = re.compile(r"(?<=://)[^/?#\s@]*@")  # user and password
 _HOOK = ("alerts", "webhook", "url")  # its path is what lets in
 _SHOWN = 8  # characters of a digest: enough to tell it from another

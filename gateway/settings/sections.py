@@ -36,6 +36,7 @@ from gateway.settings.peers import (
 from gateway.settings.profiles import Profile
 from gateway.settings.quantities import Size
 from gateway.settings.sign_in import ROLES, ApiToken, Console, Oidc, Role
+from gateway.settings.spool import FolderSpool, S3Spool, Spool
 from gateway.settings.traces import Traces
 from gateway.settings.transport import ByDimse, ByHttp, Listen, Tls, Trust
 from gateway.settings.watching import Reconcile
@@ -61,6 +62,7 @@ __all__ = [
     "Profile",
     "Retry",
     "Role",
+    "S3Spool",
     "Sectra",
     "SectraArchive",
     "SectraServer",
@@ -107,6 +109,7 @@ class Settings(BaseSettings):
     migrate_on_start: bool = True
     data_dir: Path = Path("/var/lib/gateway")
     least_free: Size = 10**9  # of data_dir's disk: below it no new work begins
+    spool: Spool = FolderSpool()
     secret_keys: list[SecretStr] = []
     seal_key: SecretStr | None = None  # an Ed25519 key in PEM; None: one below data_dir
     trusted_seal_keys: list[str] = []  # of other replicas and of former times: public, in PEM

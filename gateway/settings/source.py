@@ -12,7 +12,7 @@ from gateway.settings.sections import Settings
 # Of these a process makes something once, when it starts.
 _FIXED = (
     *("listen", "vendors.listen", "monitor", "dimse", "database_url", "data_dir", "least_free"),
-    *("migrate_on_start", "secret_keys", "seal_key"),
+    *("migrate_on_start", "secret_keys", "seal_key", "spool"),
 )
 Signature = tuple[int, int, int] | None
 

@@ -12,7 +12,7 @@ from gateway.settings.addresses import Network
 from gateway.settings.parts import Part, Port, Positive
 
 
-def _proxy(value: SecretStr) -> SecretStr:
+def proxy_url(value: SecretStr) -> SecretStr:
     try:
         parts = urlsplit(value.get_secret_value())
         good = parts.scheme == "http" and parts.hostname and parts.path in ("", "/") and parts.port != 0
@@ -56,7 +56,7 @@ class Trust(Part):
 
 
 class ByHttp(Trust):
-    proxy: Annotated[SecretStr, AfterValidator(_proxy)] | None = None  # it may hold a password
+    proxy: Annotated[SecretStr, AfterValidator(proxy_url)] | None = None  # it may hold a password
 
     @property
     def names_trust(self) -> bool:

@@ -39,10 +39,10 @@ class Housekeeping:
     async def sweep(self) -> int:
         """Remove the files of jobs that have ended, whichever machine they ended on. Folders of jobs that
         aren't in this database are another gateway's."""
-        lying = await asyncio.to_thread(self._spool.jobs)
+        lying = await self._spool.jobs()
         ended = await self._store.ended_of(lying) if lying else []
         for job_id in ended:
-            await asyncio.to_thread(self._spool.forget, job_id)
+            await self._spool.forget(job_id)
         if ended:
             log.info("files of ended jobs are removed", jobs=len(ended))
         return len(ended)

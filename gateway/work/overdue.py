@@ -39,7 +39,7 @@ class Overdue:
         """Whether there is something to collect, or the vendor says that there never will be."""
         if self._circuits.bars(f"adapters.{job.adapter}"):
             return False
-        await asyncio.to_thread(self._spool.empty, job.id)
+        await self._spool.empty(job.id)
         try:
             return not isinstance(await self._conversation.poll(job, adapter), Pending)
         except Retryable as failure:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from gateway.archives.arrived import Brought
 from gateway.archives.lookup import Lookup
 from gateway.archives.sectra import Slides
 from gateway.archives.spool import Spool
@@ -90,6 +91,7 @@ class JobSteps:
         status: SlideStatus,
         dispatch: Dispatch,
         spool: Spool,
+        brought_by: Callable[[Job], Brought],
         circuits: Circuits,
     ) -> None:
         self._settings = settings
@@ -102,9 +104,7 @@ class JobSteps:
         self._circuits = circuits
         self._conversation = Conversation(store, vendors, Disguises(store, settings))
         self._late = Overdue(self._conversation, circuits, spool)
-        self._study_way = StudyWay(
-            store, lookup, slides, self._conversation, status, spool, settings.data_dir
-        )
+        self._study_way = StudyWay(store, lookup, slides, self._conversation, status, spool, brought_by)
         self._slide_way = SlideWay(store, self._conversation, status)
         self._steps: dict[State, Callable[[Job], Awaitable[Outcome]]] = {
             State.RECEIVED: self._begin,
@@ -300,7 +300,7 @@ class JobSteps:
         application = self._application(job)
         if job.ticket is None:
             raise NeedsHuman("the job has no ticket of its vendor", "Retry the job from the beginning.")
-        await asyncio.to_thread(self._spool.empty, job.id)
+        await self._spool.empty(job.id)
         way = self._way(job)
         if await way.is_to_call_again(job):
             return await way.submit(job, application, self._adapter(job))
@@ -407,7 +407,7 @@ class JobSteps:
         if await asyncio.to_thread(results.files_are_here, job.result, work):
             return results.from_json(job.result, work)
         # Collected by another machine, or lost with its disk: the vendor still has them.
-        await asyncio.to_thread(self._spool.empty, job.id)
+        await self._spool.empty(job.id)
         answer = await self._ask(job)
         if isinstance(answer, Finished):
             images = await self._images_of(job)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextvars import ContextVar
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 from uuid import UUID
 
-from gateway.archives.arrived import arrived_name
+from gateway.archives.arrived import Brought, arrived_name
 from gateway.archives.lookup import Found, Lookup, NotYet, Wanted
 from gateway.archives.sectra import Slides
 from gateway.archives.spool import Spool
@@ -46,7 +45,7 @@ class StudyWay:
         conversation: Conversation,
         status: SlideStatus,
         spool: Spool,
-        data_dir: Path,
+        brought_by: Callable[[Job], Brought],
     ) -> None:
         self._store = store
         self._lookup = lookup
@@ -54,7 +53,7 @@ class StudyWay:
         self._conversation = conversation
         self._status = status
         self._spool = spool
-        self._latecomers = Latecomers(store, lookup, spool, data_dir)
+        self._latecomers = Latecomers(store, lookup, spool, brought_by)
 
     async def locate(self, job: Job, application: Application) -> Outcome:
         require_named(asked_of(job))

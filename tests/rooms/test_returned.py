@@ -60,7 +60,7 @@ async def test_a_result_is_not_taken_for_what_an_archive_sends_of_the_same_study
     both = {"kind": "dimse", "host": "127.0.0.1", "port": 1, "ae_title": "VENDOR"}
     settings = Settings(data_dir=tmp_path / "data", dimse={"ae_title": AET}, archives={"theirs": both})
     awaited = Awaited(AET, Staging(tmp_path / "data" / ".arriving", 0))
-    returned = Returned(store, {"vendor": [Sender("VENDOR", "127.0.0.1")]}, spool)
+    returned = Returned(store, {"vendor": [Sender("VENDOR", "127.0.0.1")]}, spool.inbox)
     door = DimseDoor(settings, awaited, Incoming(settings, store), Commitments(), returned)
     port = await asyncio.to_thread(door.start, "127.0.0.1", 0)
     moved = tmp_path / "moved"
@@ -75,7 +75,7 @@ async def test_a_result_is_not_taken_for_what_an_archive_sends_of_the_same_study
     try:
         with awaited.expect(study, moved, frozenset({"1.2.5.2"}), frozenset({"1.2.5.2"}), Watch(60)):
             assert "0x0000" in await send(result)
-            assert [path.name for path in (spool.empty(job.id) / INBOX).iterdir()] == ["1.2.5.1.dcm"]
+            assert [path.name for path in (await spool.empty(job.id) / INBOX).iterdir()] == ["1.2.5.1.dcm"]
             await store.cancel(job.id, "me")
             assert "no job here waits" in await send(result), "nor is it let go as one too many"
             assert "0x0000" in await send(second), "a vendor may be an archive as well"
@@ -87,8 +87,8 @@ async def test_a_result_is_not_taken_for_what_an_archive_sends_of_the_same_study
 async def test_a_worker_that_has_not_seen_a_result_can_not_end_the_wait(store, tmp_path, spool):
     study = generate_uid()
     job = await at_vendor(store, study)
-    returned = Returned(store, {"vendor": []}, spool)
-    inbox = look_into(spool.empty(job.id))
+    returned = Returned(store, {"vendor": []}, spool.inbox)
+    inbox = look_into(await spool.empty(job.id))
     assert inbox.files == ()
     replies = await asyncio.to_thread(returned.keep, ["vendor"], [made(tmp_path, study, "1.2.5.1")])
     assert [reply.status for reply in replies.values()] == [0]
@@ -103,7 +103,7 @@ async def test_a_worker_that_has_not_seen_a_result_can_not_end_the_wait(store, t
 
     again = await claimed()
     assert again.attempt == job.attempt
-    assert len(look_into(spool.empty(job.id)).files) == 1
+    assert len(look_into(await spool.empty(job.id)).files) == 1
     await store.move(again, to=State.DELIVERING, received=1)
     replies = await asyncio.to_thread(returned.keep, ["vendor"], [made(tmp_path, study, "1.2.5.2")])
     assert [reply.status for reply in replies.values()] == [0x0124], "too late, and said so"
@@ -112,29 +112,36 @@ async def test_a_worker_that_has_not_seen_a_result_can_not_end_the_wait(store, t
 async def test_an_upload_is_filed_as_one_and_counts_from_then(store, tmp_path, spool, monkeypatch):
     study = generate_uid()
     job = await at_vendor(store, study)
-    returned = Returned(store, {"vendor": []}, spool)
+    returned = Returned(store, {"vendor": []}, spool.inbox)
     upload = [made(tmp_path, study, f"1.2.5.{number}") for number in range(40)]
     for _, path in upload:
         os.utime(path, (0, 0))  # it came over a slow line
     seen = set()
-    give = spool.receive
+    fill = spool.inbox.fill
 
-    def look_then_give(job_id: Any, filled: Path) -> None:
-        seen.add(len(look_into(spool.empty(job.id)).files))
-        give(job_id, filled)
-        seen.add(len(look_into(spool.empty(job.id)).files))
+    async def look_then_give(delivery: Any) -> Any:
+        filled = await fill(delivery)
+        give = filled.give
 
-    monkeypatch.setattr(spool, "receive", look_then_give)
+        async def look_round(job_id: Any) -> None:
+            seen.add(len(look_into(await spool.empty(job.id)).files))
+            await give(job_id)
+            seen.add(len(look_into(await spool.empty(job.id)).files))
+
+        filled.give = look_round
+        return filled
+
+    monkeypatch.setattr(spool.inbox, "fill", look_then_give)
     stranger = made(tmp_path, generate_uid(), "1.2.6")
     replies = await asyncio.to_thread(returned.keep, ["vendor"], [*upload, stranger])
     assert {uid for uid, reply in replies.items() if reply.status} == {"1.2.6"}
     assert seen == {0, 40}
-    assert look_into(spool.empty(job.id)).still < 3600
+    assert look_into(await spool.empty(job.id)).still < 3600
     renewed = made(tmp_path, study, "1.2.5.7")
     wanted = renewed[1].read_bytes() + b"\0"
     renewed[1].write_bytes(wanted)
     await asyncio.to_thread(returned.keep, ["vendor"], [renewed])
-    inbox = look_into(spool.empty(job.id))
+    inbox = look_into(await spool.empty(job.id))
     assert len(inbox.files) == 40
     assert next(path for path in inbox.files if path.stem == "1.2.5.7").read_bytes() == wanted
     assert not list((tmp_path / "data" / "inbox" / ".filling").glob("*/*"))
@@ -150,7 +157,7 @@ async def test_a_vendor_that_returns_results_sends_and_delivers_nothing_else(sto
         departments={"radiology": {"applications": {"trauma": trauma}}},
     )
     awaited = Awaited(AET, Staging(tmp_path / "data" / ".arriving", 0))
-    returned = Returned(store, {"vendor": [Sender("VENDOR", "127.0.0.1")]}, spool)
+    returned = Returned(store, {"vendor": [Sender("VENDOR", "127.0.0.1")]}, spool.inbox)
     door = DimseDoor(settings, awaited, Incoming(settings, store), Commitments(), returned)
     port = await asyncio.to_thread(door.start, "127.0.0.1", 0)
     moved = tmp_path / "moved"
@@ -191,6 +198,6 @@ os._exit(9)
     left = Path(said.decode().strip())
     assert left.is_dir()
     spool = Spool(tmp_path)
-    assert spool.jobs() == []
+    assert await spool.jobs() == []
     spool.open()
     assert not left.exists()

@@ -74,6 +74,18 @@ def test_it_tells_of_this_configuration(tmp_path: Path) -> None:
     ):
         assert row in told
     assert "secret-" not in told and KEY not in told
+    assert "/incoming`" in told and "bucket `" not in told
+
+
+def test_a_bucket_for_what_is_sent_to_us_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.yaml"
+    spool = {"kind": "s3", "bucket": "sent", "access_key": "secret-one", "secret_key": "secret-two"}
+    for url, transport in (("https://s3.hospital", "TLS"), ("http://s3.hospital", "**not encrypted**")):
+        path.write_text(yaml.safe_dump(CONFIGURATION | {"spool": spool | {"url": url}}))
+        settings = load(path, {})
+        told = data.write(settings)
+        assert f"bucket `sent` at s3.hospital, transport: {transport}" in told
+        assert "secret-" not in told and "secret-" not in settings.text
 
 
 def test_the_folder_is_whole_and_has_no_secret(tmp_path: Path) -> None:

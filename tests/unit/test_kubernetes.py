@@ -111,6 +111,15 @@ def test_pods_have_what_their_configuration_names(settings: Settings) -> None:
         assert Path(environment["GATEWAY_CONFIG"]).parent.as_posix() in places
 
 
+def test_what_is_said_of_a_bucket_in_place_of_the_volume_changes_the_volume() -> None:
+    said = (FOLDER / "overlays" / "replicas" / "kustomization.yaml").read_text()
+    [patch] = re.findall(r"^#   - (\{.*\})$", said, re.MULTILINE)
+    operation = yaml.safe_load(patch)
+    for pod in PODS.values():
+        assert pod["volumes"][int(operation["path"].rpartition("/")[2])]["name"] == "spool"
+    assert operation["value"]["name"] == "spool"
+
+
 def test_every_command_is_ours() -> None:
     for pod in PODS.values():
         [container] = pod["containers"]

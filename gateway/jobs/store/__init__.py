@@ -14,6 +14,7 @@ parked      the jobs that wait for one
 alerts      what somebody has to hear of, once for all replicas
 watching    for those who watch: flags (alerts), rounds (what one replica does for all), reconciling, trail
             (what an audit collector is to hear), replicas (the gateway's own processes)
+arrivals    what was sent to us and lies in a bucket
 pulls       how many studies were fetched from each archive lately
 joining     who joins a job, until he is let in
 recovery    what was held for a peer that is well again
@@ -39,6 +40,7 @@ trouble     why PostgreSQL can't be worked with
 from __future__ import annotations
 
 from gateway.jobs.store.acts import Acts
+from gateway.jobs.store.arrivals import Arrivals
 from gateway.jobs.store.batches import Batches
 from gateway.jobs.store.circuits import Circuits
 from gateway.jobs.store.clock import Clock
@@ -85,6 +87,7 @@ class Store(
     Pauses,
     Parked,
     Watching,
+    Arrivals,
     Pulls,
     Proof,
     Slides,
