@@ -53,6 +53,7 @@ from gateway.work.changes import Changes
 log = structlog.get_logger(__name__)
 
 VERSION_HEADERS = {"X-Sectra-ApiVersion": API_VERSION, "X-Sectra-SoftwareVersion": __version__}
+_COMMIT_MAY_TAKE = 5.0  # seconds in which a user hears that the database doesn't answer
 _LONG = 2.5  # seconds for the first sign, in which others may have given up
 _MOST_LATE = 500  # the others are seen to when there is room
 _TEMPLATES = {"whole_slide": "wholeSlide", "multi_area": "multiArea"}
@@ -195,7 +196,14 @@ class SectraDoor:
         return temporary(place_of(job), sign_of(job)) if stored is None else stored.to_wire()
 
     async def _commit(self, new: NewJob, *, first_for: float = 0.0) -> Accepted:
-        accepted = await self._store.accept(new, first_for=first_for)
+        try:
+            async with asyncio.timeout(_COMMIT_MAY_TAKE):
+                accepted = await self._store.accept(new, first_for=first_for)
+        except TimeoutError:
+            log.error("an invocation wasn't acknowledged: the database is slow", application=new.application)
+            # It may yet be committed: whoever asks again then joins that job.
+            sentence = "the database doesn't answer at the moment: ask again; nothing is done twice for that"
+            raise Problem(503, sentence, {"Retry-After": "5"}) from None
         job, said = accepted.job, "job accepted" if accepted.fresh else "job asked for again"
         log.info(said, job=str(job.id), application=job.application, origin=new.origin)
         return accepted

@@ -389,6 +389,22 @@ async def test_a_database_that_dies_is_waited_for(tmp_path: Path) -> None:
         await whole(house, later)
 
 
+async def test_a_user_hears_soon_that_the_database_stands_still(house: Hospital, database_url: str) -> None:
+    """While it does; who asks again once it goes on gets one job, whatever became of the first call."""
+    await house.start()
+    patient = house.admit()
+    with psycopg.connect(database_url) as other:
+        other.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
+        async with asyncio.timeout(20):  # by itself PostgreSQL gives up after thirty
+            status, problem, headers = await house.invoke(house.invocation(patient.slide))
+        assert (status, headers["Retry-After"]) == (503, "5")
+        assert "ask again" in problem["detail"]
+        other.rollback()
+    assert (await house.invoke(house.invocation(patient.slide)))[0] == 200
+    await whole(house, patient)
+    assert len(await house.jobs_on(patient.slide)) == 1
+
+
 async def test_a_spool_that_is_gone_is_said_and_can_be_mended(house: Hospital) -> None:
     await house.start()
     spool = Path(house.configuration["data_dir"]) / "spool"

@@ -81,3 +81,21 @@ async def test_who_has_gone_away_meanwhile_keeps_nobody_from_his_answer():
     with pytest.raises(asyncio.CancelledError):
         await gone
     await ferry.close()
+
+
+async def test_who_has_gone_before_there_was_room_is_left_behind():
+    bank = Bank()
+    bank.open.clear()
+    ferry = ferry_to(bank)
+    early = []
+    for number in (1, 2):
+        early.append(asyncio.create_task(ferry.take(number)))
+        while len(bank.crossings) < number:
+            await asyncio.sleep(0)
+    impatient, patient = (asyncio.create_task(ferry.take(number)) for number in (3, 4))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    bank.open.set()
+    assert await patient == 40
+    assert bank.crossings == [[1], [2], [4]]
+    await asyncio.gather(*early)

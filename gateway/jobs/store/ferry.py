@@ -40,8 +40,8 @@ class Ferry(Generic[T, R]):
             await asyncio.wait(self._under_way)
 
     async def _go(self) -> None:
-        while self._waiting:
-            aboard, self._waiting = self._waiting[:_SEATS], self._waiting[_SEATS:]
+        while waiting := [each for each in self._waiting if not each[1].done()]:  # some may have gone
+            aboard, self._waiting = waiting[:_SEATS], waiting[_SEATS:]
             try:
                 await self._carry(aboard)
             except BaseException:
