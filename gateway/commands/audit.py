@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway.commands.jobs import find_job
-from gateway.commands.opening import FAILED, complain, with_store
+from gateway.commands.opening import FAILED, complain, with_store_to_look
 from gateway.intake.views import view_of_act
 from gateway.jobs.store import Store
 from gateway.jobs.store.acts import ActFilter
@@ -50,4 +50,4 @@ def list_acts(
             complain("nobody did anything that matches")
         return 0
 
-    return with_store(config, work)
+    return with_store_to_look(config, work)

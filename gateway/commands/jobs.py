@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gateway.commands.opening import FAILED, WRONG_USE, complain, with_store
+from gateway.commands.opening import FAILED, WRONG_USE, complain, with_store, with_store_to_look
 from gateway.intake.views import JobView, view
 from gateway.jobs.records import Job
 from gateway.jobs.store import Refused, Store
@@ -47,7 +47,7 @@ def list_jobs(config: Path | None, filters: Filters, limit: int, as_json: bool) 
             complain("no jobs match" if any(filters.values()) else "there are no jobs yet")
         return 0
 
-    return with_store(config, work)
+    return with_store_to_look(config, work)
 
 
 def tabulate(found: Sequence[JobView]) -> Table:
@@ -74,7 +74,7 @@ def show(config: Path | None, job_id: str, as_json: bool) -> int:
         await _print(store, known, as_json, closer=True)
         return 0
 
-    return with_store(config, work)
+    return with_store_to_look(config, work)
 
 
 def act(

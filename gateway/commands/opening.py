@@ -20,7 +20,7 @@ from gateway.database import found_database, open_store, require_tables
 from gateway.jobs.store import DatabaseError, Store
 from gateway.jobs.store.trouble import why
 from gateway.settings.keys import has_encryption_key
-from gateway.settings.load import config_path, load, process_environment
+from gateway.settings.load import config_path, load, load_whereabouts, process_environment
 from gateway.settings.sections import Log, Settings
 from gateway.settings.tree import Misconfigured
 
@@ -87,11 +87,39 @@ async def store_of(settings: Settings) -> AsyncIterator[Store]:
             yield store
 
 
+def read_settings_to_act(config: Path | None) -> Settings:
+    try:
+        return read_settings(config)
+    except typer.Exit:
+        complain(
+            "nothing was done: mend the configuration first (gateway check). A gateway that runs goes on"
+            " under the one before; its console and its API take this meanwhile."
+        )
+        raise
+
+
 def with_store(config: Path | None, work: Callable[[Store], Awaitable[int]]) -> int:
-    settings = read_settings(config)
+    """For those who act."""
+    return go(_work(read_settings_to_act(config), work))
 
-    async def run() -> int:
-        async with store_of(settings) as store:
-            return await work(store)
 
-    return go(run())
+def with_store_to_look(config: Path | None, work: Callable[[Store], Awaitable[int]]) -> int:
+    """Also where the configuration is no good, if it says where the database is; it has failed all the
+    same."""
+    environment = process_environment()
+    try:
+        settings = read_settings(config)
+    except typer.Exit:
+        try:
+            settings = load_whereabouts(config or config_path(environment), environment)
+        except Misconfigured:
+            raise typer.Exit(FAILED) from None
+        complain("what follows is from the database that it names; a gateway that runs goes on as before")
+        go(_work(settings, work))
+        return FAILED
+    return go(_work(settings, work))
+
+
+async def _work(settings: Settings, work: Callable[[Store], Awaitable[int]]) -> int:
+    async with store_of(settings) as store:
+        return await work(store)

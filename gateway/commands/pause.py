@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from gateway.commands.jobs import who_asks
-from gateway.commands.opening import FAILED, WRONG_USE, complain, go, read_settings, store_of
+from gateway.commands.opening import FAILED, WRONG_USE, complain, go, read_settings_to_act, store_of
 
 _LONGEST = 200
 Kind = Literal["application", "adapter", "destination"]
@@ -18,7 +18,7 @@ def pause(config: Path | None, kind: Kind, name: str, why: str | None) -> int:
     if why is not None and not (why.isprintable() and 0 < len(why) <= _LONGEST):
         complain(f"--why takes one line of {_LONGEST} characters at the most")
         return WRONG_USE
-    settings = read_settings(config)
+    settings = read_settings_to_act(config)
     known: Mapping[Kind, Mapping[str, object]] = {
         "application": settings.applications,
         "adapter": settings.adapters,

@@ -10,7 +10,7 @@ from typing import NoReturn
 from rich.live import Live
 
 from gateway.commands.jobs import Filters, filter_of, here, tabulate
-from gateway.commands.opening import with_store
+from gateway.commands.opening import with_store_to_look
 from gateway.intake.views import view
 from gateway.jobs.store import Store
 from gateway.jobs.store.reading import Filter
@@ -24,7 +24,7 @@ def watch(config: Path | None, filters: Filters, limit: int) -> int:
     async def work(store: Store) -> int:
         await (_show(store, wanted, limit) if os.isatty(1) else _tell(store, wanted))
 
-    return with_store(config, work)
+    return with_store_to_look(config, work)
 
 
 async def _show(store: Store, wanted: Filter, limit: int) -> NoReturn:

@@ -42,7 +42,8 @@ def load(path: Path | None, environment: Mapping[str, str]) -> Settings:
 
 
 def load_whereabouts(path: Path | None, environment: Mapping[str, str]) -> Settings:
-    """Where the database is, though the whole is no good: to look at what isn't encrypted there."""
+    """Where the database is, though the whole is no good: to look at what isn't encrypted there. Raises
+    Misconfigured where nothing says where."""
     try:
         text = path.read_text(encoding="utf-8") if path else ""
     except (OSError, UnicodeDecodeError):
@@ -53,6 +54,8 @@ def load_whereabouts(path: Path | None, environment: Mapping[str, str]) -> Setti
         name: said for name, said in environment.items() if name in theirs or not name.startswith(PREFIX)
     }
     tree = read_tree(str(path or "environment"), "\n".join(lines), known, _read_file)
+    if not tree.values:
+        raise Misconfigured(["neither database_url nor data_dir says where the database is"])
     tree.values["secret_keys"] = [Fernet.generate_key().decode()]  # a database that is named asks for one
     return _validate(tree)
 

@@ -121,6 +121,28 @@ async def test_what_is_in_force_is_shown_though_the_file_is_no_good(
     assert shown.exit_code == 1 and "what is in force isn't known: there is no database" in shown.stderr
 
 
+async def test_jobs_and_audit_are_looked_at_though_the_file_is_no_good_but_nothing_is_done(
+    store: Store, command: Command, environment: dict[str, str]
+) -> None:
+    job, _ = await store.create(ask_for())
+    path = Path(environment["GATEWAY_CONFIG"])
+    path.write_text(f"{path.read_text()}archives: [\n")
+    for arguments in (("jobs", "list"), ("jobs", "show", str(job.id)), ("audit", "list", "--json")):
+        shown = await command(*arguments)
+        assert shown.exit_code == 1 and f"{path} line" in shown.stderr
+        assert "is from the database that it names" in shown.stderr
+        assert str(job.id) in shown.stdout or "audit" in arguments
+    for acting in (["jobs", "cancel", str(job.id)], ["pause", "adapter", "milvue", "--why", "they move"]):
+        refused = await command(*acting)
+        assert refused.exit_code == 1 and "nothing was done: mend the configuration first" in refused.stderr
+    seen = await store.get(job.id)
+    assert seen is not None and seen.state == State.RECEIVED and not await store.pauses()
+    environment.pop("GATEWAY_DATABASE_URL")
+    path.write_text("archives: [\n")
+    shown = await command("jobs", "list")
+    assert shown.exit_code == 1 and "database" not in shown.stderr, "nothing says where one is"
+
+
 async def test_a_job_tells_under_which_configuration_it_ran(store: Store, command: Command) -> None:
     store.revision = "abc"
     job, _ = await store.create(ask_for())
