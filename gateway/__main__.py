@@ -290,7 +290,7 @@ def compare(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """How far an application's vendor and its shadows agree, finding by finding."""
+    """How far a vendor and its shadows agree, finding by finding."""
     from gateway.commands.compare import show
 
     raise typer.Exit(show(config, application, since, as_json))

@@ -43,7 +43,7 @@ async def monitored(
         if doors.monitor is not None and settings.monitor is not None:
             where = Listen(host=settings.monitor.host, port=settings.monitor.port)
             port = await stack.enter_async_context(
-                opening(doors.monitor, where, None, given=_given(systemd, "monitor"))
+                opening(doors.monitor, where, None, given=_given(systemd, "monitor"), place="monitor")
             )
             log.info("listening for those who watch", host=where.host, port=port)
         yield
@@ -59,7 +59,9 @@ async def listening(
         if doors.vendors is not None and theirs is not None:
             tls = serving("vendors.listen.tls", theirs.tls, ssl.CERT_REQUIRED) if theirs.tls else None
             given = _given(systemd, "vendors")
-            port = await stack.enter_async_context(opening(doors.vendors, theirs, tls, given=given))
+            port = await stack.enter_async_context(
+                opening(doors.vendors, theirs, tls, given=given, place="vendors.listen")
+            )
             log.info("listening for vendors", host=theirs.host, port=port)
         ours = settings.listen
         tls = serving("listen.tls", ours.tls) if ours.tls else None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from gateway.building.house import House, build
@@ -21,6 +22,8 @@ from gateway.settings.checks import find_doubts
 from gateway.settings.sections import Settings, Tls, Trust, parts_of
 from gateway.settings.tree import Misconfigured
 from gateway.work.vendors import Vendors
+
+Ask = Callable[[], Awaitable[Health]]
 
 _SOON = timedelta(days=30)
 _LIMIT = 30.0
@@ -56,27 +59,28 @@ async def _check(settings: Settings, source: str, offline: bool, as_json: bool) 
     return 0 if ok else FAILED
 
 
-def _ask(house: House, settings: Settings) -> dict[str, Awaitable[Health]]:
-    asked: dict[str, Awaitable[Health]] = {}
+def _ask(house: House, settings: Settings) -> dict[str, Ask]:
+    asked: dict[str, Ask] = {}
+    first = next(iter(settings.applications))
     for name in settings.sectra.servers:
-        asked[f"sectra.servers.{name}"] = house.servers.check(name, next(iter(settings.applications)))
+        asked[f"sectra.servers.{name}"] = partial(house.servers.check, name, first)
     for name, archive in house.archives.named.items():
-        asked[f"archives.{name}"] = archive.check()
+        asked[f"archives.{name}"] = archive.check
     for name, destination in house.destinations.items():
         if isinstance(destination, IntoRis):
-            asked[f"destinations.{name}"] = destination.check()
+            asked[f"destinations.{name}"] = destination.check
     for name in house.vendors.names:
-        asked[f"adapters.{name}"] = _adapter(house.vendors, name, settings.data_dir)
+        asked[f"adapters.{name}"] = partial(_adapter, house.vendors, name, settings.data_dir)
     if (spool := house.lasting.keeping.check) is not None:
-        asked["spool"] = spool()
+        asked["spool"] = spool
     if house.sign_in is not None:
-        asked["console.oidc"] = house.sign_in.check()
+        asked["console.oidc"] = house.sign_in.check
     if house.trail is not None:
-        asked["audit_log"] = house.trail.check()
+        asked["audit_log"] = house.trail.check
     if house.traces is not None:
-        asked["traces"] = house.traces.check()
+        asked["traces"] = house.traces.check
     if settings.database_url is not None:
-        asked["database_url"] = _database(settings.database_url)
+        asked["database_url"] = partial(_database, settings.database_url)
     return asked
 
 
@@ -121,10 +125,10 @@ async def _database(url: str) -> Health:
     return Health(True, "reachable and migrated")
 
 
-async def _judge(asked: Awaitable[Health]) -> Health:
+async def _judge(ask: Ask) -> Health:
     try:
         async with asyncio.timeout(_LIMIT):
-            return await asked
+            return await ask()
     except TimeoutError:
         return Health(False, f"no answer within {_LIMIT:g} s")
     except Exception as error:  # noqa: BLE001 - an adapter may be anybody's

@@ -10,7 +10,7 @@ from gateway.console.pages import FORM, Desk, Guard, to
 from gateway.intake.problems import Problem
 from gateway.intake.visits import Visitor
 from gateway.jobs.store import Refused
-from gateway.jobs.store.batches import Act
+from gateway.jobs.store.batches import CHOOSE, Act
 
 _MEANING: dict[Act, str] = {
     "resume": "Held jobs go on where they were held.",
@@ -49,16 +49,19 @@ class Acts:
         if not expect.isdecimal() or len(expect) > 9:
             raise Problem(422, "this form is none of ours: load the page again")
         try:
-            done, place = await self._act(act, asked, visitor.name, int(expect))
+            told, place = await self._act(act, asked, visitor.name, int(expect))
         except Refused as refused:
             return await self._show(visitor, act, asked, str(refused))
-        return to(_with(place, f"told={act}-{done}"))
+        return to(_with(place, f"told={act}-{told}"))
 
-    async def _act(self, act: Act, asked: Asked, who: str, expect: int) -> tuple[int, str]:
-        """To how many, and where that is seen."""
+    async def _act(self, act: Act, asked: Asked, who: str, expect: int) -> tuple[str, str]:
+        """To how many it was done, how many are left out until a study is chosen, and how many else; and
+        where that is seen."""
         store, alone = self._desk.store, asked.only_one_job()
         if alone is None:
-            return len((await store.act_on_all(act, asked.filter, who, expect)).done), _back(asked)
+            acted = await store.act_on_all(act, asked.filter, who, expect)
+            choosing = list(acted.passed_over.values()).count(CHOOSE)
+            return f"{len(acted.done)}-{choosing}-{len(acted.passed_over) - choosing}", _back(asked)
         if await store.glance(alone) is None:
             raise Problem(404, "there is no job of this id")
         match act:
@@ -68,7 +71,7 @@ class Acts:
                 job = await store.retry(alone, who)
             case "cancel":
                 job = await store.cancel(alone, who)
-        return 1, f"/jobs/{job.id}"
+        return "1", f"/jobs/{job.id}"
 
     async def _show(self, visitor: Visitor, act: Act, asked: Asked, refusal: str = "") -> web.Response:
         alone = asked.only_one_job() is not None

@@ -83,11 +83,11 @@ def _of_circuit(settings: Settings, circuit: Circuit, jobs: int) -> Cause:
     name = wording.name_peer(settings, circuit.peer)
     has_jobs = circuit.peer != AUDIT_COLLECTOR
     more = "Nothing is lost." if circuit.kind == "refused" else _GOES_ON  # its advice says when it goes on
-    advice, more = circuit.advice or "", more if has_jobs else ""
+    advice, more, reason = circuit.advice or "", more if has_jobs else "", circuit.reason or ""
     return Cause(
         "broken",
         f"{name} {_STATES[circuit.kind or 'away']}",
-        circuit.reason or "",
+        "" if reason == f"{name} can't be reached" else reason,  # it says no more
         circuit.since,
         jobs,
         f"{advice} {more}".strip(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -26,6 +27,7 @@ from gateway.jobs.records import Delivery, Event, Job
 from gateway.jobs.states import ALIVE, FINAL, State
 from gateway.jobs.store import Refused, Store
 from gateway.jobs.store.batches import Act
+from gateway.jobs.store.pauses import Pause
 from gateway.settings.sections import Settings
 
 _STEPS = ("promised", "sent", "acknowledged", "received", "stored")
@@ -57,7 +59,11 @@ class JobPage:
         if (whole_id := await self._complete(begun)) is not None:
             return to(f"/jobs/{whole_id}")
         job = await find_job(self._desk.store, request)
-        events, deliveries = await asyncio.gather(store.events_of(job.id), store.deliveries_of(job.id))
+        events, deliveries, pauses = await asyncio.gather(
+            store.events_of(job.id), store.deliveries_of(job.id), store.pauses()
+        )
+        paused = {each.peer: each for each in pauses}
+        awaited = _awaited(job, deliveries)
         identified = visitor.may("operator")
         findings: list[Finding] = []
         summary = ""
@@ -92,7 +98,10 @@ class JobPage:
             reference=(job.ticket or {}).get("reference"),
             contact=_contact(self._desk, job),
             told=read_told(request),
-            awaited=_awaited(job, deliveries),
+            awaited=awaited,
+            until=_until(awaited, paused),
+            paused=paused.keys(),
+            by_itself={peer for peer, pause in paused.items() if pause.by_itself},
             alive=job.state in ALIVE,
             address=request.path,
         )
@@ -181,6 +190,13 @@ def _awaited(job: Job, deliveries: list[Delivery]) -> str | None:
     if job.state in FINAL or job.state == State.HELD or job.lease_holder is not None:
         return None
     return job.waits_for or next((each.waits_for for each in deliveries if each.waits_for), None)
+
+
+def _until(awaited: str | None, paused: Mapping[str, Pause]) -> str:
+    pause = None if awaited is None else paused.get(awaited)
+    if pause is None:
+        return "until it is back"
+    return "until somebody mends its token and unpauses it" if pause.by_itself else "until it is unpaused"
 
 
 def _choices(job: Job, events: list[Event]) -> list[str]:

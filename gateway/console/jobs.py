@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -82,10 +83,14 @@ def draw_line(settings: Settings, job: Job) -> Line:
     )
 
 
-def read_told(request: web.Request) -> tuple[str, int] | None:
-    """What was just done, and to how many."""
-    act, _, number = request.query.get("told", "").partition("-")
-    return (act, int(number)) if act in _TOLD and number.isdecimal() and len(number) < 9 else None
+def read_told(request: web.Request) -> tuple[str, int, int, int] | None:
+    """What was just done, and to how many; how many were left out until their study is chosen, and how many
+    since they had moved on."""
+    act, *numbers = request.query.get("told", "").split("-")
+    if act not in _TOLD or not re.fullmatch(r"\d{1,8}(-\d{1,8}){0,2}", "-".join(numbers)):
+        return None
+    done, choosing, moved_on, *_ = [*map(int, numbers), 0, 0]
+    return act, done, choosing, moved_on
 
 
 _TOLD = ("resume", "retry", "cancel", "interesting")

@@ -53,6 +53,7 @@ class Peers:
             pausable=_PAUSABLE,
             query=lambda peer: urlencode({"waits_for": _key(peer)}),
             troubled=[each for each in peers if each.state != "well"],
+            never_asked={_key(each) for each in peers if _was_never_asked(each)},
         )
 
     async def _pause(self, request: web.Request, visitor: Visitor) -> web.Response:
@@ -94,6 +95,11 @@ def _limits(settings: Settings, peer: str) -> list[str]:
         *([f"at most {archive.rate}"] if archive.rate else []),
         *([f"read {archive.hours}"] if archive.hours else []),
     ]
+
+
+def _was_never_asked(peer: PeerView) -> bool:
+    """Nothing is known of it."""
+    return peer.kind != "applications" and peer.state == "well" and peer.last_success is None
 
 
 def _back(request: web.Request) -> str:

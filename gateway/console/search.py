@@ -12,6 +12,7 @@ from gateway.console.jobs import draw_line
 from gateway.console.pages import FORM, Desk, Guard, to
 from gateway.intake.visits import Visitor
 from gateway.jobs.records import Job
+from gateway.jobs.states import State
 
 _LONGEST = 200
 _LEAST_DIGITS = 4
@@ -38,7 +39,13 @@ class Search:
         if len(found) == 1:
             return to(f"/jobs/{found[0].id}")
         lines = [draw_line(self._desk.settings, job) for job in found]
-        return self._desk.show(visitor, "search.html", "jobs", wanted=wanted, lines=lines)
+        unread = 0 if lines else await self._count_unread()
+        return self._desk.show(visitor, "search.html", "jobs", wanted=wanted, lines=lines, unread=unread)
+
+    async def _count_unread(self) -> int:
+        """Of those by their slides nobody knows the study yet, as Sectra hasn't told it."""
+        early = State.RECEIVED.value, State.LOCATING.value
+        return sum(crowd.jobs for crowd in await self._desk.store.crowds() if crowd.state in early)
 
     async def _look(self, wanted: str) -> list[Job]:
         store = self._desk.store

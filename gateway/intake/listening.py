@@ -51,8 +51,10 @@ async def opening(
     tls: ssl.SSLContext | None,
     patience: Patience = Patience(),  # noqa: B008
     given: Sequence[socket.socket] = (),
+    place: str = "listen",
 ) -> AsyncIterator[int]:
-    """Yields the port. `given`: sockets that listen already, instead of any of our own."""
+    """Yields the port. `given`: sockets that listen already, instead of any of our own. `place`: where the
+    configuration says so."""
     most = min(listen.connections, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE)
     places = Places(most, listen.connections_per_address, listen.proxies)
     frame = doors.frame if isinstance(doors, Revolving) else doors
@@ -64,7 +66,7 @@ async def opening(
     reception = Reception(runner.server, places, most // _PORCH, tls, patience)
     with ExitStack() as opened:
         try:
-            found = given or await _bind(listen.host, listen.port)
+            found = given or await _bind(listen.host, listen.port, place)
             listeners = [opened.enter_context(each) for each in found]
             for listener in listeners:
                 listener.setblocking(False)
@@ -180,11 +182,11 @@ class Reception:
                 connection.look(now, now - before)
 
 
-async def _bind(host: str, port: int) -> list[socket.socket]:
+async def _bind(host: str, port: int, place: str) -> list[socket.socket]:
     try:
         return await _listen(host, port)
     except OSError as error:
-        raise Misconfigured([f"listen: can't listen on {host}, port {port}: {error.strerror}"]) from None
+        raise Misconfigured([f"{place}: can't listen on {host}, port {port}: {error.strerror}"]) from None
 
 
 async def _listen(host: str, port: int) -> list[socket.socket]:

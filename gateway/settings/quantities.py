@@ -12,9 +12,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-_BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+BYTES = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+BYTES |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _WRITTEN = {1.0: "s", 60.0: "min", 3600.0: "h"}
 _PER = {"s": 1.0, "sec": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "hour": 3600.0}
 _LONGEST = 100 * 366 * 86400.0
@@ -23,7 +23,7 @@ _LARGEST = 2**63 - 1
 
 def read_duration(value: Any) -> float:
     """`500ms`, `5s`, `10m`, `24h`, `1d` in seconds; a plain number is seconds already."""
-    seconds = _read_number(value, _SECONDS)
+    seconds = _read_number(value, SECONDS)
     if seconds is None or seconds > _LONGEST:
         raise ValueError("a duration is written like 500ms, 5s, 10m or 24h")
     return float(seconds)
@@ -31,7 +31,7 @@ def read_duration(value: Any) -> float:
 
 def read_size(value: Any) -> int:
     """`2GB` in bytes; a plain whole number is bytes already."""
-    size = None if isinstance(value, float) else _read_number(value, _BYTES)
+    size = None if isinstance(value, float) else _read_number(value, BYTES)
     if size is None or size > _LARGEST:
         raise ValueError("a size is written like 500MB, 2GB or 1TiB")
     return int(size)

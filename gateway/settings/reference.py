@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from gateway.settings.quantities import Hours, Rate, read_duration, read_size
+from gateway.settings.quantities import BYTES, SECONDS, Hours, Rate, read_duration, read_size
 from gateway.settings.sections import Settings
 from gateway.settings.watching import Days
 
@@ -43,12 +43,8 @@ _READ: dict[Any, tuple[str, str]] = {
 _HEAD = ["| key | kind | default | example |", "|---|---|---|---|"]
 _SHOWN = 60
 _YES_OR_NO = ("true or false",)
-_TIMES = (("h", 3600), ("m", 60), ("s", 1), ("ms", 0.001))
-_SIZES = (
-    *(("GB", 10**9), ("GiB", 2**30), ("MB", 10**6), ("MiB", 2**20)),
-    *(("kB", 10**3), ("KiB", 2**10), ("", 1)),
-)
-_PER = {1.0: "s", 60.0: "min", 3600.0: "h"}
+_TIMES = tuple((unit, SECONDS[unit]) for unit in ("h", "m", "s", "ms"))
+_SIZES = (*((unit, BYTES[unit]) for unit in ("GB", "GiB", "MB", "MiB", "kB", "KiB")), ("", 1))
 
 
 def write() -> str:
@@ -164,7 +160,7 @@ def _default(field: FieldInfo, kind: str) -> str:
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, Rate):
-        return f"`{value.count}/{_PER.get(value.seconds, 's')}`"
+        return f"`{value}`"
     if isinstance(value, list | tuple):
         quoted = (f'"{each}"' if str(each).startswith("*") else str(each) for each in value)  # YAML's aliases
         return f"`[{', '.join(quoted)}]`"

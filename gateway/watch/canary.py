@@ -8,6 +8,7 @@ it is there. What comes back is proof that the way is open, and not that a findi
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -74,9 +75,12 @@ class CanaryWatch:
         whole_way = not self._on_slides(adapter)
         if not await self._store.begin_canary(adapter, self._every[adapter], whole_way=whole_way):
             return
-        if not whole_way:
+        if whole_way:  # no job without somebody who follows it, should we be told to stop
+            await asyncio.shield(self._send(adapter))
+        else:
             await self._ask(adapter)
-            return
+
+    async def _send(self, adapter: str) -> None:
         new = NewJob(
             "",
             f"{CANARY}{adapter}",

@@ -98,7 +98,7 @@ class Machine:
                 f"configuration.{self._host}",
                 f"a changed configuration is refused on {self._host}, and the one before stays in force:"
                 f" {problems[0]}{more}",
-                "gateway check names all that is wrong; once it is mended the gateway takes it by itself.",
+                "All that is wrong is named by gateway check; once it is mended it is taken by itself.",
             )
 
 

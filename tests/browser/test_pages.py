@@ -98,6 +98,7 @@ def configure(house: Hospital) -> None:
     }
     house.configuration["sectra"]["servers"]["main"]["link"] = "https://pacs/view?n={accession_number}#one"
     house.configuration["adapters"]["milvue"]["canary"] = {"every": "1h"}
+    house.configuration["destinations"]["spare"] = {"kind": "stow", "archive": "vna"}
     house.configuration["destinations"]["ris"] = {"kind": "hl7", "host": "127.0.0.1", "port": free_port()}
 
 
@@ -240,6 +241,7 @@ async def test_the_search_takes_any_identifier(operator: Page, lively: Lively) -
     await operator.get_by_role("searchbox").fill("NOBODY-KNOWS")
     await operator.get_by_role("button", name="Find").click()
     await expect(operator.get_by_text("No job has this identifier")).to_be_visible()
+    await expect(operator.get_by_text("about to be located")).to_be_visible()
 
 
 async def test_a_viewer_sees_nobodys_identity_and_an_operators_look_is_written_down(
@@ -390,6 +392,22 @@ async def test_what_changed_meanwhile_is_asked_again(operator: Page, lively: Liv
     await expect(operator.get_by_text("1 job cancelled")).to_be_visible()
 
 
+async def test_what_needs_a_choice_is_left_out_of_what_is_done_to_many(
+    operator: Page, lively: Lively
+) -> None:
+    patient = lively.house.admit(1)
+    lively.house.admit(slide=False, twin_of=patient)
+    new = [(await lively.house.ask(accession_number=patient.accession))["id"] for _ in range(2)]
+    for each in new:
+        await lively.house.settled(each, "held")
+    await operator.goto(f"{lively.url}/jobs/act?do=resume&id={new[0]}&id={new[1]}")
+    await operator.get_by_role("button", name="Resume 2 jobs").click()
+    said = operator.get_by_role("status").filter(has_text="0 jobs resumed")
+    await expect(said).to_contain_text("2 jobs were left out: open each and choose the right study there")
+    for each in new:
+        await lively.house.api("POST", f"jobs/{each}/cancel")
+
+
 async def test_what_a_person_stopped_goes_on_and_says_so_by_itself(operator: Page, lively: Lively) -> None:
     cause = operator.locator("article", has_text="Milvue research was paused by operator")
     await expect(cause).to_contain_text("The study is being closed")
@@ -409,7 +427,11 @@ async def test_a_pause_says_why(operator: Page, lively: Lively) -> None:
     await expect(vendor.get_by_text("paused", exact=True)).to_be_visible()
     await expect(vendor).to_contain_text("Its server is being changed")
     await vendor.get_by_role("button", name="Unpause").click()
-    await expect(vendor.get_by_role("heading").locator(".state")).to_have_text("well")
+    await expect(vendor.get_by_role("heading").locator(".state")).to_have_text(
+        re.compile("well|not asked yet")
+    )
+    spare = operator.locator("[id='destinations.spare']")
+    await expect(spare.get_by_role("heading").locator(".state")).to_have_text("not asked yet")
 
 
 async def test_what_shifted_at_a_vendor_is_seen_beside_what_was_usual(operator: Page, lively: Lively) -> None:

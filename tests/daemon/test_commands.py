@@ -150,18 +150,21 @@ async def test_a_served_demo_ends_without_a_trace(tmp_path: Path, number: signal
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_port_that_is_taken_is_said_in_one_sentence(tmp_path: Path, database_url: str) -> None:
+@pytest.mark.parametrize("door", ["listen", "monitor"])
+async def test_a_port_that_is_taken_is_said_in_one_sentence(
+    tmp_path: Path, database_url: str, door: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         config = write(
             tmp_path,
-            f"listen: {{{{host: 127.0.0.1, port: {port}}}}}\ndata_dir: {tmp_path}\n"
+            f"{door}: {{{{host: 127.0.0.1, port: {port}}}}}\ndata_dir: {tmp_path}\n"
             f"database_url: {database_url}\nsecret_keys: [{KEY}]\n",
         )
         code, _, said = await gateway("run", "--config", str(config))
     assert code == 1
     last = said.splitlines()[-1]
-    assert last.startswith(f"listen: can't listen on 127.0.0.1, port {port}: Address already in use")
+    assert last.startswith(f"{door}: can't listen on 127.0.0.1, port {port}: Address already in use")
 
 
 async def test_a_configuration_of_nothing_is_not_good() -> None:

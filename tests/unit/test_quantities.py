@@ -45,7 +45,7 @@ TIMED = [
     pytest.param(Retry, {}, "first", id="retry-first"),
     *_places(float),
 ]
-SIZED = [pytest.param(Accept, {}, "max_bytes", id="max_bytes"), *_places(int, "port")]
+SIZED = [pytest.param(Accept, {}, "max_bytes", id="max_bytes"), *_places(int, "port", "uploads_at_once")]
 
 
 @pytest.mark.parametrize(("model", "least", "name"), TIMED)

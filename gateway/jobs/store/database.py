@@ -142,6 +142,16 @@ class Database:
         row = (await connection.execute(statement)).mappings().first()
         return None if row is None else self._job(row)
 
+    async def _choices(self, connection: AsyncConnection, held: Sequence[UUID]) -> dict[UUID, list[str]]:
+        """Of those whose last hold named some: the studies of which a person is to choose one."""
+        statement = (
+            select(job_events.c.job_id, job_events.c.detail["choices"])
+            .ext(distinct_on(job_events.c.job_id))
+            .where(job_events.c.job_id.in_(held), job_events.c.what == State.HELD.value)
+            .order_by(job_events.c.job_id, job_events.c.id.desc())
+        )
+        return {job_id: offered for job_id, offered in await connection.execute(statement) if offered}
+
     async def _append(
         self, connection: AsyncConnection, job: Job, what: str, detail: Mapping[str, Any]
     ) -> None:

@@ -22,14 +22,13 @@ from sqlalchemy import (
     union_all,
     within_group,
 )
-from sqlalchemy.dialects.postgresql import array, distinct_on
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.dialects.postgresql import array
 
 from gateway.jobs.records import Job
 from gateway.jobs.states import State
 from gateway.jobs.store.database import LISTED, Database
 from gateway.jobs.store.reading import CAUSE, DOING, FAILING, Doing
-from gateway.jobs.tables import ALIVE, REAL, alerts, deliveries, job_events, jobs
+from gateway.jobs.tables import ALIVE, REAL, alerts, deliveries, jobs
 
 _MOST_CAUSES = 50
 _MOST_FOUND = 50
@@ -169,18 +168,8 @@ class Overview(Database):
         async with self._single.connect() as connection:
             rows = (await connection.execute(statement)).mappings().all()
             held = [UUID(row["job"]) for row in rows if row["state"] == State.HELD.value and row["job"]]
-            choosing = await self._which_offer(connection, held) if held else set()
+            choosing = {str(job_id) for job_id in await self._choices(connection, held)} if held else set()
         return [Trouble(**row, choosing=row["job"] in choosing) for row in rows]
-
-    async def _which_offer(self, connection: AsyncConnection, held: Sequence[UUID]) -> set[str]:
-        """Those of them whose last hold named choices."""
-        statement = (
-            select(job_events.c.job_id, job_events.c.detail["choices"])
-            .ext(distinct_on(job_events.c.job_id))
-            .where(job_events.c.job_id.in_(held), job_events.c.what == State.HELD.value)
-            .order_by(job_events.c.job_id, job_events.c.id.desc())
-        )
-        return {str(job_id) for job_id, choices in await connection.execute(statement) if choices}
 
     async def standing_alerts(self) -> list[Standing]:
         columns = alerts.c.cause, alerts.c.sentence, alerts.c.advice, alerts.c.since

@@ -23,7 +23,6 @@ from gateway.jobs.tables import (
     circuits,
     deliveries,
     instances,
-    job_events,
     jobs,
     joining,
     slide_results,
@@ -152,14 +151,7 @@ class Requests(Accepting, Relaunching):
                 await self._go_on(connection, job, "resumed", why)
 
     async def _offered(self, connection: AsyncConnection, job: Job) -> list[str]:
-        """The choices that the hold named."""
-        held = (
-            select(job_events.c.detail["choices"])
-            .where(job_events.c.job_id == job.id, job_events.c.what == State.HELD.value)
-            .order_by(job_events.c.id.desc())
-            .limit(1)
-        )
-        return await connection.scalar(held) or []
+        return (await self._choices(connection, [job.id])).get(job.id, [])
 
     async def retry(self, job_id: UUID, who: str) -> Job:
         """At once what waits; from where it was held; from the beginning what failed or was cancelled. What

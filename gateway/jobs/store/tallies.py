@@ -74,12 +74,18 @@ class Tallies(Database):
                 )
                 .join(jobs, jobs.c.id == job_events.c.job_id)
                 .where(at > place, at <= last, COUNTED, REAL)
+                .order_by(job_events.c.at)
             )
             counted: Counter[Key] = Counter()
-            for row in (await connection.execute(statement)).mappings():
+            latest: dict[str, str] = {}
+            for row in (await connection.execute(statement)).mappings().all():
+                application, day = row["application"], row["at"].astimezone().date()
+                if row["vendor_version"]:
+                    latest[application] = row["vendor_version"]
+                elif application not in latest:
+                    latest[application] = await self._latest(connection, application)
                 for what in _words(row):
-                    day = row["at"].astimezone().date()
-                    counted[row["application"], row["vendor_version"] or "", day, what] += 1
+                    counted[application, latest[application], day, what] += 1
             await self._add(connection, counted)
             await connection.execute(
                 update(followed).where(followed.c.name == _NAME).values(transaction=last[0], event=last[1])
@@ -95,6 +101,16 @@ class Tallies(Database):
         begins = upsert(followed).values(name=_NAME, transaction=HORIZON, event=0)
         await connection.execute(begins.on_conflict_do_nothing())
         return None
+
+    async def _latest(self, connection: AsyncConnection, application: str) -> str:
+        """The version last seen of its vendor: whose failures name none are taken to be its."""
+        statement = (
+            select(tallies.c.version)
+            .where(tallies.c.application == application, tallies.c.version != "")
+            .order_by(tallies.c.day.desc())
+            .limit(1)
+        )
+        return await connection.scalar(statement) or ""
 
     async def _add(self, connection: AsyncConnection, counted: Counter[Key]) -> None:
         for (application, version, day, what), count in sorted(counted.items()):
