@@ -312,7 +312,9 @@ def trial(
     config: Config = None,
     as_json: Json = False,
 ) -> None:
-    """How right a candidate is: studies whose truth is known go to it, and nothing is delivered.
+    """How right a candidate is, by studies whose truth is known.
+
+    They go to it, and nothing is delivered.
 
     The list is CSV with a line of column names. One names the study (study_instance_uid, or accession_number
     with patient_id where the number isn't enough); every other column is a finding as the vendor calls it,
@@ -438,7 +440,7 @@ def _add_act(what: Literal["retry", "cancel", "resume"], does: str) -> None:
         raise typer.Exit(command.act(config, what, job_ids or [], filters, everything, yes, as_json))
 
 
-_add_act("retry", "At once, or again from the beginning what had failed; what is done, as a new job.")
+_add_act("retry", "At once, or from the beginning; what is done, as a new job.")
 _add_act("cancel", "Stop jobs, also those that wait.")
 _add_act(
     "resume",
@@ -510,7 +512,7 @@ def move_database(
     ],
     config: Config = None,
 ) -> None:
-    """From the embedded database to a server, or to another server.
+    """From the embedded database to a server, or between servers.
 
     The gateway has to be stopped.
     """
