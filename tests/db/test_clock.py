@@ -1,8 +1,11 @@
-"""The database's clock is put back by an hour while jobs wait: none is stuck for an hour, and none spins."""
+"""The database's clock is put back by an hour while jobs wait: none is stuck for an hour, and none spins. It
+is put forward while they are worked on: nobody takes them from who lives."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from uuid import UUID
 
@@ -13,9 +16,9 @@ import structlog
 from gateway.jobs.engine import Engine
 from gateway.jobs.outcomes import Advance, Outcome, Wait
 from gateway.jobs.records import Job
-from gateway.jobs.states import State
+from gateway.jobs.states import WORKING, State
 from gateway.jobs.store import Store
-from tests.db.crew import BRISK, Script, ask_for, bring, reaches, until
+from tests.db.crew import BRISK, PATIENCE, Script, ask_for, bring, reaches, until
 
 # Whoever asks for now() finds this one before PostgreSQL's own.
 CLOCK = """
@@ -93,3 +96,51 @@ async def test_what_a_silent_worker_has_is_freed_and_who_took_his_since_keeps_it
     clock("-3 hours")
     await store.mind_the_clock()
     assert await store.mind_the_clock() == 0
+
+
+async def test_who_is_at_work_keeps_his_job_though_the_clock_is_put_forward(
+    clock: Callable[[str], None], database_url: str, open_store: Callable[[str], Store]
+) -> None:
+    clock("0")
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def upload(job: Job) -> Outcome:
+        begun.set()
+        await go_on.wait()
+        return Advance(State.ANALYSING, "sent")
+
+    script = Script({State.SUBMITTING: upload})
+    stores = [open_store(database_url) for _ in range(2)]
+    pace = replace(BRISK, slow_poll=0.2)
+    job, _ = await stores[0].create(ask_for())
+    with structlog.testing.capture_logs() as said:
+
+        async def all_know() -> bool:
+            return sum("clock was put forward" in line["event"] for line in said) == 2
+
+        async with AsyncExitStack() as stack:
+            for store in stores:
+                await stack.enter_async_context(Engine(store, database_url, script, {}, pace).working())
+            await asyncio.wait_for(begun.wait(), PATIENCE)
+            await asyncio.gather(*(store.mind_the_clock() for store in stores))
+            clock("1 hour")
+            await until(all_know)
+            assert [await store.release_orphans() for store in stores] == [0, 0]
+            go_on.set()
+            await reaches(stores[0], job, State.DONE)
+    assert [each.state for each in script.taken] == list(WORKING)
+
+
+async def test_who_was_silent_before_the_clock_was_put_forward_is_so_still(
+    clock: Callable[[str], None], database_url: str, open_store: Callable[[str], Store]
+) -> None:
+    clock("0")
+    store = open_store(database_url)
+    job, _ = await store.create(ask_for())
+    await bring(store, job, State.LOCATING)  # under a lease of a minute
+    assert await store.mind_the_clock() == 0
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE jobs SET leased_until = now() - interval '1 s'")
+    clock("1 hour")
+    await store.mind_the_clock()
+    assert await store.release_orphans() == 1

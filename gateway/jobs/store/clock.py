@@ -1,7 +1,9 @@
-"""Should the database's clock be put back, nothing waits for the time to come round again."""
+"""Should the database's clock be put back, nothing waits for the time to come round again; should it be put
+forward, who is at work isn't taken for silent."""
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -27,6 +29,7 @@ log = structlog.get_logger(__name__)
 _NAME = "clock"  # of its round: when any replica last looked at it
 _NOTED_EVERY = 5.0
 _STEP = 1.0  # seconds; clocks that are put right bit by bit go back by nothing
+_LEAP = 5.0  # seconds; shorter than any lease
 
 # What lies in the future is sooner by as much. Of what was written since, a retry comes too early then.
 _DUE = (
@@ -50,13 +53,19 @@ _LAPSING = (
 
 
 class Clock(Database):
+    _known: tuple[float, float] | None = None  # what this machine's clock that is never put showed, and it
+
     async def mind_the_clock(self) -> float:
         """Seconds by which it went back since a replica last looked: 0 as a rule. The first who sees it puts
         all times right."""
         ahead = func.extract("epoch", rounds.c.done_at - func.now())
         look = select(ahead).where(rounds.c.name == _NAME)
+        shown = select(func.extract("epoch", func.now()), look.scalar_subquery())
+        before = time.monotonic()
         async with self._single.connect() as connection:
-            seen = await connection.scalar(look)
+            now, seen = (await connection.execute(shown)).one()
+        await self._hold_on(before, float(now))
+        async with self._single.connect() as connection:
             if seen is None or seen < -_NOTED_EVERY:
                 note = upsert(rounds).values(name=_NAME, done_at=func.now())
                 later = func.greatest(rounds.c.done_at, func.now())
@@ -79,6 +88,29 @@ class Clock(Database):
         )
         self._wake_soon()
         return back
+
+    async def _hold_on(self, before: float, shown: float) -> None:
+        """What was somebody's before it was put forward is so for as long as it would have been."""
+        known, self._known = self._known, (before, shown)
+        if known is None:
+            return
+        forward = shown - known[1] - (time.monotonic() - known[0])
+        if forward < _LEAP:
+            return
+        async with self._transaction() as connection:
+            for column in _LAPSING:
+                await connection.execute(_later(column, timedelta(seconds=forward)))
+        log.warning(
+            "the database's clock was put forward; who is at work keeps what he has", seconds=round(forward)
+        )
+
+
+def _later(column: Column[Any], forward: timedelta) -> Update:
+    """By whom else it was seen already, finds nothing more to do."""
+    keys = tuple_(*column.table.primary_key)
+    lapsed = column < func.now(), column > func.now() - forward
+    chosen = select(*column.table.primary_key).where(*lapsed).with_for_update(skip_locked=True)
+    return update(column.table).where(keys.in_(chosen)).values({column: column + forward})
 
 
 def _sooner(column: Column[Any], back: float, after: ColumnElement[Any]) -> Update:
