@@ -122,7 +122,7 @@ def _share(share: float | None) -> str:
 
 
 def _interval(estimate: Estimate) -> str:
-    return f"{estimate.low:.2f} to {estimate.high:.2f}"
+    return f"{estimate.low:.2f} to {estimate.high:.2f}" if estimate.tells else "–"
 
 
 def _plain(compared: Concordance) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def _numbers(counts: Fourfold) -> dict[str, Any]:
         "neither": counts.neither,
         "agreement": counts.agreement,
         "kappa": None if beyond is None else beyond.value,
-        "kappa_95": None if beyond is None else [beyond.low, beyond.high],
+        "kappa_95": [beyond.low, beyond.high] if beyond is not None and beyond.tells else None,
     }
 
 

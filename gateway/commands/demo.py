@@ -27,7 +27,7 @@ from rich.table import Table
 from gateway import logs
 from gateway.building.entrances import listening
 from gateway.building.house import build
-from gateway.commands import demo_past, demo_troubles
+from gateway.commands import demo_past, demo_shadow, demo_troubles
 from gateway.commands.opening import FAILED, complain, go
 from gateway.database import prepare
 from gateway.embedded.server import serve
@@ -63,7 +63,7 @@ destinations:
 {destinations}adapters:
   milvue: {{kind: milvue, url: {milvue}, token: {milvue_token}, commands: [smarturgences], max_concurrent: 8}}
   nuclei: {{kind: sectra-ia, url: "{nuclei}/ia/nuclei", final_when: dense}}
-departments:
+{adapters}departments:
   emergency:
     contact: radiology-it@hospital
     applications:
@@ -77,6 +77,7 @@ departments:
         register: {{owner: Dr Ito, purpose: fracture triage, version: "{version}", accepted: {accepted}}}
         priority: 5
         settle: 500ms
+        shadow: [{shadow}]
   pathology:
     contact: pathology-it@hospital
     applications:
@@ -142,7 +143,8 @@ async def _demo(stays: bool) -> int:
                     f"\nIt goes on: Sectra at {hospital.sectra.front.url}/ , gateway at {hospital.url}"
                 )
                 console.print(
-                    f"There is something to look after: {demo_troubles.TOLD}; and {demo_past.TOLD}."
+                    f"There is something to look after: {demo_troubles.TOLD};"
+                    f" {demo_past.TOLD}, and {demo_shadow.TOLD}."
                 )
                 console.print(
                     f"The console is at {hospital.url}/ ; token: {hospital.token}   (stop with Ctrl-C)"
@@ -170,6 +172,7 @@ async def _hospital(home: Path, console: Console, stays: bool) -> AsyncIterator[
             archive.make_app(states[1]),
             milvue.make_app(states[2]),
             ia_app.make_app(),
+            milvue.make_app(demo_shadow.candidate()),
         )
         for app in peers:
             runner, port = await open_peer(app)
@@ -180,7 +183,8 @@ async def _hospital(home: Path, console: Console, stays: bool) -> AsyncIterator[
         revisions = [write()]
         if stays:
             ris = demo_troubles.DESTINATIONS.format(port=_free_port())  # where nobody listens
-            revisions.append(write(ris, demo_troubles.DEPARTMENTS))
+            tried = demo_shadow.ADAPTERS.format(milvue=urls[4], milvue_token=states[2].token)
+            revisions.append(write(ris, demo_troubles.DEPARTMENTS, tried, demo_shadow.NAME))
         settings = revisions[-1]
         console.print(
             f"Sectra     {urls[0]}\narchive    {urls[1]}\nMilvue     {urls[2]}\nnuclei     {urls[3]}",
@@ -195,6 +199,8 @@ async def _hospital(home: Path, console: Console, stays: bool) -> AsyncIterator[
         store.revision = settings.revision
         if stays:
             await store.remember(demo_past.make_up_weeks(_APPLICATION, date.today()))
+            await house.shadowing.look()  # from here on
+            await stack.enter_async_context(beside(house.shadowing.run()))
         await stack.enter_async_context(house.engine.working())
         roll = Roll(store, "intake and workers", lambda: house.engine.worker)
         await stack.enter_async_context(roll.present())
@@ -220,6 +226,8 @@ def _configure(
     port: int,
     destinations: str = "",
     departments: str = "",
+    adapters: str = "",
+    shadow: str = "",
 ) -> Settings:
     path = home / "gateway.yaml"
     text = _CONFIGURATION.format(
@@ -238,6 +246,8 @@ def _configure(
         accepted=date.today() - timedelta(days=demo_past.ACCEPTED),
         destinations=destinations,
         departments=departments,
+        adapters=adapters,
+        shadow=shadow,
     )
     path.write_text(text)
     return load(path, {})

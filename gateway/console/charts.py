@@ -12,6 +12,7 @@ from gateway.jobs.store.overview import Hour
 
 WIDTH, HEIGHT, STEP = 120, 28, 5
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 356, 8, 92  # of a course
+_APART = 3  # days between two points of its line
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +103,10 @@ class Course:
     summary: str
 
 
-def draw_course(points: Sequence[Point], usual: float, shifted: date | None) -> Course:
-    """Days on which there was nothing to count leave a gap."""
+def draw_course(
+    points: Sequence[Point], usual: float, shifted: date | None, *, apart: int = _APART
+) -> Course:
+    """Days on which there was nothing to count leave a gap, if there are more than `apart`."""
     seen = [point for point in points if point.of]
     uppers = sorted(point.upper for point in seen)
     usually_below = uppers[len(uppers) // 2] if uppers else 0.0
@@ -129,7 +132,7 @@ def draw_course(points: Sequence[Point], usual: float, shifted: date | None) -> 
     outside = sum(mark.outside for mark in marks)
     return Course(
         marks,
-        _write_line(seen, marks),
+        _write_line(seen, marks, apart),
         " ".join(f"{x},{y}" for x, y in edge),
         up(usual),
         None if shifted is None or shifted < first else across(shifted),
@@ -140,12 +143,12 @@ def draw_course(points: Sequence[Point], usual: float, shifted: date | None) -> 
     )
 
 
-def _write_line(seen: Sequence[Point], marks: Sequence[Mark]) -> str:
+def _write_line(seen: Sequence[Point], marks: Sequence[Mark], apart: int) -> str:
     if not marks:
         return ""
     line = f"M{marks[0].x} {marks[0].y}"
     for (before, _), (point, mark) in pairwise(zip(seen, marks, strict=True)):
-        line += f"{'L' if (point.day - before.day).days <= 3 else 'M'}{mark.x} {mark.y}"
+        line += f"{'L' if (point.day - before.day).days <= apart else 'M'}{mark.x} {mark.y}"
     return line
 
 

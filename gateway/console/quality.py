@@ -13,6 +13,7 @@ from aiohttp import web
 
 from gateway.console import charts, wording
 from gateway.console.pages import Desk, Guard
+from gateway.console.shadows import Shadow, show_shadows
 from gateway.intake.problems import Problem
 from gateway.intake.quality import RateView, VersionView, view_quality
 from gateway.intake.visits import Visitor
@@ -70,6 +71,7 @@ class Application:
     maker: str
     register: Register | None
     versions: Sequence[Version]
+    shadows: Sequence[Shadow] = ()
 
     @property
     def shifts(self) -> int:
@@ -94,6 +96,8 @@ class Quality:
             raise Problem(404, "there is no application of this name in the configuration")
         totals = await store.totals(datetime.now(UTC).date() - timedelta(days=KEPT))
         applications = _tell_all(settings, totals, _flags(await store.standing_alerts()))
+        shadows = await show_shadows(settings, store)
+        applications = [replace(each, shadows=shadows.get(each.name, ())) for each in applications]
         if not chosen and applications:
             chosen = applications[0].name
         if chosen:

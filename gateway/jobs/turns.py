@@ -7,7 +7,7 @@ So that none of this starves another:
   half of what the others' leave: vendors that hang don't stop the rest;
 - every eighth turn is that of whoever has waited for longest, once that is long.
 
-What nobody waits for (below 0) goes last and in a quarter of the room, never ages, and leaves a place at each
+What nobody waits for (below 0) goes last and in an eighth of the room, never ages, and leaves a place at each
 limited vendor that has several.
 """
 
@@ -28,7 +28,7 @@ _NEAREST_ITS_END = (
 _STAGE = {state: stage for stage, state in enumerate(_NEAREST_ITS_END)}
 _AGED = 600.0
 _ONE_IN = 8
-_PART_BESIDE = 4  # of the room, one part in so many
+_PART_BESIDE = 8  # of the room, one part in so many
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,11 @@ class Estimate:
     low: float
     high: float
 
+    @property
+    def tells(self) -> bool:
+        """Whether there is anything to go by: not where the few that were met leave no doubt at all."""
+        return self.low < self.high
+
 
 def proportion(count: int, of: int) -> Estimate | None:
     """Wilson's interval (score, without a correction for continuity), which holds for few and for rare."""

@@ -18,7 +18,7 @@ from gateway.simulate import milvue
 from gateway.simulate.front import Fault
 from gateway.simulate.milvue import Behaviour, MilvueState
 from gateway.simulate.serve import serve
-from tests.peers.gateway import PATIENCE, TRAUMA, Hospital, Patient, hospital
+from tests.peers.gateway import PATIENCE, TOKENS, TRAUMA, Hospital, Patient, hospital
 
 NAMED = f"shadow/{TRAUMA}/second"
 
@@ -109,6 +109,13 @@ async def compare(house: Hospital, *more: str) -> str:
     return told.stdout
 
 
+async def look_at_quality(house: Hospital) -> str:
+    shown = {"Authorization": f"Bearer {TOKENS['viewer']}"}
+    async with house.http.get(f"{house.gateway.url}/quality", headers=shown) as answer:
+        assert answer.status == 200
+        return await answer.text()
+
+
 async def test_how_far_both_agree_is_told_exactly(tmp_path, database_url):
     """Of eight studies, by what each vendor is told to find in them."""
     fracture, effusion = ["fracture"], ["effusion"]
@@ -142,6 +149,10 @@ async def test_how_far_both_agree_is_told_exactly(tmp_path, database_url):
         assert of_bones["kappa_95"][0] < of_bones["kappa"] < of_bones["kappa_95"][1]
         assert len(shadow["differ"]) == 3
         assert shadow["median_seconds"]["own"] > 0 and shadow["median_seconds"]["shadow"] > 0
+        page = await look_at_quality(house)
+        assert "Shadow agreement with second" in page
+        assert '<th scope="row">fracture</th><td class="number">3</td><td class="number">2</td>' in page
+        assert "75\u00a0%" in page and "8 with a result of both" in page
         written = await compare(house)
         assert all(len(line) <= 110 for line in written.splitlines())
         assert "milvue-trauma and its shadow second" in written and "75.0 %" in written

@@ -47,6 +47,7 @@ def test_kappa_as_sas_has_it_for_two_dermatologists() -> None:
 def test_kappa_of_a_fourfold_table(table: list[list[int]], value: float) -> None:
     found = kappa(table)
     assert found is not None and isclose(found.value, value, abs_tol=1e-12)
+    assert found.tells == (value not in (1.0, -1.0)), "of what never differs no doubt can be told"
     assert -1 <= found.low <= found.value + 1e-12 and found.value - 1e-12 <= found.high <= 1
 
 

@@ -107,8 +107,8 @@ def test_never_beyond_the_room_and_nobody_twice(
 
 def test_what_nobody_waits_for_goes_last_in_a_part_of_the_room_and_never_ages() -> None:
     turns, shadows = Turns(32, kept=8), [due(-1, 9 * LONG) for _ in range(50)]
-    assert len(turns.choose(Outlook(shadows), {})) == 8
-    assert turns.choose(Outlook(shadows), {"a": 8}) == []
+    assert len(turns.choose(Outlook(shadows), {})) == 4
+    assert turns.choose(Outlook(shadows), {"a": 4}) == []
     chosen = turns.choose(Outlook([*shadows, *(due(0, 1) for _ in range(30))]), {})
     assert Counter(each.priority for each in chosen) == {0: 24}
 

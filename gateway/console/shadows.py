@@ -1,0 +1,99 @@
+"""On the page of vendors' quality: how far an application's vendor and those tried beside it agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from math import sqrt
+
+from gateway.console import charts, wording
+from gateway.jobs.store import Store
+from gateway.settings.sections import Settings
+from gateway.watch.concordance import ANY, Concordance, Fourfold, compare
+from gateway.watch.quality import KEPT
+
+_MOST = 5000  # studies of an application that are looked at
+_APART = 10  # days between two points of a line
+_TOLD = 30  # periods in numbers
+_SIGMAS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Of one finding."""
+
+    finding: str
+    counts: Fourfold
+    agreement: str
+    kappa: str
+    interval: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """`chart`: the agreement about any finding over time, and `told` in numbers, the latest first."""
+
+    name: str
+    maker: str
+    compared: Concordance
+    usual: str
+    lines: Sequence[Line]
+    chart: charts.Course | None
+    told: Sequence[tuple[date, date, int, str]]
+    own_failed: str
+    shadow_failed: str
+
+
+async def show_shadows(settings: Settings, store: Store) -> dict[str, list[Shadow]]:
+    """By application, of those that have any."""
+    since = datetime.now(UTC) - timedelta(days=KEPT)
+    return {
+        name: [_tell(settings, each) for each in compare(await store.pairs(name, since, _MOST))]
+        for name, application in settings.applications.items()
+        if application.shadow
+    }
+
+
+def _tell(settings: Settings, compared: Concordance) -> Shadow:
+    usual = compared.findings[ANY].agreement or 0.0
+    other = settings.applications.get(compared.shadow)
+    points = [
+        _point(period.first, period.findings[ANY], usual)
+        for period in compared.periods
+        if period.findings[ANY].studies
+    ]
+    return Shadow(
+        compared.shadow,
+        wording.name_peer(settings, f"adapters.{other.adapter if other else compared.shadow}"),
+        compared,
+        charts.percent(usual),
+        [_line(name, counts) for name, counts in compared.findings.items()],
+        charts.draw_course(points, usual, None, apart=_APART) if points else None,
+        [
+            (period.first, period.last, counts.studies, charts.percent(counts.agreement or 0.0))
+            for period in reversed(compared.periods[-_TOLD:])
+            for counts in (period.findings[ANY],)
+        ],
+        _failed(compared.own_ends),
+        _failed(compared.shadow_ends),
+    )
+
+
+def _line(finding: str, counts: Fourfold) -> Line:
+    agreement, beyond = charts.percent(counts.agreement or 0.0), counts.kappa
+    if beyond is None:
+        return Line(finding, counts, agreement, "–", "both say the same of all")
+    interval = f"{beyond.low:.2f} to {beyond.high:.2f}" if beyond.tells else "–"
+    return Line(finding, counts, agreement, f"{beyond.value:.2f}", interval)
+
+
+def _point(day: date, counts: Fourfold, usual: float) -> charts.Point:
+    wide = _SIGMAS * sqrt(usual * (1 - usual) / counts.studies)
+    limits = max(0.0, usual - wide), min(1.0, usual + wide)
+    return charts.Point(day, counts.both + counts.neither, counts.studies, *limits)
+
+
+def _failed(ends: Mapping[str, int]) -> str:
+    failed = [f"{count} {end}" for end, count in sorted(ends.items()) if end != "result"]
+    return ", ".join(failed) or "none"
