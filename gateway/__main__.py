@@ -166,9 +166,16 @@ def run(
 def check(
     config: Config = None,
     offline: Annotated[bool, typer.Option("--offline", help="the configuration only")] = False,
+    alive: Annotated[
+        bool, typer.Option("--alive", help="only whether the gateway that runs here says it is well")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Check the configuration, then each peer."""
+    if alive:
+        from gateway.commands.alive import alive as ask
+
+        raise typer.Exit(ask(config))
     from gateway.commands import check as command
 
     raise typer.Exit(command.check(config, offline, as_json))
@@ -367,20 +374,21 @@ def simulate(
         typer.Argument(metavar="PEER", **_one_of(Simulated)),
     ],
     port: Annotated[int, typer.Option(metavar="N", help="0 takes a free one")] = 0,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="where it listens")] = "127.0.0.1",
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="where others reach it, if not there")
     ] = None,
 ) -> None:
     """A simulated Sectra, archive, Milvue or IA-API app.
 
-    It listens on loopback. Each can be looked at and disturbed from outside: GET /control/log, PUT
-    /control/faults; and Sectra has /control/slides, /fire, /results, /firings and /settings, the archive
-    /control/state and /manners, Milvue /control/state and /behaviour.
+    It listens on loopback, unless told otherwise. Each can be looked at and disturbed from outside: GET
+    /control/log, PUT /control/faults; and Sectra has /control/slides, /fire, /results, /firings and
+    /settings, the archive /control/state and /manners, Milvue /control/state and /behaviour.
     """
     _require("reports")
     from gateway.commands import simulate as command
 
-    raise typer.Exit(command.simulate(peer.value, port, url))
+    raise typer.Exit(command.simulate(peer.value, port, url, host))
 
 
 @jobs.command("list")

@@ -10,14 +10,14 @@ from gateway.simulate.milvue import TOKEN
 from gateway.simulate.serve import KINDS, Kind, serve
 
 
-def simulate(peer: Kind, port: int, url: str | None = None) -> int:
+def simulate(peer: Kind, port: int, url: str | None = None, host: str = "127.0.0.1") -> int:
     async def run() -> int:
         try:
-            runner, taken = await serve(KINDS[peer](), port=port, url=url)
+            runner, taken = await serve(KINDS[peer](), host, port, url)
         except OSError as error:
             complain(f"port {port}: {error.strerror}")
             return FAILED
-        print(f"{peer} at http://127.0.0.1:{taken}", flush=True)
+        print(f"{peer} at http://{host}:{taken}", flush=True)
         if peer == "milvue":
             print(f"it takes the token {TOKEN}", flush=True)
         stopped = asyncio.Event()

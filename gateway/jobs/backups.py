@@ -29,6 +29,7 @@ from gateway.contract import NeedsHuman
 from gateway.jobs.schema import server_of
 
 _NAME = "gateway-%Y%m%dT%H%M%SZ"
+_DEBIANS = Path("/usr/lib/postgresql")  # a folder for each that is installed
 _VERSION = re.compile(r"\(PostgreSQL\) (\d+)")
 _PIECE = 1 << 20
 _LONGEST = 400
@@ -148,8 +149,7 @@ async def _programs(name: str, url: str, ours: Sequence[Bundled]) -> list[Path]:
     ones tell a server what it doesn't know. Only this machine's may know TLS."""
     server = await asyncio.to_thread(server_of, url)
     known = [(each.version, 1, each.folder / "bin" / name) for each in ours]
-    found = shutil.which(name)
-    if found is not None:
+    for found in await asyncio.to_thread(_installed, name):
         process = await asyncio.create_subprocess_exec(found, "--version", stdout=asyncio.subprocess.PIPE)
         said, _ = await process.communicate()
         version = _VERSION.search(said.decode())
@@ -161,6 +161,10 @@ async def _programs(name: str, url: str, ours: Sequence[Bundled]) -> list[Path]:
         f"the database is PostgreSQL {server}, and there is no {name} here that is as new",
         f"Install it: apt-get install postgresql-client-{server}",
     )
+
+
+def _installed(name: str) -> list[str]:
+    return [*filter(None, [shutil.which(name)]), *map(str, _DEBIANS.glob(f"*/bin/{name}"))]
 
 
 async def _run(programs: Sequence[Path], url: str, *arguments: str) -> None:

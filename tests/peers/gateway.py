@@ -19,7 +19,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -194,9 +194,16 @@ class Hospital:
 
     # -- the gateway ----------------------------------------------------------------------------------
 
-    async def start(self, *arguments: str, cold: bool = False, open_files: int | None = None) -> Gateway:
+    async def start(
+        self,
+        *arguments: str,
+        cold: bool = False,
+        open_files: int | None = None,
+        program: Sequence[str] = (),
+    ) -> Gateway:
         """`cold`: as it is started outside of tests, where nobody has imported anything for it. `open_files`:
-        how many this machine allows; at first it may have half of them."""
+        how many this machine allows; at first it may have half of them. `program`: what runs it with the
+        configuration of this folder, if not this Python."""
         config = self.folder / "gateway.yaml"
         config.write_text(yaml.safe_dump(self.configuration))
         words = self.folder / f"gateway-{len(self.gateways)}.log"
@@ -204,7 +211,7 @@ class Hospital:
         environment["PYTHONPYCACHEPREFIX"] = str(_BYTECODE)
         command = ["run", "--config", str(config), *arguments]
         process: asyncio.subprocess.Process | Born
-        if not cold and open_files is None:
+        if not cold and not program and open_files is None:
             process = bear(command, environment, words)
         else:
             nofile = f"--nofile={(open_files or 0) // 2}:{open_files}"
@@ -212,7 +219,7 @@ class Hospital:
                 process = await asyncio.create_subprocess_exec(
                     *("setpriv", "--pdeathsig", "KILL", "--"),
                     *(() if open_files is None else ("prlimit", nofile, "--")),
-                    *(sys.executable, "-m", "gateway", *command),
+                    *(program or (sys.executable, "-m", "gateway", *command)),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
