@@ -103,6 +103,7 @@ def write(settings: Settings) -> str:
         vendors=list(_to_vendors(settings)),
         results=list(_to_destinations(settings)),
         sources=list(_from_archives(settings)),
+        rules=list(_by_rules(settings)),
         others=list(_to_others(settings)),
         people=list(_people(settings)),
         callers=_callers(settings),
@@ -196,6 +197,31 @@ def _to_destinations(settings: Settings) -> Iterator[Sequence[str]]:
         elif isinstance(place, StowDestination | CStoreDestination):
             archive = settings.archives.get(place.archive)
             yield name, *_of_archive(archive), "result objects, within the patient's study"
+
+
+def _by_rules(settings: Settings) -> Iterator[Sequence[str]]:
+    """What more follows from what was found (`when`)."""
+    for department, part in settings.departments.items():
+        for name, application in part.applications.items():
+            for rule in application.when:
+                rows = [(each, "results, as above") for each in rule.deliver]
+                if rule.notify is not None:
+                    rows.append(
+                        (
+                            _contact(settings, rule.notify),
+                            "this rule, the application, the job's number; no patient",
+                        )
+                    )
+                for whom, what in rows:
+                    yield f"{department} / {name}", str(rule), whom, what
+
+
+def _contact(settings: Settings, department: str) -> str:
+    told = settings.departments.get(department)
+    ways = ["the alerts' webhook"] if settings.alerts.webhook else []
+    if settings.alerts.email and told is not None and "@" in told.contact:
+        ways.append(f"e-mail to {told.contact}")
+    return f"{department}, by {' and '.join(ways) or 'nothing that is configured'}"
 
 
 def _from_archives(settings: Settings) -> Iterator[Sequence[str]]:

@@ -34,9 +34,11 @@ CONFIGURATION = {
     },
     "destinations": {"ris": {"kind": "hl7", "host": "ris.plain", "port": 2575}},
     "adapters": {"milvue": {"kind": "milvue", "url": "https://milvue.example", "token": "secret-of-milvue"}},
+    "alerts": {"email": {"host": "mail.hospital", "from": "g@hospital", "to": ["it@hospital"]}},
     "audit_log": {"syslog": "tls://audit.hospital:6514"},
     "departments": {
         "emergency": {
+            "contact": "radiology-it@hospital",
             "applications": {
                 "trauma": {
                     "display_name": "T",
@@ -44,8 +46,11 @@ CONFIGURATION = {
                     "archives": ["vna", "pacs"],
                     "deliver": ["ris"],
                     "keep_days": 41,
+                    "when": [
+                        {"finding": "fracture", "score": ">0.8", "deliver": ["ris"], "notify": "emergency"}
+                    ],
                 }
-            }
+            },
         }
     },
 }
@@ -68,6 +73,8 @@ def test_it_tells_of_this_configuration(tmp_path: Path) -> None:
         "| ris | ris.plain | **not encrypted** |",
         "| pacs | pacs.plain | **not encrypted** |",
         "| vna | vna.hospital | TLS |",
+        "| emergency / trauma | fracture, score > 0.8 | ris | results, as above |",
+        "| emergency / trauma | fracture, score > 0.8 | emergency, by e-mail to radiology-it@hospital |",
         "| audit collector | audit.hospital | TLS |",
         "| token `ops` | operator |",
         "PostgreSQL on db.hospital",
