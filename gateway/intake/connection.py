@@ -35,7 +35,10 @@ class Patience:
 
 
 class Connection(RequestHandler):
-    def __init__(self, server: web.Server, guest: Guest, places: Places, patience: Patience) -> None:
+    def __init__(
+        self, server: web.Server, guest: Guest, places: Places, patience: Patience, vouchers: int = 0
+    ) -> None:
+        """`vouchers`: who vouched for those who showed a certificate, as the connection was made."""
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -45,6 +48,7 @@ class Connection(RequestHandler):
             access_log=None,  # type: ignore[arg-type]
         )
         self.guest = guest
+        self.vouchers = vouchers
         self._places = places
         self._patience = patience
         self._head_since: float | None = guest.since
@@ -105,6 +109,13 @@ class Connection(RequestHandler):
             refused = answer(status, "an error in the gateway itself; its log says more")
         refused.force_close()
         return refused
+
+    def end(self) -> None:
+        """Now, or once the request under way is answered."""
+        if self._waiter is None:
+            self.close()
+        else:
+            self.force_close()
 
     def look(self, now: float, since: float) -> None:
         """Called again and again: `since` seconds have passed since the last time."""

@@ -22,6 +22,7 @@ from gateway.intake.porch import Porch
 from gateway.intake.problems import answer
 from gateway.intake.revolving import Revolving
 from gateway.loops import Loop
+from gateway.settings.certificates import RenewedContext
 from gateway.settings.sections import Listen
 from gateway.settings.tree import Misconfigured
 
@@ -163,9 +164,10 @@ class Reception:
 
     async def _connect(self, connected: socket.socket, guest: Guest) -> None:
         within = None if self._tls is None else self._patience.head
+        vouchers = self._vouchers()
         try:
             await self._loop.connect_accepted_socket(
-                lambda: Connection(self._server, guest, self._places, self._patience),
+                lambda: Connection(self._server, guest, self._places, self._patience, vouchers),
                 connected,
                 ssl=self._tls,
                 ssl_handshake_timeout=within,
@@ -177,9 +179,15 @@ class Reception:
     async def _look(self) -> None:
         before, now = self._looked, self._loop.time()
         self._looked = now
+        vouchers = self._vouchers()
         for connection in self._server.connections:
             if isinstance(connection, Connection):
                 connection.look(now, now - before)
+                if connection.vouchers != vouchers:  # it may ask to be let in again
+                    connection.end()
+
+    def _vouchers(self) -> int:
+        return self._tls.vouchers() if isinstance(self._tls, RenewedContext) else 0
 
 
 async def _bind(host: str, port: int, place: str) -> list[socket.socket]:

@@ -24,6 +24,7 @@ from gateway.settings.tree import Misconfigured
 
 log = structlog.get_logger(__name__)
 
+_REVOKED = b"-----BEGIN X509 CRL-----"  # a list of them, beside the authority that it is of
 _LOOKED_FOR = 1.0  # seconds for which the files are taken to be what they were
 
 Print = tuple[int, int, int, int] | None
@@ -36,10 +37,20 @@ class RenewedContext(ssl.SSLContext):
     def __new__(cls, *_: Any, **__: Any) -> RenewedContext:
         return super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)  # never used itself; it trusts nobody
 
-    def __init__(self, place: str, files: Sequence[Path], read: Callable[[], ssl.SSLContext]) -> None:
+    def __init__(
+        self,
+        place: str,
+        files: Sequence[Path],
+        read: Callable[[], ssl.SSLContext],
+        vouching: Path | None = None,
+    ) -> None:
+        """`vouching`: the file that says whose certificates are good."""
         self._place = place
         self._files = files
         self._read = read
+        self._vouching = vouching
+        self._vouched_by = vouching and _print_of(vouching)
+        self._changes = 0
         self._lock = threading.Lock()
         self._seen = self._look()
         self._current = read()
@@ -51,12 +62,19 @@ class RenewedContext(ssl.SSLContext):
     def wrap_socket(self, *given: Any, **named: Any) -> ssl.SSLSocket:
         return self._renewed().wrap_socket(*given, **named)
 
+    def vouchers(self) -> int:
+        """Another number once somebody else vouches, or not for all any more: who was let in before would
+        perhaps not be let in now."""
+        self._renewed()
+        return self._changes
+
     def _renewed(self) -> ssl.SSLContext:
         with self._lock:
             if time.monotonic() - self._looked < _LOOKED_FOR:
                 return self._current
             self._looked = time.monotonic()
             seen = self._look()  # before they are read: what changes meanwhile is seen the next time
+            vouching = self._vouching and _print_of(self._vouching)
             if seen != self._seen:
                 self._seen = seen
                 try:
@@ -69,6 +87,8 @@ class RenewedContext(ssl.SSLContext):
                     )
                 else:
                     log.info("renewed certificates are in force", place=self._place)
+                    self._changes += vouching != self._vouched_by
+                    self._vouched_by = vouching
             return self._current
 
     def _look(self) -> list[Print]:
@@ -133,10 +153,12 @@ def serving(place: str, tls: Tls, asked: ssl.VerifyMode = ssl.CERT_OPTIONAL) -> 
         if tls.client_ca is not None:
             with _explained(f"{place}.client_ca", tls.client_ca):
                 context.load_verify_locations(tls.client_ca)
+                if _REVOKED in tls.client_ca.read_bytes():
+                    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
             context.verify_mode = asked
         return context
 
-    return RenewedContext(place, _named(tls.certificate, tls.key, tls.client_ca), read)
+    return RenewedContext(place, _named(tls.certificate, tls.key, tls.client_ca), read, tls.client_ca)
 
 
 def calling(place: str, trust: Trust) -> RenewedContext:

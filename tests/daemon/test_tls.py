@@ -230,10 +230,32 @@ async def test_a_renewed_certificate_is_taken_up_and_a_broken_one_is_not(secured
     for _ in range(15):
         assert await secured.number_shown() == first
         await asyncio.sleep(0.1)
-    [said] = secured.told("can't be used")
-    assert "is no certificate (PEM)" in said["problems"][0]
+    said = secured.told("can't be used")
+    assert len({each["place"] for each in said}) == len(said) <= 2  # once for each listener
+    assert all("is no certificate (PEM)" in each["problems"][0] for each in said)
     secured.ours.certify("server")
     async with asyncio.timeout(PATIENCE):
         while await secured.number_shown() == first:
             await asyncio.sleep(0.1)
     assert (await secured.get("/healthz"))[0] == 200
+
+
+async def test_who_is_revoked_is_let_in_no_longer_on_an_open_connection_either(secured: Secured) -> None:
+    """The list stands in the file of the authority, and is taken up as that is."""
+    good, lost = secured.sectras.certify("pacs-21"), secured.sectras.certify("pacs-22")
+    url = f"{secured.house.gateway.url}/ia/{TRAUMA}"
+    connector = aiohttp.TCPConnector(ssl=secured.context(lost), keepalive_timeout=PATIENCE)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        async with session.get(url) as answer:
+            assert answer.status == 200
+        secured.sectras.revoke(lost)
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
+                while True:
+                    async with session.get(url) as answer:
+                        assert answer.status == 200
+                    await asyncio.sleep(0.2)
+    assert (await secured.get(f"/ia/{TRAUMA}", good))[0] == 200
+    assert (await secured.get("/healthz"))[0] == 200
+    with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
+        await secured.get(f"/ia/{TRAUMA}", lost)
