@@ -159,8 +159,8 @@ class SharedIncoming:
         for job in sent:
             key = _brought(job)
             if job.state in ALIVE and key is not None and came <= await self._uids(delivery, key):
-                await self._remove(delivery)
-                log.info("a study was sent again; its job goes on", job=str(job.id))
+                if await self._remove(delivery):
+                    log.info("a study was sent again; its job goes on", job=str(job.id))
                 return
         new = NewJob(
             department=department,
