@@ -10,6 +10,7 @@ from gateway.settings.sections import Settings
 
 # The same in every hospital: copies lie in deploy/evidence.
 KEPT: Mapping[str, Callable[[], str]] = {
+    "architecture.md": pages.write_architecture,
     "conformance.md": conformance.write,
     "hazards.md": hazards.write,
     "ihe.md": pages.write_ihe,
