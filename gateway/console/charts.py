@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from gateway.console import wording
 from gateway.jobs.store.overview import Hour
+from gateway.watch.drift import Point
 
 WIDTH, HEIGHT, STEP = 120, 28, 5
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 356, 8, 92  # of a course
@@ -59,23 +60,6 @@ def percent(share: float) -> str:
 
 def share(count: int, of: int) -> str:
     return percent(count / of) if of else "–"
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    day: date
-    count: int
-    of: int
-    lower: float
-    upper: float
-
-    @property
-    def rate(self) -> float:
-        return self.count / self.of
-
-    @property
-    def is_outside(self) -> bool:
-        return not self.lower <= self.rate <= self.upper
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 from uuid import UUID
 
 from aiohttp import web
@@ -33,6 +34,12 @@ class Drawn:
     is_point: bool
     at: tuple[float, float]
     words: str
+
+    @classmethod
+    def along(cls, line: Sequence[tuple[float, float]], words: str) -> Self:
+        """Its words stand where the line is leftmost and topmost."""
+        at = min((x for x, _ in line), default=0.0), min((y for _, y in line), default=0.0)
+        return cls(" ".join(f"{x:.1f},{y:.1f}" for x, y in line), len(line) == 1, at, words)
 
 
 class PicturePage:
@@ -113,11 +120,5 @@ class PicturePage:
 
 
 def _outlines(findings: Sequence[Finding], picture: Picture) -> list[Drawn]:
-    drawn = []
-    for finding in findings:
-        line = outline(finding, picture.columns, picture.rows)
-        if line:
-            at = min(x for x, _ in line), min(y for _, y in line)
-            text = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
-            drawn.append(Drawn(text, len(line) == 1, line[0] if len(line) == 1 else at, words(finding)))
-    return drawn
+    lines = [(outline(finding, picture.columns, picture.rows), words(finding)) for finding in findings]
+    return [Drawn.along(line, said) for line, said in lines if line]

@@ -21,7 +21,7 @@ from gateway.jobs.store.overview import Standing
 from gateway.jobs.store.tallies import Total
 from gateway.settings.sections import Settings
 from gateway.settings.watching import Register
-from gateway.watch.drift import BASELINE, LEAST
+from gateway.watch.drift import BASELINE, LEAST, Point
 from gateway.watch.quality import KEPT
 
 _SHOWN = 120  # days in a chart
@@ -222,7 +222,7 @@ def _judged(version: Version, view: VersionView) -> Version:
 def _rate(seen: RateView) -> Rate:
     last = seen.points[-7:]
     lately = charts.share(sum(each.count for each in last), sum(each.of for each in last))
-    points = [charts.Point(each.day, each.count, each.of, each.lower, each.upper) for each in seen.points]
+    points = [Point(each.day, each.count, each.of, each.lower, each.upper) for each in seen.points]
     return Rate(
         seen.rate,
         _MEANT[seen.rate],

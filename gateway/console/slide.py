@@ -196,13 +196,8 @@ def read_drawings(data: ResultData | None, width: int) -> list[Drawn]:
 
 def _line(points: Sequence[Point], width: int, words: str, *, closed: bool = False) -> Drawn:
     line = [(point.x * width, point.y * width) for point in points]
-    return _closed(line, words) if closed else _open_line(line, words)
+    return _closed(line, words) if closed else Drawn.along(line, words)
 
 
 def _closed(line: list[tuple[float, float]], words: str) -> Drawn:
-    return _open_line([*line, *line[:1]], words)
-
-
-def _open_line(line: list[tuple[float, float]], words: str) -> Drawn:
-    at = min((x for x, _ in line), default=0.0), min((y for _, y in line), default=0.0)
-    return Drawn(" ".join(f"{x:.1f},{y:.1f}" for x, y in line), False, at, words)
+    return Drawn.along([*line, *line[:1]], words)

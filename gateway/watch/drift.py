@@ -66,6 +66,14 @@ class Point:
     lower: float
     upper: float
 
+    @property
+    def rate(self) -> float:
+        return self.count / self.of
+
+    @property
+    def is_outside(self) -> bool:
+        return not self.lower <= self.rate <= self.upper
+
 
 @dataclass(frozen=True, slots=True)
 class Chart:
