@@ -11,6 +11,7 @@ from gateway.console import charts, wording
 from gateway.jobs.store import Store
 from gateway.settings.sections import Settings
 from gateway.watch.concordance import ANY, Concordance, Fourfold, compare
+from gateway.watch.drift import Point
 from gateway.watch.quality import KEPT
 
 _MOST = 5000  # studies of an application that are looked at
@@ -88,10 +89,10 @@ def _line(finding: str, counts: Fourfold) -> Line:
     return Line(finding, counts, agreement, f"{beyond.value:.2f}", interval)
 
 
-def _point(day: date, counts: Fourfold, usual: float) -> charts.Point:
+def _point(day: date, counts: Fourfold, usual: float) -> Point:
     wide = _SIGMAS * sqrt(usual * (1 - usual) / counts.studies)
     limits = max(0.0, usual - wide), min(1.0, usual + wide)
-    return charts.Point(day, counts.both + counts.neither, counts.studies, *limits)
+    return Point(day, counts.both + counts.neither, counts.studies, *limits)
 
 
 def _failed(ends: Mapping[str, int]) -> str:

@@ -63,6 +63,7 @@ def describe(
                 **({"requestBody": _body(resumption.__name__, False)} if act == "resume" else {}),
                 "responses": {
                     "200": one_job,
+                    **({"202": one_job} if act == "retry" else {}),
                     **_problems(404, 409, *((400, 413, 422) if act == "resume" else ())),
                 },
             }
