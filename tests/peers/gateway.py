@@ -115,6 +115,12 @@ class Gates:
         return None
 
 
+def environment_of_gateways() -> dict[str, str]:
+    """To compile all that is imported takes longer than to import it."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return environment | {"PYTHONPYCACHEPREFIX": str(_BYTECODE)}
+
+
 class Gateway:
     """One process. `url` is known once its doors are open."""
 
@@ -130,8 +136,8 @@ class Gateway:
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
 
-    async def listen(self) -> None:
-        async with asyncio.timeout(PATIENCE):
+    async def listen(self, patience: float = PATIENCE) -> None:
+        async with asyncio.timeout(patience):
             while not (ports := [event["port"] for event in self.events() if event["event"] == "listening"]):
                 if self.process.returncode is not None:
                     raise RuntimeError(f"the gateway didn't start: {self.log[-2000:]}")
@@ -204,11 +210,9 @@ class Hospital:
         """`cold`: as it is started outside of tests, where nobody has imported anything for it. `open_files`:
         how many this machine allows; at first it may have half of them. `program`: what runs it with the
         configuration of this folder, if not this Python."""
-        config = self.folder / "gateway.yaml"
-        config.write_text(yaml.safe_dump(self.configuration))
+        config = self.write_configuration()
         words = self.folder / f"gateway-{len(self.gateways)}.log"
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        environment["PYTHONPYCACHEPREFIX"] = str(_BYTECODE)
+        environment = environment_of_gateways()
         command = ["run", "--config", str(config), *arguments]
         process: asyncio.subprocess.Process | Born
         if not cold and not program and open_files is None:
@@ -229,6 +233,11 @@ class Hospital:
         if arguments != ("--only", "workers"):
             await self.gateway.listen()
         return self.gateway
+
+    def write_configuration(self) -> Path:
+        config = self.folder / "gateway.yaml"
+        config.write_text(yaml.safe_dump(self.configuration))
+        return config
 
     # -- patients -------------------------------------------------------------------------------------
 
