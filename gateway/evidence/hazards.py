@@ -57,6 +57,8 @@ HAZARDS = (
         (
             "faults/test_kill.py::test_a_kill_at_any_moment_loses_and_doubles_nothing",
             "faults/test_kill.py::test_a_job_that_was_only_accepted_is_not_lost",
+            "faults/test_handover.py::test_a_pod_that_ends_hands_over_what_is_under_way_and_loses_and_doubles_nothing",
+            "faults/test_machines.py::test_what_one_machine_took_another_works_on_though_the_first_is_gone",
             "db/test_alerts.py::test_held_jobs_are_told_by_their_reason_and_number",
         ),
         "somebody has to read the alerts",
@@ -115,12 +117,13 @@ HAZARDS = (
     ),
     Hazard(
         "A study is analysed twice",
-        "a crash while sending; a backup is restored",
+        "a crash while sending; a backup is restored; another release runs beside this one",
         "two results that may differ; costs",
         "the vendor is asked what has arrived before anything is sent again",
         (
             "faults/test_kill.py::test_a_kill_in_the_middle_of_the_bytes",
             "faults/test_backup.py::test_what_was_sent_after_the_backup_is_not_sent_again",
+            "faults/test_upgrade.py::test_both_share_the_work_until_the_last_of_the_release_before_ends",
         ),
     ),
     Hazard(

@@ -139,4 +139,51 @@ def test_no_pod_may_do_more_than_it_must() -> None:
 def test_a_pod_has_longer_to_end_than_we_need() -> None:
     for name, pod in PODS.items():
         if "Deployment" in name:
-            assert pod["terminationGracePeriodSeconds"] > 20
+            [container] = pod["containers"]
+            waits = container["lifecycle"]["preStop"]["sleep"]["seconds"]  # which counts as well
+            assert pod["terminationGracePeriodSeconds"] > 20 + waits
+
+
+def labels_of_pods() -> list[dict[str, str]]:
+    """As kustomize makes them."""
+    base = yaml.safe_load((FOLDER / "base" / "kustomization.yaml").read_text())
+    added = {
+        name: value
+        for each in base["labels"]
+        if each.get("includeTemplates")
+        for name, value in each["pairs"].items()
+    }
+    templates = [each["spec"]["template"] for each in ALL.values() if "template" in each.get("spec", {})]
+    return [{**template["metadata"]["labels"], **added} for template in templates]
+
+
+def test_what_is_meant_for_pods_finds_them() -> None:
+    pods = labels_of_pods()
+    wanted: dict[str, dict[str, str]] = {}
+    for name, each in ALL.items():
+        spec = each.get("spec", {})
+        selector = spec.get("selector") if each["kind"] == "Service" else None
+        if each["kind"] in ("Deployment", "PodDisruptionBudget") and "selector" in spec:
+            selector = spec["selector"]["matchLabels"]
+        if each["kind"] == "NetworkPolicy":
+            selector = spec["podSelector"]["matchLabels"]
+        if selector is not None:
+            wanted[name] = selector
+    assert len(wanted) >= 8
+    for name, selector in wanted.items():
+        found = [pod for pod in pods if selector.items() <= pod.items()]
+        assert found, name
+        if "NetworkPolicy" in name:
+            assert len(found) == len(pods), "none is left open"
+
+
+def test_what_is_watched_is_a_service_of_ours() -> None:
+    [watched] = (each for each in ALL.values() if each["kind"] == "ServiceMonitor")
+    selector = watched["spec"]["selector"]["matchLabels"]
+    ports = [
+        port["name"]
+        for each in ALL.values()
+        if each["kind"] == "Service" and selector.items() <= each["metadata"].get("labels", {}).items()
+        for port in each["spec"]["ports"]
+    ]
+    assert ports == [endpoint["port"] for endpoint in watched["spec"]["endpoints"]]
