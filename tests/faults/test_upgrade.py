@@ -19,7 +19,7 @@ from tests.peers.gateway import TRAUMA, Gateway, Hospital, Patient, environment_
 pytestmark = pytest.mark.slow
 
 SLOW_START = 180.0  # it imports, and compiles what nobody has imported yet, on a machine at work on much else
-BEFORE = Path(__file__).parents[1] / "releases" / "51b4f61.tar.xz"
+[BEFORE] = (Path(__file__).parents[1] / "releases").glob("*.tar.xz")
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,8 @@ async def test_the_release_before_goes_on_with_its_jobs_and_with_this_ones_on_th
     async with hospital(tmp_path, empty_database_url) as house:
         house.milvue.behaviours["*"] = Behaviour(delay=2)
         before = await start_before(house, release_before)
-        assert schema.revision_of(empty_database_url) == "0010"
+        theirs_end = max(release_before.glob("migrations/versions/0*.py")).name[:4]
+        assert schema.revision_of(empty_database_url) == theirs_end < schema.newest()
         theirs = await ask(house, before, 6)
         await house.until(lambda: house.milvue.arrivals.total() >= 2, "studies are at Milvue")
         now = await house.start("--only", "intake")
