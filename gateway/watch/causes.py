@@ -15,11 +15,12 @@ from gateway import loops
 from gateway.jobs.store import Store
 from gateway.jobs.store.alerts import Cause, Stuck
 from gateway.settings.certificates import expiry_of
-from gateway.settings.sections import Settings
+from gateway.settings.sections import S3Spool, Settings
 from gateway.settings.tree import Misconfigured
 from gateway.watch.figures import our_certificates
 
 _SOON = timedelta(days=14)
+_NEARLY = 0.9
 _AFTER_AN_OUTAGE = 90.0  # seconds in which loops find their feet again
 
 
@@ -30,7 +31,8 @@ class Source(Protocol):
 
 
 class Troubles:
-    """Jobs that need a person, deliveries that keep failing, certificates of peers: of all replicas."""
+    """Jobs that need a person, deliveries that keep failing, certificates of peers, a bucket that is nearly
+    full: of all replicas."""
 
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
@@ -45,6 +47,23 @@ class Troubles:
             *_expiring(
                 (peer, expires, "Have it renewed there.") for peer, expires in shown.items() if expires
             ),
+            *await self._filling(),
+        ]
+
+    async def _filling(self) -> list[Cause]:
+        spool = self._settings.spool
+        if not isinstance(spool, S3Spool):
+            return []
+        held = await self._store.bytes_arrived()
+        if held < _NEARLY * spool.most_bytes:
+            return []
+        return [
+            Cause(
+                "spool",
+                f"the spool's bucket holds {held / 1e9:.1f} GB of the {spool.most_bytes / 1e9:.1f} GB that"
+                " spool.most_bytes allows: beyond it no study is taken in, and nothing is lost",
+                "See why jobs whose study was sent to us don't end, or raise spool.most_bytes.",
+            )
         ]
 
 

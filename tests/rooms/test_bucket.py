@@ -27,6 +27,7 @@ from gateway.jobs.store import Store
 from gateway.kit.inbox import look_into
 from gateway.loops import beside
 from gateway.settings.sections import S3Spool, Settings
+from gateway.watch.causes import Troubles
 from tests.db.crew import ask_for, bring
 from tests.peers.certificates import Authority
 from tests.peers.dicom_samples import encode, make_instance
@@ -215,7 +216,14 @@ async def test_beyond_what_it_may_hold_no_study_is_taken(
     header, path = made(tmp_path, generate_uid(), "1.2.5.1")
     most = path.stat().st_size * 3 // 2
     machine = SharedIncoming(settings_of(tmp_path, server), store, bucket_of(server, most_bytes=most))
+    troubles = [
+        Troubles(Settings(data_dir=tmp_path, spool=server.settings | {"most_bytes": each}), store)
+        for each in (most, path.stat().st_size)
+    ]
+    assert [await each.standing() for each in troubles] == [[], []]
     await take(machine, (header, path))
+    roomy, full = [await each.standing() for each in troubles]
+    assert roomy == [] and [cause.key for cause in full] == ["spool"]
     with pytest.raises(OSError, match="most_bytes"):
         await take(machine, made(tmp_path, generate_uid(), "1.2.5.2"))
     assert len(server.objects("gateway/arrived")) == 1
