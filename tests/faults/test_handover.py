@@ -46,7 +46,7 @@ async def test_a_pod_that_ends_hands_over_what_is_under_way_and_loses_and_double
             await held_at(house, "POST", "/dicom-web/studies", after=after) for after in (False, True)
         ]
         uploads = [await held_at(house, "POST", "/v3/studies$", after=after) for after in (False, True)]
-        house.milvue.behaviours["*"] = Behaviour(delay=8)
+        house.milvue.behaviours["*"] = Behaviour(delay=15)
         polls = [house.admit(1) for _ in range(3)]
         for patient in polls:
             await house.fire(patient.slide)

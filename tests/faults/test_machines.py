@@ -80,7 +80,7 @@ async def site(tmp_path: Path, database_url: str) -> AsyncIterator[Site]:
     with s3() as server:
         async with hospital(tmp_path, database_url) as house:
             house.configuration["spool"] = server.settings
-            house.application["ae_title"] = "TRAUMA"
+            house.application.update(ae_title="TRAUMA", settle="5s")
             house.secrets.add(SECRET)
             yield Site(house, server)
 

@@ -68,10 +68,10 @@ def made(folder: Path, study: str, uid: str, **shape: Any) -> tuple[Header, Path
 
 @asynccontextmanager
 async def machines(
-    count: int, folder: Path, server: S3Server, store: Store
+    count: int, folder: Path, server: S3Server, store: Store, settle: str = "300ms"
 ) -> AsyncIterator[list[SharedIncoming]]:
     """Each makes jobs of what came to any of them."""
-    settings = settings_of(folder, server)
+    settings = settings_of(folder, server, settle)
     async with AsyncExitStack() as stack:
         made = [SharedIncoming(settings, store, bucket_of(server), clean_every=0.3) for _ in range(count)]
         for each in made:
@@ -151,7 +151,7 @@ async def test_a_study_that_two_machines_took_is_one_job_of_all_of_it_and_then_g
 ) -> None:
     study = generate_uid()
     files = [made(tmp_path, study, f"1.2.5.{number}") for number in range(6)]
-    async with machines(2, tmp_path, server, store) as (first, second):
+    async with machines(2, tmp_path, server, store, "6s") as (first, second):
         await asyncio.gather(take(first, *files[::2]), take(second, *files[1::2]))
         [job] = await jobs_of(store, study, 1)
         archive = SharedStudies("trauma", store, bucket_of(server))
@@ -169,9 +169,10 @@ async def test_a_study_that_two_machines_took_is_one_job_of_all_of_it_and_then_g
         )
 
         await take(first, *files[:3])  # sent again, while its job lives
-        await asyncio.sleep(2)
+        async with asyncio.timeout(PATIENCE):
+            while len(await asyncio.to_thread(server.objects, "gateway/arrived")) > 6:
+                await asyncio.sleep(0.1)
         assert len(await store.sent_of({study})) == 1
-        assert len(server.objects("gateway/arrived")) == 6
 
         late = made(tmp_path, study, "1.2.5.99")
         await take(second, late)
