@@ -64,10 +64,11 @@ async def test_what_nobody_can_read_is_a_persons_after_long(database_url):
     gone = Store(database_url, Cipher([OLD]))
     job, _ = await gone.create(ask_for(patient_id="P"))
     store = Store(database_url, Cipher([NEW]))
-    async with Engine(store, database_url, Script(), {}, replace(BRISK, left=0.3)).working():
+    async with Engine(store, database_url, Script(), {}, replace(BRISK, left=3600)).working():
         await until(lambda: _waits(store, [job]))
         left = await store.get(job.id)
         assert left is not None and left.state == State.RECEIVED
+    async with Engine(store, database_url, Script(), {}, replace(BRISK, left=0.3)).working():
         held = await reaches(store, job, State.HELD)
     assert "isn't among secret_keys" in (held.error_message or "")
     await gone.close()
