@@ -74,7 +74,7 @@ async def test_a_vendor_that_is_away_is_waited_for_by_all_and_told_once(
     async with hospital(tmp_path, database_url) as house, hooked(house) as hook:
         vendor = house.configuration["adapters"]["milvue"]
         async with line_to(vendor["url"]) as line:
-            vendor |= {"url": line.url, "connect_timeout": "2s", "read_timeout": "2s", "call_timeout": "4s"}
+            vendor |= {"url": line.url, "connect_timeout": "5s", "read_timeout": "5s", "call_timeout": "10s"}
             doomed, survivor = await house.start(), await house.start()
             await (line.cut() if how == "refused" else line.connect(mute=True))
             patients = [house.admit(1) for _ in range(6)]

@@ -400,7 +400,7 @@ def configure(folder: Path, database_url: str | None, peers: Mapping[str, str]) 
         "archives": ["vna"],
         "deliver": ["sectra", "vna"],
         "settle": "300ms",
-        "result_within": "40s",
+        "result_within": "10m",
         "retry": {"attempts": 6, "first": "200ms", "most": "1s"},
     }
     return storage | {

@@ -37,7 +37,7 @@ async def ward(
             "display_name": "Kidney",
             "adapter": "kidney",
             "settle": "100ms",
-            "result_within": "40s",
+            "result_within": "10m",
             "retry": {"attempts": 6, "first": "200ms", "most": "1s"},
             **application,
         }
