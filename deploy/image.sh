@@ -1,7 +1,7 @@
 #!/bin/sh
 # The files of the container's image, and no more: a Python without a shell, and the gateway as uv.lock says.
 #
-#   image.sh FOLDER [EXTRA …]     extras: reports, traces (pyproject.toml)
+#   image.sh FOLDER [EXTRA …]     extras: reports, s3, traces (pyproject.toml)
 #
 # Run by the Dockerfile, on Debian 12 with python3, ca-certificates, netbase and tzdata. The same input makes the same files.
 set -eu
