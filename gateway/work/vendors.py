@@ -117,13 +117,9 @@ class Vendors:
         return self._kinds[name]
 
     def _tells_by_itself(self, name: str) -> str:
-        """Why its vendor would hear of a patient, or couldn't say of whom it speaks, by another way than the
-        one that is disguised."""
-        adapter = self.make(name, Path())
-        if isinstance(adapter, WorksOnSlide | CallsBack | Interactive):
+        """Why its vendor would hear of a patient by another way than the one that is disguised."""
+        if isinstance(self.make(name, Path()), WorksOnSlide | CallsBack | Interactive):
             return f"of adapters.{name} calls us, and is answered as things are"
-        if name in self.push_tokens or self.senders.get(name):
-            return f"of adapters.{name} stores its results with us, by the names that it knows"
         return ""
 
     def shows_itself(self, shadow: str, application: Application) -> str:

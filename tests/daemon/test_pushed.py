@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from io import BytesIO
 from pathlib import Path
 from uuid import uuid4
@@ -17,9 +19,9 @@ from tests.peers.gateway import Hospital, hospital
 TOKEN = "the-vendors-own-word"
 
 
-def make_result(house: Hospital, uid: str, **changed: str) -> bytes:
+def make_result(archive: ArchiveState, uid: str, **changed: str) -> bytes:
     """A picture of the study's first instance, as a vendor would make it."""
-    dataset = pydicom.dcmread(BytesIO(house.archive.instances[uid].data))
+    dataset = pydicom.dcmread(BytesIO(archive.instances[uid].data))
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.7")
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     dataset.SeriesInstanceUID = generate_uid()
@@ -43,11 +45,13 @@ async def push(house: Hospital, *files: bytes, token: str = TOKEN) -> int:
         return answer.status
 
 
-async def test_what_a_vendor_stores_with_us_is_its_jobs_result(tmp_path: Path) -> None:
+@asynccontextmanager
+async def pushing(folder: Path, **application: str) -> AsyncIterator[tuple[Hospital, ArchiveState]]:
+    """A hospital whose vendor does, and what the vendor has."""
     vendor = ArchiveState()
     runner, port = await serve(simulated.make_app(vendor, files=[]))
     try:
-        async with hospital(tmp_path) as house:
+        async with hospital(folder) as house:
             house.configuration["adapters"]["pushing"] = {
                 "kind": "dicomweb",
                 "url": f"http://127.0.0.1:{port}/dicom-web",
@@ -55,24 +59,49 @@ async def test_what_a_vendor_stores_with_us_is_its_jobs_result(tmp_path: Path) -
                 "quiet": "1s",
                 "first_poll": "200ms",
             }
-            house.application["adapter"] = "pushing"
+            house.configuration["profiles"] = {"research": {}}
+            house.application.update(adapter="pushing", **application)
             await house.start()
-            patient, stranger = house.admit(), house.admit()
-            await house.fire(patient.slide)
-            job = await house.job_on(patient.slide, "analysing")
-            assert sorted(vendor.stored) == sorted(patient.instances)
-
-            result = make_result(house, patient.instances[0])
-            foreign = make_result(house, stranger.instances[0])
-            assert await push(house, result, token="another word") == 401
-            assert await push(house, foreign) == 409, "no job waits for a result of that study"
-            assert await push(house, result, foreign) == 202
-            assert await push(house, result) == 200, "one that comes again is the same one"
-
-            job = await house.settled(job["id"])
-            assert (job["state"], job["proof"]["received"], job["proof"]["stored"]) == ("done", 1, 1)
-            assert len(house.stored_of(patient.study)) == 1 and house.stored_of(stranger.study) == []
-            assert await push(house, result) == 409, "the job has its results"
-            assert TOKEN not in house.gateway.log
+            yield house, vendor
     finally:
         await runner.cleanup()
+
+
+async def test_what_a_vendor_stores_with_us_is_its_jobs_result(tmp_path: Path) -> None:
+    async with pushing(tmp_path) as (house, vendor):
+        patient, stranger = house.admit(), house.admit()
+        await house.fire(patient.slide)
+        job = await house.job_on(patient.slide, "analysing")
+        assert sorted(vendor.stored) == sorted(patient.instances)
+
+        result = make_result(house.archive, patient.instances[0])
+        foreign = make_result(house.archive, stranger.instances[0])
+        assert await push(house, result, token="another word") == 401
+        assert await push(house, foreign) == 409, "no job waits for a result of that study"
+        assert await push(house, result, foreign) == 202
+        assert await push(house, result) == 200, "one that comes again is the same one"
+
+        job = await house.settled(job["id"])
+        assert (job["state"], job["proof"]["received"], job["proof"]["stored"]) == ("done", 1, 1)
+        assert len(house.stored_of(patient.study)) == 1 and house.stored_of(stranger.study) == []
+        assert await push(house, result) == 409, "the job has its results"
+        assert TOKEN not in house.gateway.log
+
+
+async def test_what_it_stores_by_the_aliases_that_it_knows_is_the_patients(tmp_path: Path) -> None:
+    async with pushing(tmp_path, deidentify="research") as (house, vendor):
+        patient = house.admit()
+        await house.fire(patient.slide)
+        job = await house.job_on(patient.slide, "analysing")
+        assert len(vendor.stored) == len(patient.instances)
+        assert not set(vendor.stored) & set(patient.instances)
+
+        known = min(vendor.stored)
+        result = make_result(vendor, known)
+        assert await push(house, result) == 200
+        job = await house.settled(job["id"])
+        assert (job["state"], job["proof"]["received"], job["proof"]["stored"]) == ("done", 1, 1)
+        [uid] = house.stored_of(patient.study)
+        original = house.archive.instances[patient.instances[0]].header
+        stored = pydicom.dcmread(BytesIO(house.archive.instances[uid].data))
+        assert (stored.PatientID, stored.PatientName) == (original.PatientID, original.PatientName)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,13 @@ class Site:
     port: int
     vendor: Path
 
-    async def result(self, study: str, *, refers_to: str | None = None, calling: str = VENDOR) -> str:
+    async def result(
+        self, study: str, *, refers_to: str | None = None, calling: str = VENDOR, accession: str = ""
+    ) -> str:
         """What the vendor stores with us; all that storescu says of it."""
         made = make_instance(study, generate_uid())
         made.PatientID = self.patient_id
+        made.AccessionNumber = accession or made.AccessionNumber
         made.Modality = "OT"
         if refers_to is not None:
             reference = Dataset()
@@ -165,3 +169,36 @@ async def test_who_makes_nothing_anew_of_an_unchanged_study_is_told_apart(site):
     await site.result(patient.study)  # and yet it has made one
     assert (await house.api("POST", f"jobs/{second['id']}/resume"))[0] == 200
     await house.settled(second["id"], "done")
+
+
+async def test_who_knows_a_study_by_aliases_alone_stores_its_results_by_them(site):
+    """They come back to the patient; what no alias leads to is refused, or held."""
+    house = site.house
+    house.configuration["profiles"] = {"research": {}}
+    house.application["deidentify"] = "research"
+    patient = site.admit()
+    await house.start()
+    asked = await house.ask(study_instance_uid=patient.study)
+    await house.settled(asked["id"], "analysing")
+    assert not stored_at(site.vendor) & set(patient.instances)
+    known = [dcmread(path) for path in site.vendor.iterdir()]
+    [alias] = {str(each.StudyInstanceUID) for each in known}
+    site.patient_id = str(known[0].PatientID)
+    order = str(known[0].AccessionNumber)
+    assert not {patient.study, patient.accession} & {alias, order}
+    assert "0x0124" in await site.result(generate_uid(prefix="2.25."))
+    assert "0x0000" in await site.result(alias, refers_to=str(known[1].SOPInstanceUID), accession=order)
+    job = await house.settled(asked["id"])
+    assert (job["state"], job["proof"]["received"], job["proof"]["stored"]) == ("done", 1, 1), job
+    [uid] = house.stored_of(patient.study)
+    stored = dcmread(BytesIO(house.archive.instances[uid].data))
+    original = house.archive.instances[patient.instances[0]].header
+    assert (stored.PatientID, stored.AccessionNumber) == (original.PatientID, patient.accession)
+    assert stored.ReferencedImageSequence[0].ReferencedSOPInstanceUID in patient.instances
+
+    asked = await house.ask(study_instance_uid=patient.study)
+    await house.settled(asked["id"], "analysing")
+    site.patient_id = "P" + "A" * 15
+    assert "0x0000" in await site.result(alias, accession=order)
+    job = await house.settled(asked["id"], "held")
+    assert "somebody else" in job["error"]["message"]

@@ -9,14 +9,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, any_, func, literal, select, update
+from sqlalchemy import Text, any_, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from gateway.jobs.records import Delivery, InstanceRecord, Job, storable
 from gateway.jobs.states import State
 from gateway.jobs.store.database import soon
 from gateway.jobs.store.fenced import HELD, OURS, Fenced, In
-from gateway.jobs.tables import ALIVE, delivered, instances, jobs
+from gateway.jobs.tables import ALIVE, delivered, instances, jobs, pseudonyms
 
 _UNSET: Any = object()
 _TOUCH = {"updated_at": func.now()}
@@ -130,13 +130,18 @@ class Proof(Fenced):
         self, adapters: Collection[str], study_instance_uids: Collection[str], references: Collection[str]
     ) -> AsyncIterator[UUID | None]:
         """The job that a vendor's result belongs to: of these adapters, at the vendor, of one of the studies
-        or with one of the instances that the result refers to. Of several, the oldest that waits.
+        or with one of the instances that the result refers to, by their own names or by those issued for the
+        job. Of several, the oldest that waits.
 
         Its row is locked while the result is filed, and a worker that is just looking into what was filed
         before loses the job: it can't end its wait without having seen this result.
         """
         place = func.coalesce(jobs.c.held_in, jobs.c.state)
         refers = select(instances.c.job_id).where(instances.c.sop_instance_uid.in_(references))
+        issued = exists().where(
+            pseudonyms.c.job_id == jobs.c.id,
+            pseudonyms.c.pseudonym.in_([*study_instance_uids, *references]),
+        )
         statement = (
             select(jobs.c.id)
             .where(
@@ -144,7 +149,7 @@ class Proof(Fenced):
                 jobs.c.adapter.in_(adapters),
                 jobs.c.submit_began,
                 place.in_((State.SUBMITTING, State.ANALYSING)),
-                jobs.c.study_instance_uid.in_(study_instance_uids) | jobs.c.id.in_(refers),
+                jobs.c.study_instance_uid.in_(study_instance_uids) | jobs.c.id.in_(refers) | issued,
             )
             .order_by(place, jobs.c.created_at, jobs.c.id)  # in the alphabet, who waits comes first
             .limit(1)
