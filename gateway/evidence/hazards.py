@@ -169,7 +169,7 @@ HAZARDS = (
         (
             "unit/test_rewriting.py::test_a_patient_is_somebody_and_nobody_knows_who",
             "unit/test_rewriting.py::test_whatever_is_broken_is_refused_and_never_passed",
-            "unit/test_disguised_vendors.py::test_a_vendor_that_calls_us_cannot_be_kept_in_the_dark",
+            "unit/test_disguised_vendors.py::test_a_vendor_that_may_see_who_it_is_cannot_be_kept_in_the_dark",
             "daemon/test_deidentified.py::test_a_study_that_went_out_without_names_comes_back_to_its_patient",
         ),
         "only where `deidentify` names a profile; names in pixels leave unless the profile has `clean-pixel`",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from gateway.delivery.slide_status import author_of, place_of
 from gateway.delivery.vendor_results import VendorResults
 from gateway.intake import problems
 from gateway.intake.bodies import OF_VENDORS, read_sized_json
+from gateway.intake.nameless import Nameless
 from gateway.intake.problems import Problem
 from gateway.intake.streams import Stream, Streams
 from gateway.intake.vendor_call import VendorCall
@@ -26,6 +28,7 @@ from gateway.sectra.calls import segment
 from gateway.sectra.known import known_quality, known_result
 from gateway.sectra.passage import Answer, Passage, without_identity
 from gateway.sectra.wire import BadMessage
+from gateway.work.disguise import Disguise
 
 _TEXT = 4000
 _PROPERTIES = 200
@@ -49,6 +52,7 @@ class SlideAccess(VendorCall):
         store: Store,
         results: VendorResults,
         streams: Streams,
+        disguise: Callable[[], Awaitable[Disguise | None]],
         *,
         allow_phi: bool,
     ) -> None:
@@ -60,6 +64,7 @@ class SlideAccess(VendorCall):
         self._passage = passage
         self._results = results
         self._streams = streams
+        self._disguise = disguise
         self._allow_phi = allow_phi
         self._versions = {
             name: request.headers[name]
@@ -92,7 +97,10 @@ class SlideAccess(VendorCall):
 
     async def files(self) -> web.StreamResponse:
         self.what = "files"
-        self._check_alive(identifies=True)
+        disguise = None if self._allow_phi else await self._disguise()
+        self._check_alive(identifies=disguise is None)
+        if disguise is not None:
+            return await self._stream(partial(self._send_nameless, disguise))
         return await self._pass_on(f"{self._slide}/files", {}, transfer=True)
 
     async def tile(self, place: str, *, optical_path: str | None = None) -> web.StreamResponse:
@@ -191,30 +199,54 @@ class SlideAccess(VendorCall):
     ) -> web.StreamResponse:
         headers = {name: self._request.headers[name] for name in _ASKED if name in self._request.headers}
         headers |= {**self._versions, "Accept-Encoding": "identity"}
-        response: web.StreamResponse | None = None
+
+        async def send(response: web.StreamResponse, stream: Stream) -> web.StreamResponse:
+            async with self._passage.open(
+                path, f"reading {self.what}", query=query, headers=headers, transfer=transfer
+            ) as (answer, chunks):
+                if answer.status >= 400:
+                    return self._refused(answer.status, None, answer.headers)
+                kept = _kept(answer.headers)
+                if not self._allow_phi:
+                    kept.pop("Content-Disposition", None)  # a file's name may be a patient's
+                response.set_status(answer.status)
+                response.headers.update(kept)
+                await self._pump(response, chunks, stream)
+            return response
+
+        return await self._stream(send)
+
+    async def _send_nameless(
+        self, disguise: Disguise, response: web.StreamResponse, stream: Stream
+    ) -> web.StreamResponse:
+        async with aclosing(self._passage.files(self._place.slide_id)) as files:
+            nameless = Nameless(files, disguise)
+            if not await nameless.begin():
+                raise Problem(403, f"nothing of the slide's files may leave: {nameless.left_out}")
+            response.headers.update(nameless.headers)
+            await self._pump(response, nameless.chunks(), stream)
+        if nameless.left_out:
+            self.outcome += f"; left out: {nameless.left_out}"
+        return response
+
+    async def _stream(
+        self, send: Callable[[web.StreamResponse, Stream], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        response = web.StreamResponse()
         with self._streams.open(self._given.job.id, self._request) as stream:
             try:
-                async with self._passage.open(
-                    path, f"reading {self.what}", query=query, headers=headers, transfer=transfer
-                ) as (answer, chunks):
-                    if answer.status >= 400:
-                        return self._refused(answer.status, None, answer.headers)
-                    kept = _kept(answer.headers)
-                    if not self._allow_phi:
-                        kept.pop("Content-Disposition", None)  # a file's name may be a patient's
-                    response = web.StreamResponse(status=answer.status, headers=kept)
-                    await self._pump(response, chunks, stream)
+                return await send(response, stream)
             except asyncio.CancelledError:
                 if stream.cut is None:
                     raise
                 stream.forgive()
                 self.outcome = f"cut off: {stream.cut}"
             except Failure as failure:
-                if response is None or not response.prepared:
+                if not response.prepared:
                     raise
                 self.outcome = f"broken off: {failure.message}"
                 stream.abort()
-        return response if response is not None else web.Response(status=499)
+        return response if response.prepared else web.Response(status=499)
 
     async def _pump(self, response: web.StreamResponse, chunks: Any, stream: Stream) -> None:
         try:

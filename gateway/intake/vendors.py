@@ -28,6 +28,7 @@ from gateway.jobs.store import Store
 from gateway.jobs.store.grants import Grant
 from gateway.settings.quantities import Rate
 from gateway.settings.sections import Settings
+from gateway.work.disguise import Disguises
 from gateway.work.vendors import Vendors
 
 log = structlog.get_logger(__name__)
@@ -45,6 +46,7 @@ class VendorDoor:
         self._vendors = vendors
         self._status = status
         self._results = VendorResults(store, writer)
+        self._disguises = Disguises(store, settings)
         self._streams = Streams(self._ended_of)
         self._uploads = Uploads()
         self._buckets: OrderedDict[UUID, Bucket] = OrderedDict()
@@ -108,6 +110,7 @@ class VendorDoor:
             self._store,
             self._results,
             self._streams,
+            partial(self._disguises.of, job),
             allow_phi=found is not None and found[1].allow_phi,
         )
 

@@ -45,6 +45,7 @@ class Begin:
     size: int | None = None
     etag: str | None = None
     at: int = 0
+    alone: bool = False  # no others follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class SlideFile:
         self.name = begin.name
         self.media_type = begin.media_type
         self.size = begin.size
+        self.alone = begin.alone
         self._events = events
         self._ended = False
 
@@ -182,7 +184,7 @@ async def _parts(call: Caller, response: aiohttp.ClientResponse) -> AsyncIterato
 def _begin(call: Caller, response: aiohttp.ClientResponse, mark: Mark | None) -> Begin:
     headers = response.headers
     if mark and response.status == 206:
-        return Begin(mark.name, mark.media_type, mark.size, mark.etag, mark.at)
+        return Begin(mark.name, mark.media_type, mark.size, mark.etag, mark.at, alone=True)
     encoded = headers.get("Content-Encoding", "identity") != "identity"
     size = None if encoded else response.content_length
     if size is None and "chunked" not in headers.get("Transfer-Encoding", "").lower():
@@ -194,7 +196,7 @@ def _begin(call: Caller, response: aiohttp.ClientResponse, mark: Mark | None) ->
     etag = headers.get("ETag", "")
     resumable = size and etag.startswith('"') and headers.get("Accept-Ranges", "").strip().lower() == "bytes"
     name = _name(headers.get("Content-Disposition", ""))
-    return Begin(name, response.content_type, size, etag if resumable else None)
+    return Begin(name, response.content_type, size, etag if resumable else None, alone=True)
 
 
 def _goes_on(response: aiohttp.ClientResponse, mark: Mark) -> bool:

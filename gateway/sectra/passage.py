@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ from gateway import json_text
 from gateway.contract import Retryable
 from gateway.sectra.calls import Caller
 from gateway.sectra.failures import tells_staleness
+from gateway.sectra.files import SlideFile, stream_files
 from gateway.sectra.versions import Server
 
 # A refused token is ours to replace, and a redirect leads away from the configured servers.
@@ -78,6 +79,10 @@ class Passage:
             transfer=transfer,
         ) as response:
             yield response, self._call.chunks_of(response, doing)
+
+    def files(self, slide_id: str) -> AsyncGenerator[SlideFile, None]:
+        """For who has to look into them on their way."""
+        return stream_files(self._call, slide_id)
 
     async def ask(
         self,

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 
-from gateway.contract import SILENCE, Adapter, Callback, CallsBack, Finished, Order, Pending, Sharing
+from gateway.contract import (
+    SILENCE,
+    Adapter,
+    Callback,
+    CallsBack,
+    Finished,
+    Order,
+    Pending,
+    Sharing,
+    WorksOnSlide,
+)
 from gateway.jobs.records import Job
 from gateway.jobs.store import Store
 from gateway.work.disguise import Disguise, Disguises
@@ -21,6 +31,8 @@ class Conversation:
     async def open(self, job: Job, adapter: Adapter, *, fresh: bool) -> tuple[Order, Disguise | None]:
         """What the vendor is asked, in words that it may hear."""
         order = order_of(job, callback=await self.callback(job, adapter, fresh=fresh))
+        if isinstance(adapter, WorksOnSlide):  # whose calls pass through a door that knows what it may see
+            return order, None
         disguise = await self._disguises.of(job)
         return (order if disguise is None else await disguise.order(order)), disguise
 

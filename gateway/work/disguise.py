@@ -65,6 +65,10 @@ class Disguise:
         await self.keep()
         return disguised
 
+    def rewritten(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """One instance. Unsuitable or NotDicom before any of it has left, if it may not leave."""
+        return rewrite(chunks, self._rewriter, self.keep)
+
     async def keep(self) -> None:
         issued = self._pseudonyms.unkept()
         await self._store.keep_issued(
@@ -120,12 +124,11 @@ class _Disguised:
     def __init__(self, instance: Instance, rewriter: HeaderRewriter, disguise: Disguise) -> None:
         self.header = rewritten_header(instance.header, rewriter)
         self._instance = instance
-        self._rewriter = rewriter
         self._disguise = disguise
 
     async def chunks(self) -> AsyncIterator[bytes]:
         try:
-            async for piece in rewrite(self._instance.chunks(), self._rewriter, self._disguise.keep):
+            async for piece in self._disguise.rewritten(self._instance.chunks()):
                 yield piece
         except NotDicom:
             raise NeedsHuman(

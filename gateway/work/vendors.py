@@ -116,9 +116,13 @@ class Vendors:
             )
         return self._kinds[name]
 
-    def _tells_by_itself(self, name: str) -> str:
+    def _tells_by_itself(self, application: Application) -> str:
         """Why its vendor would hear of a patient by another way than the one that is disguised."""
-        if isinstance(self.make(name, Path()), WorksOnSlide | CallsBack | Interactive):
+        name = application.adapter
+        adapter = self.make(name, Path())
+        if isinstance(adapter, WorksOnSlide):
+            return f"of adapters.{name} may see who it is (allow_phi)" if application.allow_phi else ""
+        if isinstance(adapter, CallsBack | Interactive):
             return f"of adapters.{name} calls us, and is answered as things are"
         return ""
 
@@ -126,7 +130,7 @@ class Vendors:
         """Why its results wouldn't stay with us, or it would learn a name that it may not know."""
         if self.works_on_slide(application.adapter):
             return f"can't be {shadow}: its vendor puts its results on the slide itself"
-        if application.deidentify and (why := self._tells_by_itself(application.adapter)):
+        if application.deidentify and (why := self._tells_by_itself(application)):
             return f"can't be {shadow} without names: its vendor {why}"
         return ""
 
@@ -139,7 +143,7 @@ class Vendors:
                     place = ("departments", department, "applications", name, "archives")
                     needs = f"is missing: {application.adapter} is sent studies, which come from an archive"
                     problems.append(settings.told(place, needs))
-                if application.deidentify and (why := self._tells_by_itself(application.adapter)):
+                if application.deidentify and (why := self._tells_by_itself(application)):
                     place = ("departments", department, "applications", name, "deidentify")
                     problems.append(settings.told(place, f"can't be kept: the vendor {why}; choose another"))
                 place = ("departments", department, "applications", name, "shadow")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from pydicom import dcmread
 
 from gateway.simulate.front import Fault
+from gateway.simulate.slides import list_files
+from tests.peers.gateway import Hospital
 from tests.peers.ia_vendor import OWN_NAME, ia_vendor
 from tests.peers.ia_ward import KIDNEY, call, callbacks, invoke, told, ward
 
@@ -54,6 +58,55 @@ async def test_identifying_data_is_withheld_unless_allowed(tmp_path: Path, datab
             assert (await call(house, vendor, f"slides/{patient.slide}/label"))[0] == 200
             assert (await call(house, vendor, f"requests/{patient.accession}/images/info"))[0] == 200
             assert (await call(house, vendor, f"slides/{patient.slide}/files"))[0] == 200
+
+
+def rename(house: Hospital) -> None:
+    house.configuration["profiles"] = {"research": {}}
+    house.configuration["departments"]["emergency"]["applications"][KIDNEY]["deidentify"] = "research"
+
+
+async def test_files_leave_without_names_and_what_is_no_dicom_does_not(
+    tmp_path: Path, database_url: str
+) -> None:
+    with ia_vendor(mode="never") as vendor:
+        async with ward(tmp_path, database_url, vendor) as house:
+            await house.gateway.stop()
+            rename(house)
+            await house.start()
+            await invoke(house, "slide-wsi")
+            job = await house.job_on("slide-wsi", "analysing")
+            status, raw = await call(house, vendor, "slides/slide-wsi/files")
+            assert status == 200
+            boundary = raw.partition(b"\r\n")[0]
+            parts = [part.partition(b"\r\n\r\n") for part in raw.split(boundary)[1:-1]]
+            assert parts
+            for number, (head, _, body) in enumerate(parts, 1):
+                assert f'filename="{number:04}.dcm"'.encode() in head
+                ours = dcmread(BytesIO(body.removesuffix(b"\r\n")))
+                assert (ours.PatientIdentityRemoved, str(ours.PatientName)) == ("YES", ours.PatientID)
+                assert str(ours.StudyInstanceUID).startswith("2.25.")
+                assert len(ours.PixelData) > 100
+            originals = [
+                dcmread(BytesIO(file.data))
+                for file in list_files(house.sectra.slides["slide-wsi"])
+                if isinstance(file.data, bytes)
+            ]
+            assert len(originals) == len(parts)
+            for original in originals:
+                secrets = (original.PatientID, original.AccessionNumber, original.SOPInstanceUID, "level")
+                assert not [word for word in secrets if str(word).encode() in raw]
+            assert (await call(house, vendor, "slides/slide-wsi/label"))[0] == 403
+
+            await invoke(house, "slide-odd-names")
+            await house.job_on("slide-odd-names", "analysing")
+            vendor.calls.pop(0)
+            status, refusal = await call(house, vendor, "slides/slide-odd-names/files")
+            assert status == 403
+            assert "a file is no DICOM, and nothing else can be de-identified" in refusal["detail"]
+            _, job = await house.api("GET", f"jobs/{job['id']}")
+            [files] = told(job)["files"]
+            assert files["outcome"] == "200"
+            assert files["bytes"] == len(raw)
 
 
 async def test_nothing_but_its_own_slide_and_case(tmp_path: Path, database_url: str) -> None:

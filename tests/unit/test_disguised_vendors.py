@@ -17,8 +17,14 @@ IA = {"kind": "sectra-ia", "url": "http://127.0.0.1:9"}
 DIMSE = {"kind": "dimse", "host": "vendor", "port": 104, "ae_title": "AI"}
 
 
-async def check(adapter: dict[str, Any], deidentify: object) -> None:
-    application = {"display_name": "A", "adapter": "v", "archives": ["vna"], "deidentify": deidentify}
+async def check(adapter: dict[str, Any], deidentify: object, **given: object) -> None:
+    application = {
+        "display_name": "A",
+        "adapter": "v",
+        "archives": ["vna"],
+        "deidentify": deidentify,
+        **given,
+    }
     settings = Settings.model_validate(
         {
             "public_url": "https://gateway.hospital",
@@ -33,12 +39,13 @@ async def check(adapter: dict[str, Any], deidentify: object) -> None:
         Vendors(settings, sessions).check(settings)
 
 
-async def test_a_vendor_that_calls_us_cannot_be_kept_in_the_dark():
+async def test_a_vendor_that_may_see_who_it_is_cannot_be_kept_in_the_dark():
     with pytest.raises(Misconfigured) as refused:
-        await check(IA, "research")
+        await check(IA, "research", allow_phi=True)
     assert "departments.d.applications.a.deidentify can't be kept" in str(refused.value)
-    assert "calls us" in str(refused.value)
-    await check(IA, False)
+    assert "may see who it is (allow_phi)" in str(refused.value)
+    await check(IA, False, allow_phi=True)
+    await check(IA, "research")
 
 
 @pytest.mark.parametrize("adapter", [MILVUE, DICOMWEB, DIMSE, {**DICOMWEB, "push_token": "t"}])
