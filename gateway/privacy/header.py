@@ -77,7 +77,7 @@ class HeaderRewriter:
                 f"an instance of the study {why}, and the profile lets no such leave",
                 "Leave such instances out by `choose` of the application, or choose another profile.",
             )
-        named = text(_PATIENT), text(_ISSUER), text(_STUDY)
+        named = text(_PATIENT), self.pseudonyms.fix_issuer(text(_ISSUER)), text(_STUDY)
         current = _Object(
             self._knowledge_of(gather(elements, self._rules)),
             self.pseudonyms.patient(*named),

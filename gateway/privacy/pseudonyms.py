@@ -15,12 +15,13 @@ from typing import Final
 
 _SHORT: Final = 16  # characters of an SH
 _FEWEST_DAYS, _MOST_DAYS = 31, 1855
+ISSUER: Final = "@issuer"  # kept like a pseudonym, though nobody is told it
 _PUBLIC: Final = "1.2.840.10008."  # UIDs of the standard itself, which are nobody's
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """What a pseudonym stands for. `kind`: uid, patient, accession, study, container, specimen."""
+    """What a pseudonym stands for. `kind`: uid, patient, accession, study, container, specimen, issuer."""
 
     kind: str
     value: str
@@ -30,10 +31,12 @@ class Original:
 
 
 class Pseudonyms:
-    """Of one department, for one job: remembers what it has issued and nobody has kept yet."""
+    """Of one department, for one job: remembers what it has issued and nobody has kept yet. `issuer`: of the
+    patient's id, as it was fixed before."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, issuer: str | None = None) -> None:
         self._key = key
+        self._issuer = issuer
         self._uids: dict[str, str] = {}
         self._unkept: dict[str, Original] = {}
         self._kept: set[str] = set()
@@ -48,6 +51,14 @@ class Pseudonyms:
                 known = self._note(f"2.25.{int.from_bytes(digest[:16], 'big')}", "uid", original)
             self._uids[original] = known
         return known
+
+    def fix_issuer(self, issuer: str) -> str:
+        """The first that an instance names, or doesn't, is that of all: some name it in a part of a study, or
+        only since they were put right, and the patient stays one."""
+        if self._issuer is None:
+            self._issuer = issuer
+            self._note(ISSUER, "issuer", issuer)
+        return self._issuer
 
     def patient(self, identifier: str, issuer: str, study: str) -> str:
         """Who has no id is known by the study alone."""

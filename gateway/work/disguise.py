@@ -14,7 +14,7 @@ from gateway.jobs.store import Store
 from gateway.privacy.header import HeaderRewriter
 from gateway.privacy.known import Facts
 from gateway.privacy.profile import Rules
-from gateway.privacy.pseudonyms import Pseudonyms
+from gateway.privacy.pseudonyms import ISSUER, Pseudonyms
 from gateway.privacy.returning import WayBack
 from gateway.privacy.rewriting import rewrite, rewritten_header
 from gateway.settings.sections import Settings
@@ -24,10 +24,10 @@ from gateway.settings.shadows import application_named
 class Disguise:
     """Of one job. Whatever it issues is kept before anybody outside hears of it."""
 
-    def __init__(self, store: Store, job: Job, rules: Rules, key: bytes) -> None:
+    def __init__(self, store: Store, job: Job, rules: Rules, pseudonyms: Pseudonyms) -> None:
         self._store = store
         self._job = job
-        self._pseudonyms = Pseudonyms(key)
+        self._pseudonyms = pseudonyms
         known = {each for each in (job.patient_id, job.accession_number) if each}
         self._rewriter = HeaderRewriter(rules, self._pseudonyms, Facts(words=known))
 
@@ -91,14 +91,16 @@ class Disguises:
         if profile not in self._rules:
             self._rules[profile] = Rules(self._settings.profiles[profile])
         key = await self._store.department_key(job.department)
-        return Disguise(self._store, job, self._rules[profile], key)
+        issuer = await self._store.issued_as(job.id, ISSUER)
+        pseudonyms = Pseudonyms(key, None if issuer is None else issuer[1])
+        return Disguise(self._store, job, self._rules[profile], pseudonyms)
 
     async def restore(self, job: Job, finished: Finished) -> Finished:
         """Whatever the configuration says by now: what was issued for the job is led back."""
         issued = await self._store.issued_for(job.id)
         if not issued:
             return finished
-        back = WayBack({alias: original for alias, (_, original) in issued.items()})
+        back = WayBack({alias: original for alias, (_, original) in issued.items() if alias != ISSUER})
         await asyncio.to_thread(_restore_objects, back, finished.dicom)
         slide = finished.slide
         return replace(

@@ -53,6 +53,8 @@ async def test_what_was_issued_is_read_back_and_lies_nowhere_in_clear(store, dat
     await store.keep_issued(job.id, ISSUED | {"2.25.2": ("uid", "1.2.840.100")})
     assert await store.issued_for(job.id) == ISSUED | {"2.25.2": ("uid", "1.2.840.100")}
     assert await store.issued_for(another.id) == {}
+    assert await store.issued_as(job.id, "PABC") == ISSUED["PABC"]
+    assert await store.issued_as(job.id, "PXYZ") is await store.issued_as(another.id, "PABC") is None
     lies = str(everything(database_url))
     assert not any(value in lies for _, value in ISSUED.values())
 

@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.privacy.pseudonyms import Original, Pseudonyms
+from gateway.privacy.pseudonyms import ISSUER, Original, Pseudonyms
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 UIDS = st.from_regex(r"\A[0-2](\.(0|[1-9][0-9]{0,8})){1,6}\Z")
@@ -45,6 +45,16 @@ def test_a_patient_is_the_same_in_every_study_of_his_and_another_with_another_is
     assert pseudonyms.patient("12", "A", "1.2.4") == ours
     assert len({ours, pseudonyms.patient("12", "B", "1.2.3"), pseudonyms.patient("2", "A1", "1.2.3")}) == 3
     assert pseudonyms.days("12", "A", "1.2.3") == pseudonyms.days("12", "A", "1.2.4")
+
+
+def test_the_issuer_that_was_named_first_is_that_of_the_whole_job():
+    """Also after a crash, with what was kept of it."""
+    first = Pseudonyms(KEY)
+    assert [first.fix_issuer(each) for each in ("A", "", "B")] == ["A"] * 3
+    assert first.unkept() == {ISSUER: Original("issuer", "A")}
+    assert Pseudonyms(KEY, "A").fix_issuer("B") == "A"
+    assert Pseudonyms(KEY, "").fix_issuer("B") == ""
+    assert not Pseudonyms(KEY, "A").unkept()
 
 
 def test_whoever_has_no_id_is_known_by_the_study():

@@ -8,8 +8,14 @@ from typing import Any
 import pytest
 from pydicom import Dataset, Sequence, dcmread
 
-from gateway.privacy.pseudonyms import Pseudonyms
+from gateway.privacy.header import HeaderRewriter
+from gateway.privacy.profile import Rules
+from gateway.privacy.pseudonyms import ISSUER, Pseudonyms
 from gateway.privacy.returning import WayBack
+from gateway.privacy.rewriting import rewrite
+from gateway.settings.sections import Profile
+from tests.peers.dicom_kinds import KINDS, Somebody
+from tests.peers.dicom_samples import encode
 from tests.unit.test_rewriting import KEY, ct, report, sent, sent_bytes, written
 
 OWN_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
@@ -112,3 +118,38 @@ async def test_sequences_of_items_come_back_too(tmp_path):
     dataset.ReferencedImageSequence = Sequence([item])
     ours = await returned(dataset, tmp_path)
     assert ours.ReferencedImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.4"
+
+
+WHO = Somebody("Quintarelli^Ottavio", "PAT-4711", "a finding", "Plantoperator^Olaf", "ACC-9")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_an_object_of_any_kind_refers_to_is_the_patients_again(kind, tmp_path):
+    """As a vendor makes it of what it was sent: every UID that was issued, however deep it lies."""
+    made = KINDS[kind](WHO)
+    made.PatientName, made.PatientID, made.AccessionNumber = WHO.name, WHO.number, WHO.label
+    data, pseudonyms = encode(made), Pseudonyms(KEY)
+
+    async def chunks():
+        yield data
+
+    profile = Profile(options=["clean-structured-content", "clean-descriptors"], descriptors="replace")
+    pieces = rewrite(chunks(), HeaderRewriter(Rules(profile), pseudonyms))
+    path = tmp_path / "result.dcm"
+    path.write_bytes(b"".join([piece async for piece in pieces]))
+    sent_uids = uids_of(dcmread(path))
+    issued = {alias: original.value for alias, original in pseudonyms.unkept().items()}
+    WayBack({alias: value for alias, value in issued.items() if alias != ISSUER}).object(path)
+    ours, before = dcmread(path), dcmread(BytesIO(data))
+    assert sent_uids & issued.keys()
+    assert not uids_of(ours) & issued.keys()
+    assert uids_of(ours) <= uids_of(before)
+    assert (ours.PatientID, ours.AccessionNumber, str(ours.PatientName)) == (WHO.number, WHO.label, "")
+    assert ours.get("PixelData") == before.get("PixelData")
+
+
+def uids_of(dataset: Any) -> set[str]:
+    """All but those of the standard."""
+    found = {str(each.value) for each in dataset if each.VR == "UI" and isinstance(each.value, str)}
+    inner = [uids_of(item) for each in dataset if each.VR == "SQ" for item in each.value or ()]
+    return {uid for uid in found.union(*inner) if not uid.startswith("1.2.840.10008.")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from io import BytesIO
 from pathlib import Path
@@ -56,6 +57,10 @@ async def sent_bytes(
     rules = Rules(Profile.model_validate(profile))
     rewriter = HeaderRewriter(rules, Pseudonyms(KEY), facts, note)
     return b"".join([piece async for piece in rewrite(chunks(), rewriter)])
+
+
+async def whole(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 async def sent(dataset: Any, **given: Any) -> Any:
@@ -119,6 +124,19 @@ async def test_the_preamble_and_who_wrote_the_file_stay_here():
     dataset.file_meta.PrivateInformationCreatorUID = "1.2.3"
     dataset.file_meta.PrivateInformation = b"PAT-4711"
     assert b"PAT-4711" not in await sent_bytes(written(dataset))
+
+
+async def test_a_patient_stays_one_though_only_some_instances_name_the_issuer_of_his_id():
+    pseudonyms = Pseudonyms(KEY)
+    rewriter = HeaderRewriter(Rules(Profile()), pseudonyms)
+    seen = set()
+    for issuer in ("HOSPITAL", None, "OTHER"):
+        dataset = ct()
+        dataset.IssuerOfPatientID = issuer
+
+        out = b"".join([piece async for piece in rewrite(whole(written(dataset)), rewriter)])
+        seen.add(dcmread(BytesIO(out)).PatientID)
+    assert seen == {Pseudonyms(KEY).patient("PAT-4711", "HOSPITAL", "")}
 
 
 async def test_dates_move_together_and_times_stay():

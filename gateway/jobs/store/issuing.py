@@ -70,6 +70,14 @@ class Issuing(Database):
             )
             return {each: _unseal(seal, job_id, each, bytes(sealed)) for each, sealed in found}
 
+    async def issued_as(self, job_id: UUID, pseudonym: str) -> tuple[str, str] | None:
+        """One of them."""
+        async with self._single.connect() as connection:
+            seal = await self._job_seal(connection, job_id)
+            ours = pseudonyms.c.job_id == job_id, pseudonyms.c.pseudonym == pseudonym
+            sealed = await connection.scalar(select(pseudonyms.c.sealed).where(*ours))
+            return None if seal is None or sealed is None else _unseal(seal, job_id, pseudonym, bytes(sealed))
+
     async def _job_seal(self, connection: AsyncConnection, job_id: UUID) -> AESGCM | None:
         stored = await connection.scalar(select(job_keys.c.key).where(job_keys.c.job_id == job_id))
         return None if stored is None else AESGCM(bytes.fromhex(self._cipher.decrypt(stored)))
