@@ -199,7 +199,7 @@ async def test_a_cancel_reaches_the_vendor_and_cuts_off_what_streams(
 
 async def test_too_many_calls_are_slowed_down_and_then_refused(tmp_path: Path, database_url: str) -> None:
     with ia_vendor(mode="never") as vendor:
-        async with ward(tmp_path, database_url, vendor, {"rate": "5/s"}) as house:
+        async with ward(tmp_path, database_url, vendor, {"rate": "10/min"}) as house:
             await invoke(house, "slide-wsi")
             await house.job_on("slide-wsi", "analysing")
             tries = await asyncio.gather(*(call(house, vendor, "info") for _ in range(40)))
@@ -211,7 +211,7 @@ async def test_too_many_calls_are_slowed_down_and_then_refused(tmp_path: Path, d
 async def test_refused_calls_are_no_reading(tmp_path: Path, database_url: str) -> None:
     """They neither count as tiles nor keep a job waiting for quiet."""
     with ia_vendor(mode="never") as vendor:
-        async with ward(tmp_path, database_url, vendor, {"rate": "5/s"}) as house:
+        async with ward(tmp_path, database_url, vendor, {"rate": "10/min"}) as house:
             await invoke(house, "slide-wsi")
             job = await house.job_on("slide-wsi", "analysing")
             tile = "images/slide-wsi_files/8/0_0.jpg"
