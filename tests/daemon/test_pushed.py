@@ -14,6 +14,8 @@ from pydicom.uid import UID, generate_uid
 from gateway.simulate import archive as simulated
 from gateway.simulate.archive import ArchiveState
 from gateway.simulate.serve import serve
+from tests.peers.dicom_kinds import KINDS, Somebody
+from tests.peers.dicom_samples import encode
 from tests.peers.gateway import Hospital, hospital
 
 TOKEN = "the-vendors-own-word"
@@ -30,6 +32,45 @@ def make_result(archive: ArchiveState, uid: str, **changed: str) -> bytes:
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return buffer.getvalue()
+
+
+def make_kinds(archive: ArchiveState, uid: str) -> list[bytes]:
+    """Of all that a vendor may make of a study: each refers to that instance of it, wherever it does."""
+    seen = pydicom.dcmread(BytesIO(archive.instances[uid].data))
+    made = []
+    for kind in (
+        "report",
+        "presentation",
+        "segmentation",
+        "key objects",
+        "structures",
+        "plan",
+        "dose",
+        "marks",
+    ):
+        result = KINDS[kind](Somebody("Nobody^No", "none", "a finding", "Nobody^Else", "none"))
+        aim(result, str(seen.StudyInstanceUID), uid)
+        for keyword in (
+            "PatientID",
+            "PatientName",
+            "AccessionNumber",
+            "StudyID",
+            "PatientBirthDate",
+            "PatientSex",
+        ):
+            setattr(result, keyword, seen.get(keyword, ""))
+        made.append(encode(result))
+    return made
+
+
+def aim(dataset: pydicom.Dataset, study: str, image: str) -> None:
+    for element in dataset:
+        if element.keyword == "StudyInstanceUID":
+            element.value = study
+        elif element.keyword == "ReferencedSOPInstanceUID":
+            element.value = study if dataset.get("RTReferencedSeriesSequence") else image
+        for item in element.value if element.VR == "SQ" else ():
+            aim(item, study, image)
 
 
 async def push(house: Hospital, *files: bytes, token: str = TOKEN) -> int:
@@ -98,10 +139,17 @@ async def test_what_it_stores_by_the_aliases_that_it_knows_is_the_patients(tmp_p
 
         known = min(vendor.stored)
         result = make_result(vendor, known)
-        assert await push(house, result) == 200
+        dataset = pydicom.dcmread(BytesIO(result))
+        results = [result, *make_kinds(vendor, known)]
+        assert await push(house, *results) == 200
         job = await house.settled(job["id"])
-        assert (job["state"], job["proof"]["received"], job["proof"]["stored"]) == ("done", 1, 1)
-        [uid] = house.stored_of(patient.study)
+        assert job["state"] == "done", job
+        assert job["proof"]["received"] == job["proof"]["stored"] == len(results)
         original = house.archive.instances[patient.instances[0]].header
-        stored = pydicom.dcmread(BytesIO(house.archive.instances[uid].data))
-        assert (stored.PatientID, stored.PatientName) == (original.PatientID, original.PatientName)
+        stored = [house.archive.instances[uid].data for uid in house.stored_of(patient.study)]
+        assert len(stored) == len(results)
+        aliases = {str(dataset.PatientID), str(dataset.StudyInstanceUID), known}
+        for data in stored:
+            ours = pydicom.dcmread(BytesIO(data))
+            assert (ours.PatientID, ours.PatientName) == (original.PatientID, original.PatientName)
+            assert not [alias for alias in aliases if alias.encode() in data]

@@ -147,7 +147,7 @@ async def test_a_result_that_was_pushed_to_one_machine_is_collected_by_another(s
         patient = house.admit()
         await house.fire(patient.slide)
         job = await house.job_on(patient.slide, "analysing")
-        assert await push(house, make_result(house, patient.instances[0])) == 200
+        assert await push(house, make_result(house.archive, patient.instances[0])) == 200
         job = await house.settled(job["id"])
         assert (job["state"], job["proof"]["received"], job["proof"]["stored"]) == ("done", 1, 1)
         await site.until_empty()
