@@ -160,8 +160,8 @@ async def test_results_of_a_vendor_without_manners_are_put_right(
 
     make = milvue_results.make_capture
 
-    def carelessly(header: Dataset, data: bytes, command: str) -> bytes:
-        result = dcmread(BytesIO(make(header, data, command)))
+    def carelessly(header: Dataset, data: bytes, *asked: Any) -> bytes:
+        result = dcmread(BytesIO(make(header, data, *asked)))
         result.SOPInstanceUID = result.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
         result.SeriesInstanceUID = header.SeriesInstanceUID
         for keyword in ("PatientID", "PatientName", "SeriesDescription", "Manufacturer"):
@@ -230,8 +230,8 @@ async def test_what_was_seen_in_a_frame_stands_at_the_frames_place_on_the_slide(
     def without_boxes(*known: Any) -> dict[str, Any]:
         return {**describe(*known), "instances": [], "findings": []}
 
-    def with_areas(header: Dataset, command: str) -> bytes:
-        result = dcmread(BytesIO(report(header, command)))
+    def with_areas(header: Dataset, *asked: Any) -> bytes:
+        result = dcmread(BytesIO(report(header, *asked)))
         level = dcmread(BytesIO(slide.files[0]), stop_before_pixels=True)
         for frame in (6, 99):
             area, image, reference = Dataset(), Dataset(), Dataset()
