@@ -395,7 +395,7 @@ async def test_a_user_hears_soon_that_the_database_stands_still(house: Hospital,
     patient = house.admit()
     with psycopg.connect(database_url) as other:
         other.execute("LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE")
-        async with asyncio.timeout(20):  # by itself PostgreSQL gives up after thirty
+        async with asyncio.timeout(25):  # by itself PostgreSQL gives up after thirty
             status, problem, headers = await house.invoke(house.invocation(patient.slide))
         assert (status, headers["Retry-After"]) == (503, "5")
         assert "ask again" in problem["detail"]
