@@ -283,7 +283,7 @@ async def test_what_happens_is_watched(store: Store, environment: dict[str, str]
 
     async def start(out: int) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway", "jobs", "watch"),
+            *("env", "--default-signal=INT", sys.executable, "-m", "gateway", "jobs", "watch"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=out,
             env={**os.environ, **environment, "COLUMNS": "80", "TERM": "xterm"},
@@ -292,7 +292,7 @@ async def test_what_happens_is_watched(store: Store, environment: dict[str, str]
     ours, theirs = pty.openpty()
     on_terminal, plain = await start(theirs), await start(asyncio.subprocess.PIPE)
     seen = ""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(200):
         while str(job.id)[:8] not in seen:
             seen += (await asyncio.to_thread(os.read, ours, 65536)).decode()
         drained = asyncio.create_task(asyncio.to_thread(_drain, ours))

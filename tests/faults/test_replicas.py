@@ -10,7 +10,7 @@ import pytest
 from gateway.archives.spool import Spool
 from gateway.jobs.store import Store
 from gateway.simulate.milvue import Behaviour
-from tests.peers.gateway import hospital
+from tests.peers.gateway import PATIENCE, hospital
 
 pytestmark = pytest.mark.slow
 
@@ -43,16 +43,17 @@ async def test_one_slide_asked_of_two_replicas_is_one_job_and_one_result(
     async with hospital(tmp_path, database_url) as house:
         first, other = await house.start("--only", "intake"), await house.start("--only", "intake")
         patient = house.admit(1)
-        answers = await asyncio.gather(
-            *(
-                house.invoke(
-                    house.invocation(patient.slide, cancellationToken=f"c{number}"),
-                    url=f"{(first, other)[number % 2].url}/ia/milvue-trauma",
-                )
-                for number in range(20)
-            )
-        )
-        assert [status for status, _, _ in answers] == [200] * 20
+
+        async def click(number: int) -> int:
+            """Again, if a busy machine's database was too slow to take it."""
+            asked = house.invocation(patient.slide, cancellationToken=f"c{number}")
+            url = f"{(first, other)[number % 2].url}/ia/milvue-trauma"
+            while (status := (await house.invoke(asked, url=url))[0]) == 503:
+                pass
+            return status
+
+        async with asyncio.timeout(4 * PATIENCE):
+            assert await asyncio.gather(*map(click, range(20))) == [200] * 20
         assert len(await house.jobs_on(patient.slide)) == 1
         await house.start("--only", "workers")
         house.gateways.append(other)  # it has doors, the worker has none
