@@ -24,6 +24,7 @@ from gateway.dicom.reading import unreadable
 
 _INK, _SHADE = (255, 200, 0), (0, 0, 0)
 _MOST_SAMPLES = 200_000_000
+_MOST_IMAGES = 1000  # of one run; the next one's have higher numbers
 _UNDECODABLE: tuple[type[BaseException], ...] = (
     *unreadable(),
     ArithmeticError,
@@ -62,7 +63,7 @@ def draw_capture(
         maker.make_uid("capture", str(image.SOPInstanceUID), *([str(frame)] if frame else []))
     )
     capture.file_meta.MediaStorageSOPInstanceUID = capture.SOPInstanceUID
-    capture.SeriesInstanceUID = UID(maker.make_uid("captures"))
+    capture.SeriesInstanceUID = UID(maker.make_series_uid("captures"))
     capture.Modality = "OT"
     capture.ConversionType = "WSD"
     capture.ImageType = ["DERIVED", "SECONDARY"]
@@ -73,7 +74,7 @@ def draw_capture(
     if maker.version:
         capture.SoftwareVersions = shorten(maker.version)
     capture.SeriesDescription = shorten(f"{maker.display_name}: findings drawn")
-    capture.SeriesNumber, capture.InstanceNumber = 9002, number
+    capture.SeriesNumber, capture.InstanceNumber = 9002, (maker.run - 1) * _MOST_IMAGES + number
     capture.DerivationDescription = shorten(f"Findings of {maker.display_name} drawn by the gateway")
     capture.PatientOrientation = image.get("PatientOrientation") or ""
     if (ratio := _aspect_of(image)) is not None:

@@ -34,7 +34,9 @@ _REQUIRED = (
 _KNOWN = ("StudyDescription", "IssuerOfPatientID")
 _LISTS = ("ReferencedSOPSequence", "ReferencedImageSequence")
 NOTHING_TAKEN: Mapping[str, int] = {}
+NO_PREDECESSORS: Mapping[str, str] = {}
 _FIRST_SERIES = 9000
+_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 _KINDS = {
     "SR": "report",
     "PR": "annotations",
@@ -58,17 +60,30 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Maker:
-    """The job, and the application as its users know it. `version`: the vendor's own, if it was told."""
+    """The job, and the application as its users know it. `version`: the vendor's own, if it was told. `line`:
+    what all jobs have in common that make the same anew, of which this is the `run`-th. `predecessor`: the
+    report of the one before."""
 
     job_id: str
     display_name: str
     manufacturer: str = ""
     version: str = ""
+    line: str = ""
+    run: int = 1
+    predecessor: str = ""
 
     def make_uid(self, *words: str) -> str:
         """The same at every try."""
-        digest = hashlib.sha256("/".join(("gateway", self.job_id, *words)).encode()).digest()
-        return f"2.25.{int.from_bytes(digest[:16], 'big')}"
+        return make_uid(self.job_id, *words)
+
+    def make_series_uid(self, *words: str) -> str:
+        """The same at every run too: viewers show the newest of a series."""
+        return make_uid(self.line or self.job_id, *words)
+
+
+def make_uid(*words: str) -> str:
+    digest = hashlib.sha256("/".join(("gateway", *words)).encode()).digest()
+    return f"2.25.{int.from_bytes(digest[:16], 'big')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +123,16 @@ class _Renamed:
 
 
 def correct(
-    files: Sequence[Path], into: Path, source: Source, maker: Maker, taken: Mapping[str, int] = NOTHING_TAKEN
+    files: Sequence[Path],
+    into: Path,
+    source: Source,
+    maker: Maker,
+    taken: Mapping[str, int] = NOTHING_TAKEN,
+    predecessors: Mapping[str, str] = NO_PREDECESSORS,
 ) -> tuple[Leaving, ...]:
     """The objects, one new file for each. `taken`: by the SOP instance UID that the vendor gave, how many of
-    the UIDs that it leads to hold something else where it goes."""
+    the UIDs that it leads to hold something else where it goes. `predecessors`: by it too, under which UID
+    the report of the run before left that it replaces."""
     into.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _explained():
         objects = [_open(path) for path in files]
@@ -124,9 +145,23 @@ def correct(
                 _follow(made.dataset, renamed)
             stamp(made.dataset, source.header)
             _name(made, maker)
+            if (before := predecessors.get(made.sop, made.fresh_sop)) != made.fresh_sop:
+                follow_up(made.dataset, before)
+                made.dataset.InstanceNumber = maker.run
             leaving.append(Leaving(into / f"object-{number:04d}.dcm", made.sop, made.fresh_sop))
             _write(made, leaving[-1].path)
     return tuple(leaving)
+
+
+def reports_among(files: Sequence[Path]) -> list[str]:
+    """The SOP instance UIDs of the structured reports."""
+    with _explained():
+        headers = [read_before(path, keywords=["SOPClassUID", "SOPInstanceUID"]) for path in files]
+    return [
+        text_in(header, "SOPInstanceUID")
+        for header in headers
+        if text_in(header, "SOPClassUID").startswith(_REPORTS)
+    ]
 
 
 def check_owner(result: Dataset, truth: Dataset) -> None:
@@ -145,6 +180,20 @@ def check_owner(result: Dataset, truth: Dataset) -> None:
             "the vendor returned a result for another patient than the study's",
             "Don't deliver it: find out at the vendor whose it is, then cancel or retry the job.",
         )
+
+
+def follow_up(report: Dataset, predecessor: str) -> None:
+    """It replaces the one of that SOP instance UID, of its own kind and series."""
+    from pydicom.dataset import Dataset
+
+    named, series, study = Dataset(), Dataset(), Dataset()
+    named.ReferencedSOPClassUID = report.SOPClassUID
+    named.ReferencedSOPInstanceUID = predecessor
+    series.SeriesInstanceUID = report.SeriesInstanceUID
+    series.ReferencedSOPSequence = [named]
+    study.StudyInstanceUID = report.StudyInstanceUID
+    study.ReferencedSeriesSequence = [series]
+    report.PredecessorDocumentsSequence = [study]
 
 
 def stamp(dataset: Dataset, truth: Dataset) -> None:
@@ -193,7 +242,7 @@ def _rename(objects: Iterable[_Object], source: Source, maker: Maker, taken: Map
     renamed = _Renamed(source=source)
     for number, made in enumerate(objects):
         if made.series in source.series:
-            made.fresh_series = maker.make_uid("series", made.series)
+            made.fresh_series = maker.make_series_uid("series", made.series)
         renamings = taken.get(made.sop, 0) + (made.sop in source.instances)
         words = [str(number)] if made.sop in renamed.objects else []
         words += ["again"] * (renamings - 1 + len(words))

@@ -39,7 +39,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from gateway.contract import Finding
-from gateway.delivery.objects import Maker, complete, shorten, stamp
+from gateway.delivery.objects import Maker, complete, follow_up, shorten, stamp
 from gateway.delivery.shapes import outline, quantity, words
 from gateway.dicom.heading import frames_of
 
@@ -84,10 +84,10 @@ def write_report(
     report = ComprehensiveSR(
         evidence,
         root,
-        series_instance_uid=maker.make_uid("reports"),
+        series_instance_uid=maker.make_series_uid("reports"),
         series_number=9001,
         sop_instance_uid=maker.make_uid("report"),
-        instance_number=1,
+        instance_number=maker.run,
         manufacturer=shorten(maker.manufacturer or maker.display_name),
         manufacturer_model_name=shorten(maker.display_name),
         software_versions=shorten(maker.version) or None,
@@ -100,6 +100,8 @@ def write_report(
         setattr(report, keyword, f"{at:%Y%m%d}")
     for keyword in ("ContentTime", "InstanceCreationTime"):
         setattr(report, keyword, f"{at:%H%M%S}")
+    if maker.predecessor:
+        follow_up(report, maker.predecessor)
     del report.ContributingEquipmentSequence  # it holds the moment, and no second try would be the same
     return report
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
@@ -13,12 +13,23 @@ from gateway.archives import canary
 from gateway.archives.spool import Spool
 from gateway.contract import Finished, NeedsHuman
 from gateway.delivery.findings import REPORT, Made, make_objects
-from gateway.delivery.objects import NOTHING_TAKEN, Leaving, Maker, Source, correct
+from gateway.delivery.objects import (
+    NO_PREDECESSORS,
+    NOTHING_TAKEN,
+    Leaving,
+    Maker,
+    Source,
+    correct,
+    make_uid,
+    reports_among,
+)
 from gateway.delivery.originals import Originals
-from gateway.jobs.records import Job
+from gateway.jobs.records import Job, area_of
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application, CStoreDestination, Settings, StowDestination
 from gateway.settings.shadows import application_named
+
+_OUR_OWN = ""  # the report made of mere findings
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +62,9 @@ class ResultObjects:
         work = self._spool.folder(job.id)
         originals = work / "originals"
         source = await self._originals.source_of(job, originals)
-        maker = self._maker(job, finished)
+        before = [str(each) for each in await self._store.runs_before(job)]
+        predecessors = await self._predecessors(finished, before)
+        maker = self._maker(job, finished, before, predecessors)
         made = Made(finished.dicom)
         if not finished.dicom:
             wanted = self._wanted(destination)
@@ -61,7 +74,7 @@ class ResultObjects:
             files = [file for file in made.files if ("sr" if file.name == REPORT else "capture") in wanted]
             made = replace(made, files=tuple(files))
         objects = await asyncio.to_thread(
-            correct, made.files, work / f"leaving-{destination}", source, maker, taken
+            correct, made.files, work / f"leaving-{destination}", source, maker, taken, predecessors
         )
         # They are about to join the study, and are nobody's input there.
         await self._store.record_results(job, {made.leaves_as for made in objects})
@@ -74,13 +87,35 @@ class ResultObjects:
             at = job.created_at.astimezone().replace(tzinfo=None)
             return await make_objects(folder, source.header, images, finished, maker, at)
 
+    async def _predecessors(self, finished: Finished, before: Sequence[str]) -> Mapping[str, str]:
+        """By the UID that a report of the vendor's has, that of the one which it takes the place of: it left
+        under the vendor's own, or under one of ours."""
+        if not before:
+            return NO_PREDECESSORS
+        reports = await asyncio.to_thread(reports_among, finished.dicom)
+        possible = {sop: [*(make_uid(job, "object", sop) for job in before), sop] for sop in reports}
+        possible[_OUR_OWN] = [make_uid(job, "report") for job in before]
+        known = await self._store.results_among([uid for uids in possible.values() for uid in uids])
+        found = {sop: next((uid for uid in uids if uid in known), "") for sop, uids in possible.items()}
+        return {sop: uid for sop, uid in found.items() if uid}
+
     def _wanted(self, destination: str) -> Collection[str]:
         place = self._settings.destinations.get(destination)
         return place.make if isinstance(place, StowDestination | CStoreDestination) else ()
 
-    def _maker(self, job: Job, finished: Finished) -> Maker:
+    def _maker(
+        self, job: Job, finished: Finished, before: Sequence[str], predecessors: Mapping[str, str]
+    ) -> Maker:
         application = application_of(self._settings, job)
-        return Maker(str(job.id), application.display_name, application.manufacturer, finished.version)
+        return Maker(
+            str(job.id),
+            application.display_name,
+            application.manufacturer,
+            finished.version,
+            line="/".join((job.application, job.study_instance_uid or "", area_of(job.input))),
+            run=len(before) + 1,
+            predecessor=predecessors.get(_OUR_OWN, ""),
+        )
 
 
 def application_of(settings: Settings, job: Job) -> Application:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import requests
 from aiohttp import web
+from highdicom.sr import ComprehensiveSR
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
@@ -93,9 +94,24 @@ async def test_findings_become_objects_that_an_archive_holds_and_no_vendor_gets(
             assert result.PatientID == KNEE.identity.patient_id
             assert (result.Manufacturer, result.ManufacturerModelName) == ("Milvue", "Milvue trauma")
             assert result.SoftwareVersions == milvue.VERSION
-        again = await house.ask(study_instance_uid=KNEE.identity.study_instance_uid)
+        before = {str(result.SOPInstanceUID) for _, result in objects}
+        _, again = await house.api("POST", f"jobs/{job['id']}/retry")
         await house.settled(again["id"], "done")
         assert vendor.arrivals == dict.fromkeys(images, 2), "never its own results"
+        for path, result in stored_objects(vna, images | before, tmp_path):
+            assert complaints(path) == set()
+            [first] = [each for _, each in objects if each.Modality == result.Modality]
+            assert result.SeriesInstanceUID == first.SeriesInstanceUID, "viewers show the newest of a series"
+            assert result.InstanceNumber > first.InstanceNumber
+            assert (result.ContentDate, result.ContentTime) >= (first.ContentDate, first.ContentTime)
+            if result.Modality == "SR":
+                [study] = result.PredecessorDocumentsSequence
+                [named] = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+                assert study.ReferencedSeriesSequence[0].SeriesInstanceUID == first.SeriesInstanceUID
+                assert named.ReferencedSOPInstanceUID == first.SOPInstanceUID
+                assert named.ReferencedSOPClassUID == first.SOPClassUID
+                assert ComprehensiveSR.from_dataset(result).content
+        assert len(vna.sop_instance_uids()) == len(images) + 4
 
 
 async def test_an_image_that_we_cannot_decode_is_asked_for_uncompressed(

@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 
 from gateway.contract import NeedsHuman
-from gateway.delivery.objects import Leaving, Maker, Source, correct
+from gateway.delivery.objects import Leaving, Maker, Source, correct, reports_among
 from gateway.simulate.milvue_results import make_capture, make_report
 from gateway.simulate.samples import make_samples
 
@@ -204,6 +204,24 @@ def test_a_uid_that_holds_something_else_already_is_left_to_it(tmp_path: Path) -
     assert len({second for _, second in uids}) == 1
     twins = correct([paths[0], paths[0]], tmp_path / "out", source_of(), MAKER)
     assert twins[0].leaves_as != twins[1].leaves_as
+
+
+def test_a_report_made_anew_names_the_one_that_it_takes_the_place_of(tmp_path: Path) -> None:
+    paths = vendors(tmp_path / "in")
+    capture, report = (pydicom.dcmread(path) for path in paths)
+    assert reports_among(paths) == [report.SOPInstanceUID]
+    uid = str(report.SOPInstanceUID)
+    second = Maker("job-2", "Milvue trauma", run=2)
+    before = {uid: uid}
+    same = correct(paths, tmp_path / "same", source_of(), second, {}, before)
+    assert "PredecessorDocumentsSequence" not in pydicom.dcmread(same[1].path), "it is that very one"
+    leaving = correct(paths, tmp_path / "out", source_of(), second, {uid: 1}, before)
+    made = pydicom.dcmread(leaving[1].path)
+    assert (made.SeriesInstanceUID, made.InstanceNumber) == (report.SeriesInstanceUID, 2)
+    [series] = made.PredecessorDocumentsSequence[0].ReferencedSeriesSequence
+    assert series.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == uid != made.SOPInstanceUID
+    assert complaints(leaving[1].path) == set()
+    assert pydicom.dcmread(leaving[0].path).SOPInstanceUID == capture.SOPInstanceUID
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from uuid import UUID
 from sqlalchemy import Text, any_, exists, func, literal, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from gateway.jobs.records import Delivery, InstanceRecord, Job, storable
+from gateway.jobs.records import Delivery, InstanceRecord, Job, area_of, storable
 from gateway.jobs.states import State
 from gateway.jobs.store.database import soon
 from gateway.jobs.store.fenced import HELD, OURS, Fenced, In
-from gateway.jobs.tables import ALIVE, delivered, instances, jobs, pseudonyms
+from gateway.jobs.tables import ALIVE, delivered, deliveries, instances, jobs, pseudonyms
 
 _UNSET: Any = object()
 _TOUCH = {"updated_at": func.now()}
@@ -187,6 +187,26 @@ class Proof(Fenced):
         )
         async with self._single.connect() as connection:
             return set((await connection.execute(statement)).scalars())
+
+    async def runs_before(self, job: Job) -> list[UUID]:
+        """Earlier jobs of the application about the same of the study that have delivered something; the
+        newest first."""
+        told = select(deliveries.c.job_id).where(
+            deliveries.c.job_id == jobs.c.id, deliveries.c.state == "done"
+        )
+        statement = (
+            select(jobs.c.id, jobs.c.input)
+            .where(
+                jobs.c.study_instance_uid == job.study_instance_uid,
+                jobs.c.application == job.application,
+                jobs.c.created_at < job.created_at,
+                told.exists(),
+            )
+            .order_by(jobs.c.created_at.desc())
+        )
+        async with self._single.connect() as connection:
+            found = await connection.execute(statement)
+            return [row.id for row in found if area_of(row.input) == area_of(job.input)]
 
     # -- instances ------------------------------------------------------------------------------------
 
