@@ -367,24 +367,36 @@ def demo(
     raise typer.Exit(command.demo(serve))
 
 
-@app.command()
+@app.command(context_settings={"help_option_names": []})
 def simulate(
+    context: typer.Context,
     peer: Annotated[
-        Simulated,
-        typer.Argument(metavar="PEER", **_one_of(Simulated)),
-    ],
+        Simulated | None,
+        typer.Argument(metavar="PEER", show_default=False, **_one_of(Simulated)),
+    ] = None,
     port: Annotated[int, typer.Option(metavar="N", help="0 takes a free one")] = 0,
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="where it listens")] = "127.0.0.1",
     url: Annotated[
         str | None, typer.Option(metavar="URL", help="where others reach it, if not there")
     ] = None,
+    asks: Annotated[
+        bool, typer.Option("--help", help="this message; after milvue, all that it does and can be told")
+    ] = False,
 ) -> None:
     """A simulated Sectra, archive, Milvue or IA-API app.
 
     It listens on loopback, unless told otherwise. Each can be looked at and disturbed from outside: GET
     /control/log, PUT /control/faults; and Sectra has /control/slides, /fire, /results, /firings and
-    /settings, the archive /control/state and /manners, Milvue /control/state and /behaviour.
+    /settings, the archive /control/state and /manners, Milvue /control/state, /behaviour and
+    /quota.
     """
+    if asks:
+        from gateway.commands import simulated
+
+        typer.echo(simulated.describe("" if peer is None else peer.value) + context.get_help())
+        raise typer.Exit
+    if peer is None:
+        raise typer.BadParameter(f"say which: {', '.join(Simulated)}", param_hint="PEER")
     _require("reports")
     from gateway.commands import simulate as command
 

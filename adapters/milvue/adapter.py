@@ -7,6 +7,8 @@ forbidden. Nothing can be cancelled there, and nothing be changed: it is no inte
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -95,11 +97,13 @@ class Milvue:
                 elif reading is None:
                     return pending(ticket, self._options, "Milvue is analysing.")
                 else:
-                    readings[command] = reading
+                    readings[command] = replace(reading, objects=len(shelf.files) - kept)
                     kept = len(shelf.files)
             del shelf.files[kept:]
         if not readings:
-            raise next(iter(failures.values()))
+            reason = next(iter(failures.values()))
+            reason.detail["analyses"] = _tell_each(self._options.commands, readings, failures)
+            raise reason
         return self._finish(readings, failures, shelf)
 
     async def cancel(self, ticket: Ticket) -> None:
@@ -187,10 +191,24 @@ class Milvue:
             properties=properties,
             hl7=hl7,
             documents=tuple(documents),
+            analyses=_tell_each(self._options.commands, readings, failures),
             version=", ".join(
                 dict.fromkeys(reading.version for reading in readings.values() if reading.version)
             ),
         )
+
+
+def _tell_each(
+    commands: Sequence[str], readings: Mapping[str, Reading], failures: Mapping[str, Failure]
+) -> dict[str, str]:
+    return {
+        command: f"failed: {failures[command].message}"
+        if command in failures
+        else "nothing found"
+        if readings[command].is_empty
+        else "the result is there"
+        for command in commands
+    }
 
 
 def _not_analysed(said: dict[str, Any]) -> Permanent:

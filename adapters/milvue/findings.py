@@ -89,6 +89,12 @@ class Reading:
     report_title: str = ""
     report: str | None = None
     version: str = ""
+    objects: int = 0  # that came beside
+
+    @property
+    def is_empty(self) -> bool:
+        told = self.summary or self.findings or self.properties or self.hl7 or self.report
+        return not (told or self.objects)
 
 
 def read_findings(said: dict[str, Any], command: str, language: str) -> Reading:

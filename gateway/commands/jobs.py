@@ -29,6 +29,7 @@ from gateway.jobs.store.reading import Filter
 Filters = Mapping[str, Any]  # by the names of Filter
 _WIDE = 120
 _NAME = 18
+_NOT_IN_LISTS = {"analyses", "events", "deliveries", "said"}
 _LEAST_DIGITS = 4
 
 
@@ -36,11 +37,7 @@ def list_jobs(config: Path | None, filters: Filters, limit: int, as_json: bool) 
     async def work(store: Store) -> int:
         found = [view(job) for job in await store.find(filter_of(filters), limit=limit)]
         if as_json:
-            print(
-                json.dumps(
-                    [job.model_dump(mode="json", exclude={"events", "deliveries", "said"}) for job in found]
-                )
-            )
+            print(json.dumps([job.model_dump(mode="json", exclude=_NOT_IN_LISTS) for job in found]))
             return 0
         Console(width=None if os.isatty(1) else 200).print(tabulate(found))
         if not found:
@@ -198,11 +195,7 @@ async def _print(store: Store, job_id: UUID, as_json: bool, *, closer: bool = Fa
 
 
 def _print_line(job: Job, as_json: bool) -> None:
-    print(
-        view(job).model_dump_json(exclude={"events", "deliveries", "said"})
-        if as_json
-        else f"{job.id}  {job.state}"
-    )
+    print(view(job).model_dump_json(exclude=_NOT_IN_LISTS) if as_json else f"{job.id}  {job.state}")
 
 
 def _describe(job: JobView) -> str:
@@ -221,6 +214,7 @@ def _describe(job: JobView) -> str:
         lines.append(f"  waits{until}: {job.waits.why}")
     if job.error:
         lines += [f"  {job.error.kind}: {job.error.message}", f"  what to do: {job.error.advice}"]
+    lines += [f"  {each.name}: {each.sentence}" for each in job.analyses or []]
     for delivery in job.deliveries or []:
         there = f", there {delivery.reference}" if delivery.reference else ""
         again = f", next at {here(delivery.next_at)}" if delivery.next_at and delivery.last_error else ""

@@ -20,7 +20,7 @@ from gateway.delivery.pictures import findings_of, places_of
 from gateway.delivery.shapes import words
 from gateway.intake.looks import Looks
 from gateway.intake.problems import Problem
-from gateway.intake.views import view
+from gateway.intake.views import tell_analyses, view
 from gateway.intake.visits import Visitor
 from gateway.jobs.chain import find_break
 from gateway.jobs.records import Delivery, Event, Job
@@ -88,6 +88,7 @@ class JobPage:
             findings=[words(each) for each in findings[:_MOST_FINDINGS]],
             found=len(findings),
             summary=summary,
+            analyses=tell_analyses(events),
             link=_link(settings, job) if identified else "",
             slide=identified and job.slide_id is not None and job.server is not None,
             pictures=len(places_of(findings)),

@@ -50,6 +50,7 @@ _Uid = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*$", max_length=64)]
 _EPOCH, _STEP = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _EVENTS_PAUSE = 1.0
 _MOST_LISTENERS = 100
+_NOT_IN_LISTS = {"analyses", "events", "deliveries", "said"}
 
 
 class JobRequest(BaseModel):
@@ -188,7 +189,7 @@ class RestDoor:
         shown = [view(job, identified=identified) for job in page]
         listed = JobList(jobs=shown, next_cursor=cursor)
         return web.Response(
-            text=listed.model_dump_json(exclude={"jobs": {"__all__": {"events", "deliveries", "said"}}}),
+            text=listed.model_dump_json(exclude={"jobs": {"__all__": _NOT_IN_LISTS}}),
             content_type="application/json",
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -65,6 +66,13 @@ class SaidView(BaseModel):
     words: dict[str, Any]
 
 
+class AnalysisView(BaseModel):
+    """One of several that the vendor was asked for."""
+
+    name: str
+    sentence: str
+
+
 class JobView(BaseModel):
     """Viewers aren't told which study, slide or order it is about, nor events' details and references."""
 
@@ -85,6 +93,7 @@ class JobView(BaseModel):
     waits: WaitView | None
     error: ErrorView | None
     proof: ProofView
+    analyses: list[AnalysisView] | None = None
     events: list[EventView] | None = None
     deliveries: list[DeliveryView] | None = None
     said: list[SaidView] | None = None
@@ -166,6 +175,7 @@ def view(
             received=job.received,
             stored=job.stored,
         ),
+        analyses=None if events is None else tell_analyses(events),
         events=None if events is None else [_event(event, identified) for event in events],
         deliveries=None
         if deliveries is None
@@ -184,6 +194,14 @@ def view(
         if said is None
         else [SaidView(at=each.at.astimezone(UTC), what=each.what, words=dict(each.words)) for each in said],
     )
+
+
+def tell_analyses(events: Sequence[Event]) -> list[AnalysisView]:
+    """What became of each, where the vendor makes several."""
+    told: Mapping[str, str] = next(
+        (event.detail["analyses"] for event in reversed(events) if "analyses" in event.detail), {}
+    )
+    return [AnalysisView(name=name, sentence=sentence) for name, sentence in told.items()]
 
 
 def _event(event: Event, identified: bool) -> EventView:

@@ -1,7 +1,8 @@
 """Milvue's API v3: takes studies by STOW or signed urls, and answers made-up but real result objects.
 
-What it does with a study is settled by `Behaviour` in its state or `PUT /control/behaviour`; what arrived,
-and how often, stands in the state and in `GET /control/state`.
+What it does with a study is settled by `Behaviour` in its state or `PUT /control/behaviour`, how many it
+takes by `PUT /control/quota`; what arrived, and how often, stands in the state and in `GET /control/state`.
+`guides` tells all of that to whoever writes an adapter.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ OPTIONS = {
 FREE_OPTIONS = ("timezone", "organizationId", "siteId", "analysisId")
 
 
-# `bare`: done, without what a result holds; `unknown`: its findings' address knows nothing of the study.
+# `running`: for ever; `bare`: done, without what a result holds; `unknown`: its findings' address knows
+# nothing of the study.
 Outcome: TypeAlias = Literal[
     "done",
+    "running",
     "empty",
     "empty-json",
     "error",
@@ -55,6 +58,25 @@ Outcome: TypeAlias = Literal[
     "bare",
     "unknown",
 ]
+
+
+Storage: TypeAlias = Literal["own", "google", "azure"]
+_SIGNED: dict[Storage, str] = {
+    "own": "sig={}",
+    "azure": "sv=2024-11-04&sr=b&sp=cw&sig={}%3D",
+    "google": "X-Goog-Algorithm=GOOG4-RSA-SHA256&X-Goog-SignedHeaders=content-type%3Bhost%3Bx-goog-meta-owner"
+    "&X-Goog-Signature={}",
+}
+_REFUSED = "<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>{}</Message></Error>"
+
+
+class Quota(BaseModel):
+    """How many more studies are taken; then 429, with `Retry-After` if it says so."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    left: int | None = None
+    retry_after: float | None = None
 
 
 class Behaviour(BaseModel):
@@ -70,6 +92,8 @@ class Behaviour(BaseModel):
     json_in_multipart: bool = False
     report: bool = True  # a structured report beside the picture
     asks_anew: bool = False  # who announces the rest of a study by signed urls is asked for all of it
+    storage: Storage = "own"  # whose urls are signed, and want the headers that it wants
+    urls_hold: float | None = None  # seconds, for uploads
 
     def of(self, command: str) -> Outcome:
         return self.outcomes.get(command, self.outcome)
@@ -102,6 +126,10 @@ class Study:
     first: bytes = b""
     signed: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)  # signed for, but not yet arrived
+    urls: dict[str, tuple[str, float, Storage]] = field(
+        default_factory=dict
+    )  # by signature: of what, till when
+    signings: int = 0
     posts: int = 0  # complete ones; a set of signed uploads counts once
     done_at: float | None = None
     interesting: int = 0
@@ -116,6 +144,9 @@ class MilvueState:
     arrivals: Counter[str] = field(default_factory=Counter)  # SOPInstanceUID → how often its bytes arrived
     digests: dict[str, str] = field(default_factory=dict)  # SOPInstanceUID → sha256 of what arrived last
     received_bytes: int = 0
+    quota: Quota = field(default_factory=Quota)
+    uploads: int = 0  # under way to signed urls
+    most_uploads: int = 0
 
     @property
     def url(self) -> str:
@@ -146,7 +177,7 @@ class MilvueState:
         study = self.studies[uid]
         if study.done_at is None:
             return "running", f"{len(study.missing)} instances haven't arrived"
-        if time.monotonic() < study.done_at:
+        if time.monotonic() < study.done_at or self.behaviour(uid).outcome == "running":
             return "running", "The study is being analysed"
         if self.behaviour(uid).outcome == "error":
             return "error", "The analysis failed"
@@ -194,15 +225,18 @@ async def _post_study(request: web.Request) -> web.Response:
     except Malformed as wrong:
         return _refuse(400, f"Invalid request: {wrong}")
     uid = str(arrived[0].header.StudyInstanceUID)
-    if state.behaviour(uid).outcome == "quota":
-        return _refuse(429, "Quota exceeded", example="Try again when the next period begins")
+    if state.behaviour(uid).outcome == "quota" or state.quota.left == 0:
+        return _refuse_more(state.quota)
+    if state.quota.left is not None:
+        state.quota.left -= 1
     if signed:
         study = state.studies.setdefault(uid, Study())
         before = study.signed if state.behaviour(uid).asks_anew else set()
         study.signed = before | {str(each.header.SOPInstanceUID) for each in arrived}
         study.missing = set(study.signed)
         study.done_at = None
-        urls = {sop: f"{state.url}/blob/{uid}/{sop}?sig={make_uid('sig', sop)[-12:]}" for sop in study.signed}
+        study.signings += 1
+        urls = {sop: _sign(state, uid, sop) for sop in study.signed}
         return web.json_response({"StudyInstanceUID": uid, "signed_urls": urls})
     for each in arrived:
         state.keep(each)
@@ -216,13 +250,51 @@ async def _post_study(request: web.Request) -> web.Response:
     )
 
 
+def _refuse_more(quota: Quota) -> web.Response:
+    refusal = _refuse(429, "Quota exceeded", example="Try again when the next period begins")
+    if quota.retry_after is not None:
+        refusal.headers["Retry-After"] = f"{quota.retry_after:g}"
+    return refusal
+
+
+def _sign(state: MilvueState, uid: str, sop: str) -> str:
+    study, behaviour = state.studies[uid], state.behaviour(uid)
+    signature = make_uid("sig", sop, str(study.signings))[-12:]
+    until = float("inf") if behaviour.urls_hold is None else time.monotonic() + behaviour.urls_hold
+    study.urls[signature] = sop, until, behaviour.storage
+    return f"{state.url}/blob/{uid}/{sop}?{_SIGNED[behaviour.storage].format(signature)}"
+
+
+def _refuse_url(why: str) -> web.Response:
+    """As stores do."""
+    return web.Response(status=403, text=_REFUSED.format(why), content_type="application/xml")
+
+
 async def _put_blob(request: web.Request) -> web.Response:
+    state = request.app[STATE]
+    state.uploads += 1
+    state.most_uploads = max(state.most_uploads, state.uploads)
+    try:
+        return await _take_blob(request)
+    finally:
+        state.uploads -= 1
+
+
+async def _take_blob(request: web.Request) -> web.Response:
     state, uid, sop = request.app[STATE], request.match_info["study"], request.match_info["sop"]
     study = state.studies.get(uid)
-    if study is None or sop not in study.signed or request.query.get("sig") != make_uid("sig", sop)[-12:]:
-        return _refuse(403, "This url wasn't signed")
-    if request.headers.get("x-ms-blob-type") != "BlockBlob" or request.content_type != "application/dicom":
-        return _refuse(400, "x-ms-blob-type: BlockBlob and Content-Type: application/dicom are needed")
+    signature = (request.query.get("sig") or request.query.get("X-Goog-Signature") or "").rstrip("=")
+    if study is None or signature not in study.urls or study.urls[signature][0] != sop:
+        return _refuse_url("This url wasn't signed")
+    _, until, storage = study.urls[signature]
+    if time.monotonic() > until:
+        return _refuse_url("Request has expired")
+    if request.content_type != "application/dicom":
+        return _refuse(400, "Content-Type: application/dicom is needed")
+    if storage != "google" and request.headers.get("x-ms-blob-type") != "BlockBlob":
+        return _refuse(400, "x-ms-blob-type: BlockBlob is needed")
+    if request.content_length is None:
+        return _refuse(411, "Content-Length is needed")
     try:
         instance = read_instance(await read_body(request))
     except Malformed as wrong:
@@ -289,6 +361,7 @@ def make_results(study: Study, command: str, behaviour: Behaviour) -> list[bytes
 
 
 _INSTEAD = {
+    "running": ("running", "The study is being analysed"),
     "forbidden": ("forbidden", "Not in your contract"),
     "empty-json": ("empty", "Nothing"),
     "error": ("error", "The analysis failed"),
@@ -370,7 +443,13 @@ async def _post_interesting(request: web.Request) -> web.Response:
 async def _get_state(request: web.Request) -> web.Response:
     state = request.app[STATE]
     studies = {
-        uid: {"posts": study.posts, "instances": len(study.headers), "interesting": study.interesting}
+        uid: {
+            "posts": study.posts,
+            "instances": len(study.headers),
+            "missing": len(study.missing),
+            "signings": study.signings,
+            "interesting": study.interesting,
+        }
         for uid, study in state.studies.items()
     }
     return web.json_response(
@@ -379,6 +458,7 @@ async def _get_state(request: web.Request) -> web.Response:
             "arrivals": dict(state.arrivals),
             "digests": state.digests,
             "received_bytes": state.received_bytes,
+            "most_uploads_at_once": state.most_uploads,
         }
     )
 
@@ -387,6 +467,11 @@ async def _put_behaviour(request: web.Request) -> web.Response:
     wanted = await read_model(request, BehaviourFor)
     behaviour = Behaviour(**wanted.model_dump(exclude={"study"}))
     request.app[STATE].behaviours[wanted.study] = behaviour
+    return web.json_response({})
+
+
+async def _put_quota(request: web.Request) -> web.Response:
+    request.app[STATE].quota = await read_model(request, Quota)
     return web.json_response({})
 
 
@@ -405,4 +490,5 @@ def make_app(state: MilvueState | None = None) -> web.Application:
     app.router.add_get(r"/blob/{study}/result/{command}/{number:\d+}", _get_result_blob)
     app.router.add_get("/control/state", _get_state)
     app.router.add_put("/control/behaviour", _put_behaviour)
+    app.router.add_put("/control/quota", _put_quota)
     return app

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.simulate.milvue import Behaviour
-from tests.peers.gateway import hospital
+from gateway.simulate.milvue import Behaviour, Outcome
+from tests.peers.gateway import TOKENS, hospital
 
 
 async def test_one_fails_and_the_others_finding_is_delivered(tmp_path: Path, database_url: str) -> None:
@@ -24,6 +24,16 @@ async def test_one_fails_and_the_others_finding_is_delivered(tmp_path: Path, dat
         assert "Milvue trauma: failed" in result["displayResult"]
         [finished] = [event for event in job["events"] if "failed" in event["detail"]]
         assert len(finished["detail"]["failed"]) == 2
+        told = {each["name"]: each["sentence"] for each in job["analyses"]}
+        assert list(told) == ["smartxpert", "smarturgences", "trauma"]
+        assert told["smartxpert"].startswith("failed: Milvue couldn't analyse the study")
+        assert told["smarturgences"] == "the result is there"
+        assert told["trauma"] == "failed: Milvue's contract doesn't include trauma"
+        headers = {"Authorization": f"Bearer {TOKENS['viewer']}"}
+        async with house.http.get(f"{house.gateway.url}/jobs/{job['id']}", headers=headers) as page:
+            text = await page.text()
+        assert all(f"<strong>{name}</strong>: " in text for name in told)
+        assert "Fracture" not in text, "what was found is for operators"
         assert house.stored_of(patient.study)
 
 
@@ -41,3 +51,16 @@ async def test_unknown_is_not_told_as_nothing_found(tmp_path: Path, database_url
                 lambda slide=patient.slide: "on hold" in house.results_on(slide)[0]["displayResult"],
                 "the slide says so",
             )
+
+
+async def test_where_none_has_a_result_it_is_told_of_each(tmp_path: Path, database_url: str) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "trauma"]
+        outcomes: dict[str, Outcome] = {"smarturgences": "error", "trauma": "formatting-error"}
+        house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes=outcomes)
+        patient = house.admit()
+        await house.start()
+        await house.fire(patient.slide)
+        job = await house.job_on(patient.slide, "failed")
+        told = {each["name"]: each["sentence"] for each in job["analyses"]}
+        assert "couldn't analyse" in told["smarturgences"] and "can't render" in told["trauma"]

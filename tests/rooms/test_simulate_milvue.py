@@ -5,15 +5,30 @@ from __future__ import annotations
 import asyncio
 import gzip
 import io
+import re
 import socket
 import time
+from typing import get_args
 
 import pytest
 import requests
 from pydicom import dcmread
 from requests_toolbelt.multipart import decoder
+from typer.testing import CliRunner
 
-from gateway.simulate.milvue import Behaviour, MilvueState, make_app
+from gateway.__main__ import app
+from gateway.simulate.front import Fault
+from gateway.simulate.guides import MILVUE
+from gateway.simulate.milvue import (
+    COMMANDS,
+    TOKEN,
+    Behaviour,
+    MilvueState,
+    Outcome,
+    Quota,
+    Storage,
+    make_app,
+)
 from gateway.simulate.patients import HAND
 from gateway.simulate.samples import make_samples
 from gateway.simulate.serve import serve
@@ -101,6 +116,56 @@ async def test_signed_urls_take_the_instances_one_by_one(milvue, call):
     results = (await call.fetch(signed_url="true")).json()
     fetched = await call("GET", results["signed_urls"][0])
     assert dcmread(io.BytesIO(fetched.content)).Modality == "CR"
+
+
+@pytest.mark.parametrize(("storage", "named"), [("google", "X-Goog-SignedHeaders"), ("azure", "sv")])
+async def test_urls_are_signed_as_by_the_clouds_and_expire(milvue, call, storage, named):
+    header = dcmread(io.BytesIO(FILES[0]))
+    header.PixelData = b""
+    buffer = io.BytesIO()
+    header.save_as(buffer)
+    right = {"Content-Type": "application/dicom", "x-ms-blob-type": "BlockBlob"}
+    milvue.behaviours["*"] = Behaviour(delay=0, storage=storage, urls_hold=0)
+    [url] = (await call.send([buffer.getvalue()], signed="true")).json()["signed_urls"].values()
+    assert f"{named}=" in url
+    refused = await call("PUT", url, data=FILES[0], headers=right)
+    assert (refused.status_code, refused.headers["Content-Type"].split(";")[0]) == (403, "application/xml")
+    milvue.behaviours["*"] = Behaviour(delay=0, storage=storage)
+    [url] = (await call.send([buffer.getvalue()], signed="true")).json()["signed_urls"].values()
+    bare = await call("PUT", url, data=FILES[0], headers={"Content-Type": "application/dicom"})
+    assert bare.status_code == (201 if storage == "google" else 400)
+    assert (await call("PUT", url, data=FILES[0], headers=right)).status_code == 201
+    assert (await call("PUT", url[:-6], data=FILES[0], headers=right)).status_code == 403
+    state = (await call("GET", "/control/state")).json()
+    assert (state["studies"][UID]["signings"], state["studies"][UID]["missing"]) == (2, 0)
+    assert state["most_uploads_at_once"] == 1
+
+
+async def test_it_takes_so_many_studies_and_single_commands_may_never_end(milvue, call):
+    assert (await call("PUT", "/control/quota", json={"left": 1, "retry_after": 7})).ok
+    assert (await call.send()).ok
+    refused = await call.send()
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "7")
+    assert (await call("PUT", "/control/quota", json={})).ok
+    assert (await call.send()).ok
+    behaviour = {"delay": 0, "outcomes": {"smartxpert": "running"}}
+    assert (await call("PUT", "/control/behaviour", json=behaviour)).ok
+    assert (await call("GET", f"/v3/studies/{UID}/status")).json()["status"] == "done"
+    assert (await call("GET", f"/v3/smartxpert/{UID}")).json()["status"] == "running"
+    assert (await call("GET", f"/v3/smarturgences/{UID}")).json()["status"] == "done"
+    assert (await call("PUT", "/control/behaviour", json={"delay": 0, "outcome": "running"})).ok
+    assert (await call("GET", f"/v3/studies/{UID}/status")).json()["status"] == "running"
+
+
+def test_its_guide_leaves_out_nothing_that_it_can_be_told():
+    shown = CliRunner().invoke(app, ["simulate", "milvue", "--help"])
+    assert shown.exit_code == 0 and shown.stdout.startswith(MILVUE)
+    words = set(re.findall(r"[\w-]+", MILVUE))
+    names = {*Behaviour.model_fields, *Quota.model_fields, *Fault.model_fields, *get_args(Outcome)}
+    names |= {*get_args(Storage), *COMMANDS, TOKEN}
+    assert names - words == set()
+    routes = {resource.canonical for resource in make_app().router.resources()}
+    assert {path for path in routes if path.startswith("/control/") and path not in MILVUE} == set()
 
 
 async def test_a_broken_upload_counts_as_nothing(milvue):

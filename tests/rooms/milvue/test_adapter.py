@@ -26,8 +26,9 @@ from gateway.contract import Failure, Finished, NeedsHuman, Pending, Permanent, 
 from gateway.sessions import open_session
 from gateway.settings.certificates import calling
 from gateway.settings.sections import Trust
+from gateway.simulate.front import Fault as Disturbance
 from gateway.simulate.milvue import TOKEN as SIMULATED_TOKEN
-from gateway.simulate.milvue import Behaviour, MilvueState, make_app
+from gateway.simulate.milvue import Behaviour, MilvueState, Storage, make_app
 from gateway.simulate.serve import serve
 from gateway.suite.contract import AdapterContract
 from gateway.suite.studies import ORDER, OTHER_STUDY, STUDY, GivenStudy, make_instance
@@ -242,6 +243,28 @@ async def test_the_simulated_milvue_agrees(session: aiohttp.ClientSession, tmp_p
                 await adapter.flag(Ticket(OTHER_STUDY))
         finally:
             await runner.cleanup()
+
+
+@pytest.mark.parametrize("storage", ["google", "azure"])
+async def test_the_simulated_milvue_takes_what_goes_to_its_clouds(
+    session: aiohttp.ClientSession, tmp_path: Path, storage: Storage
+) -> None:
+    state = MilvueState(behaviours={"*": Behaviour(delay=0, storage=storage)})
+    expired = Disturbance(method="PUT", path="/blob/", skip=3, times=1, status=403)
+    state.front.faults += [Disturbance(method="PUT", path="/blob/", skip=1, times=1, status=503), expired]
+    runner, port = await serve(make_app(state))
+    state.front.url = f"http://127.0.0.1:{port}"
+    try:
+        given = {"url": state.front.url, "token": SIMULATED_TOKEN, "signed_url": True}
+        options = Options.model_validate({**given, "commands": ["smarturgences"]})
+        study = GivenStudy(promised=9, size=2_000)
+        ticket = await Milvue(options, session, tmp_path).submit(ORDER, study)
+    finally:
+        await runner.cleanup()
+    assert len(ticket.acknowledged or ()) == 9
+    assert expired.times == 0 and state.studies[STUDY].signings == 2
+    assert set(state.digests.values()) == study.digests and state.posts == {STUDY: 1}
+    assert state.most_uploads <= 8
 
 
 @pytest.mark.parametrize(
