@@ -1,13 +1,19 @@
-"""What a structured report or a presentation state points at in its images, as findings."""
+"""What a report, a presentation state, bulk annotations or a segmentation point at in their images, as
+findings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gateway.contract import Finding
+from gateway.dicom import segmentation
+from gateway.dicom.part10 import NotDicom
 from gateway.dicom.reading import read_before, readable
+from gateway.extras import is_installed
 
 if TYPE_CHECKING:  # pydicom is loaded when the first study is met
     from pydicom.dataset import Dataset
@@ -15,13 +21,16 @@ if TYPE_CHECKING:  # pydicom is loaded when the first study is met
 
 _REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 _PRESENTATIONS = "1.2.840.10008.5.1.4.1.1.11."
+_BULK = "1.2.840.10008.5.1.4.1.1.91.1"
 _LARGEST = 64 * 2**20  # what is larger is no report
+_MOST = 2000  # of a group: of ten thousand cells nobody looks at each
 
 Shape = Literal["box", "polygon", "polyline", "point", "none"]
 Points = tuple[tuple[float, float], ...]
 # What names a finding, the best first: finding, impression, impression in SNOMED, tracking identifier.
 _RANKS = ("121071", "121073", "42752001", "112039")
 UNTOLD = 0  # coordinates of a frame, and nobody says of which
+_NO_WIDTHS: Mapping[str, int | None] = {}
 _SHAPES: dict[str, Shape] = {"POINT": "point", "MULTIPOINT": "point", "POLYLINE": "polyline"}
 
 
@@ -31,17 +40,32 @@ def read_findings(path: Path) -> tuple[Finding, ...]:
     return () if path.stat().st_size > _LARGEST else findings_in(read_before(path), path)
 
 
-def findings_in(dataset: Dataset, path: Path) -> tuple[Finding, ...]:
-    """`dataset`: of what lies there, all before the pixels."""
+def findings_in(
+    dataset: Dataset, path: Path, widths: Mapping[str, int | None] = _NO_WIDTHS
+) -> tuple[Finding, ...]:
+    """`dataset`: of what lies there, all before the pixels. `widths`: of the images, as far as they are
+    known; what marks pixels of its own is only believed to mean theirs where there are as many."""
     if path.stat().st_size > _LARGEST:
         return ()
+    sop_class = f"{dataset.get('SOPClassUID', '')}."
+    if sop_class.removesuffix(".") in (_BULK, *segmentation.SEGMENTATIONS):
+        return _of_marks(dataset, path, widths)
     with readable():
-        sop_class = f"{dataset.get('SOPClassUID', '')}."
         if sop_class.startswith(_REPORTS):
             return tuple(_of_report(dataset, _label_of(dataset)))
         if sop_class.startswith(_PRESENTATIONS):
             return tuple(_of_presentation(dataset))
         return ()
+
+
+def _of_marks(dataset: Dataset, path: Path, widths: Mapping[str, int | None]) -> tuple[Finding, ...]:
+    """Where they can't be decoded nothing is drawn; the object itself is delivered all the same."""
+    with suppress(NotDicom, RuntimeError, ImportError), readable():
+        if str(dataset.SOPClassUID) == _BULK:
+            return tuple(_of_bulk(dataset))
+        if widths and is_installed("reports"):
+            return tuple(segmentation.findings_of(dataset, path, widths))
+    return ()
 
 
 def _of_report(item: Dataset, label: str) -> Iterator[Finding]:
@@ -65,6 +89,53 @@ def _of_area(item: Dataset, label: str, measured: str | None) -> Iterator[Findin
             if origin == "FRAME" and frames == [None]:
                 frames = [UNTOLD]
             yield from _findings(label, shape, points, reference, frames, measured)
+
+
+def _of_bulk(dataset: Dataset) -> Iterator[Finding]:
+    """Those in pixels of a slide's image, which stand in long lists of numbers."""
+    images = [str(image.ReferencedSOPInstanceUID) for image in dataset.get("ReferencedImageSequence") or []]
+    if dataset.get("AnnotationCoordinateType") != "2D" or len(images) != 1:
+        return
+    origin = dataset.get("PixelOriginInterpretation", "VOLUME")
+    frames = dataset.ReferencedImageSequence[0].get("ReferencedFrameNumber") if origin == "FRAME" else None
+    frame = UNTOLD if origin == "FRAME" and not isinstance(frames, int) else frames
+    for group in dataset.get("AnnotationGroupSequence") or []:
+        label = str(
+            group.get("AnnotationGroupLabel") or _meaning(group.get("AnnotationPropertyTypeCodeSequence"))
+        )
+        parts = list(_parts_of(group))
+        kind = str(group.get("GraphicType", ""))
+        for part in parts[:_MOST]:
+            shape, points = _bulk_shape(kind, part)
+            if points:
+                yield Finding(label.strip(), shape, points, images[0], frame=frame)
+        if len(parts) > _MOST:
+            yield Finding(f"{label.strip()}: {len(parts) - _MOST} more", "none", (), images[0])
+
+
+def _bulk_shape(kind: str, points: Points) -> tuple[Shape, Points]:
+    if kind == "RECTANGLE":
+        return "polygon", points
+    if kind == "ELLIPSE":  # the ends of both axes
+        return _shape(kind, points)
+    return ("polygon", points) if kind == "POLYGON" else (_SHAPES.get(kind, "polyline"), points)
+
+
+def _parts_of(group: Dataset) -> Iterator[Points]:
+    """The points of each annotation."""
+    packed = group.get("PointCoordinatesData") or group.get("DoublePointCoordinatesData") or b""
+    letter = "f" if "PointCoordinatesData" in group else "d"
+    size = struct.calcsize(letter)
+    numbers = struct.unpack(f"<{len(packed) // size}{letter}", packed[: len(packed) // size * size])
+    points = tuple(zip(numbers[::2], numbers[1::2], strict=False))
+    indexes = group.get("LongPrimitivePointIndexList")
+    if indexes is None:
+        each = {"POINT": 1, "ELLIPSE": 4, "RECTANGLE": 4}.get(str(group.get("GraphicType", "")), len(points))
+        begins = list(range(0, len(points), max(each, 1)))
+    else:
+        begins = [(index - 1) // 2 for index in struct.unpack(f"<{len(indexes) // 4}I", indexes)]
+    for begin, end in zip(begins, [*begins[1:], len(points)], strict=True):
+        yield points[begin:end]
 
 
 def _of_presentation(dataset: Dataset) -> Iterator[Finding]:

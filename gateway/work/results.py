@@ -76,11 +76,11 @@ class Judged:
 
 
 def judge(
-    finished: Finished, asked: Identity, images: Collection[str], work: Path, *, images_known: bool
+    finished: Finished, asked: Identity, images: Mapping[str, int | None], work: Path, *, images_known: bool
 ) -> Judged:
     """Whose it is, what it marks and who made it; each object is read once for all of that. A vendor that
     marks things in its objects only: they are drawn on the slide all the same, but not what it marks in a
-    picture of its own."""
+    picture of its own. `images`: of the study, and how wide each is."""
     draws = not finished.findings and finished.slide is None
     placed = (finished.placed or {}).get("applicationVersion")
     told = finished.version or (placed if isinstance(placed, str) else "")
@@ -93,7 +93,7 @@ def judge(
         if not told:
             versions.look(header)
         try:
-            found += findings_in(header, path) if draws else ()
+            found += findings_in(header, path, images) if draws else ()
         except NotDicom:
             unreadable = True  # that the next one is somebody else's is worse
     if unreadable:

@@ -388,8 +388,9 @@ class JobSteps:
             },
         )
 
-    async def _images_of(self, job: Job) -> set[str]:
-        return {image.sop_instance_uid for image in await self._store.instances_of(job.id)}
+    async def _images_of(self, job: Job) -> dict[str, int | None]:
+        """And how wide each is."""
+        return {image.sop_instance_uid: image.width for image in await self._store.instances_of(job.id)}
 
     # -- delivering -----------------------------------------------------------------------------------
 
