@@ -292,7 +292,8 @@ class Finished:
 
     `empty`: the vendor looked and has nothing to return, which is a result, not a failure.
     `failed`: what failed beside it, a sentence each; the summary names it too. `analyses`: of a vendor that
-    makes several, what became of each by its name, in words that tell nothing of what was found.
+    makes several, the `name` of each, and a `sentence` on what became of it that tells nothing of what was
+    found.
     `version`: of what analysed the study, as the vendor tells it.
     `placed`: the result that the vendor itself has put on the slide, in Sectra's words (at least its `id`;
     nothing at all if it left the slide alone). We then write nothing there.
@@ -309,7 +310,7 @@ class Finished:
     documents: tuple[Document, ...] = ()
     failed: tuple[str, ...] = ()
     version: str = ""
-    analyses: Mapping[str, str] = field(default_factory=dict)
+    analyses: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ class Milvue:
             del shelf.files[kept:]
         if not readings:
             reason = next(iter(failures.values()))
-            reason.detail["analyses"] = _tell_each(self._options.commands, readings, failures)
+            reason.detail["analyses"] = list(_tell_each(self._options.commands, readings, failures))
             raise reason
         return self._finish(readings, failures, shelf)
 
@@ -200,15 +200,13 @@ class Milvue:
 
 def _tell_each(
     commands: Sequence[str], readings: Mapping[str, Reading], failures: Mapping[str, Failure]
-) -> dict[str, str]:
-    return {
-        command: f"failed: {failures[command].message}"
-        if command in failures
-        else "nothing found"
-        if readings[command].is_empty
-        else "the result is there"
-        for command in commands
-    }
+) -> tuple[dict[str, str], ...]:
+    def tell(command: str) -> str:
+        if command in failures:
+            return f"failed: {failures[command].message}"
+        return "nothing found" if readings[command].is_empty else "the result is there"
+
+    return tuple({"name": command, "sentence": tell(command)} for command in commands)
 
 
 def _not_analysed(said: dict[str, Any]) -> Permanent:

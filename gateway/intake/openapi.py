@@ -63,16 +63,13 @@ def describe(
                 **({"requestBody": _body(resumption.__name__, False)} if act == "resume" else {}),
                 "responses": {
                     "200": one_job,
-                    **({"202": one_job} if act == "retry" else {}),
+                    **({"202": _answer("A new job about the same", job.__name__)} if act == "retry" else {}),
                     **_problems(404, 409, *((400, 413, 422) if act == "resume" else ())),
                 },
             }
         }
         for act, summary in (
-            (
-                "retry",
-                "At once, or again from the beginning what had failed; of what is done, a new job (202)",
-            ),
+            ("retry", "At once, or again from the beginning what had failed; what is done, as a new job"),
             ("cancel", "Stop a job, also one that waits"),
             ("resume", "Let a held job go on where it was held"),
         )

@@ -198,10 +198,10 @@ def view(
 
 def tell_analyses(events: Sequence[Event]) -> list[AnalysisView]:
     """What became of each, where the vendor makes several."""
-    told: Mapping[str, str] = next(
-        (event.detail["analyses"] for event in reversed(events) if "analyses" in event.detail), {}
+    told: Sequence[Mapping[str, str]] = next(
+        (event.detail["analyses"] for event in reversed(events) if "analyses" in event.detail), ()
     )
-    return [AnalysisView(name=name, sentence=sentence) for name, sentence in told.items()]
+    return [AnalysisView(name=each["name"], sentence=each["sentence"]) for each in told]
 
 
 def _event(event: Event, identified: bool) -> EventView:

@@ -30,7 +30,7 @@ def to_json(finished: Finished, work: Path) -> dict[str, Any]:
         "version": finished.version,
         "empty": finished.empty,
         "failed": list(finished.failed),
-        "analyses": dict(finished.analyses),
+        "analyses": list(finished.analyses),
         "dicom": [_noted(path, work) for path in finished.dicom],
         "findings": [asdict(finding) for finding in finished.findings],
         "properties": dict(finished.properties),
@@ -50,7 +50,7 @@ def from_json(stored: Mapping[str, Any], work: Path) -> Finished:
         version=stored.get("version", ""),
         empty=stored["empty"],
         failed=tuple(stored.get("failed", ())),
-        analyses=stored.get("analyses", {}),
+        analyses=tuple(stored.get("analyses", ())),
         dicom=tuple(work / file["name"] for file in stored["dicom"]),
         findings=tuple(
             Finding(**{**finding, "points": tuple((x, y) for x, y in finding["points"])})

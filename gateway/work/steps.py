@@ -376,7 +376,7 @@ class JobSteps:
                 "positive": bool(finished.findings),
                 "took": bucket_of((datetime.now(UTC) - job.created_at).total_seconds()),
                 **({"failed": list(finished.failed)} if finished.failed else {}),
-                **({"analyses": dict(finished.analyses)} if finished.analyses else {}),
+                **({"analyses": list(finished.analyses)} if finished.analyses else {}),
                 **({"by_rule": followed.told} if followed.met else {}),
             },
             {
