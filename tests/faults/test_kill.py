@@ -84,13 +84,18 @@ async def test_a_job_that_was_only_accepted_is_not_lost(tmp_path: Path, database
 async def test_a_kill_in_the_middle_of_the_bytes(tmp_path: Path, signed: bool) -> None:
     """With the embedded database, which dies with the gateway and is there again with the next one."""
     async with hospital(tmp_path) as house:
-        house.configuration["adapters"]["milvue"]["signed_url"] = signed
+        house.configuration["adapters"]["milvue"] |= {"signed_url": signed, "uploads_at_once": 1}
         first = await house.start()
         patient = house.admit(4, size=512)  # half a megabyte each
         house.archive.manners.pause = 0.05
         await house.fire(patient.slide)
         so_far = 5 if signed else 1  # the first walk brings the headers
-        await house.until(lambda: len(house.archive.retrieved) > so_far, "bytes are on their way")
+
+        def is_under_way() -> bool:
+            there = any(house.bytes_arrived(patient)) or not signed
+            return there and len(house.archive.retrieved) > so_far
+
+        await house.until(is_under_way, "bytes are on their way")
         await first.kill()
         if signed:
             assert 0 < sum(house.bytes_arrived(patient)) < 4
@@ -108,7 +113,7 @@ async def test_another_machine_puts_only_what_is_missing(
 ) -> None:
     """The first one's folder is gone with it. Whatever Milvue asks for then is put."""
     async with hospital(tmp_path, database_url) as house:
-        house.configuration["adapters"]["milvue"]["signed_url"] = True
+        house.configuration["adapters"]["milvue"] |= {"signed_url": True, "uploads_at_once": 1}
         first = await house.start()
         patient = house.admit(4)
         house.milvue.behaviours[patient.study] = Behaviour(asks_anew=asks_anew)
@@ -123,6 +128,22 @@ async def test_another_machine_puts_only_what_is_missing(
         await arrived_once(house, patient, on_its_way=2 if asks_anew else 0)
         asked = [call.path for call in house.milvue.front.calls if call.method == "POST"]
         assert len(asked) == 2 + asks_anew, "new urls for what is missing"
+
+
+async def test_a_kill_amid_several_uploads_loses_none_and_repeats_only_what_was_on_its_way(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        house.configuration["adapters"]["milvue"]["signed_url"] = True
+        first = await house.start()
+        patient = house.admit(12)
+        gate = house.gates.close("PUT", "/blob/", skip=4)
+        await house.fire(patient.slide)
+        await gate.wait()
+        await first.kill()
+        await house.start()
+        await arrived_once(house, patient, on_its_way=8)  # as many as go at once
+        assert house.milvue.posts == {patient.study: 1}
 
 
 async def test_a_vendor_that_is_slow_to_know_is_asked_again_before_it_is_sent_more(

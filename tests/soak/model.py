@@ -187,6 +187,8 @@ class Model:
                 self.verdict.counts["sent again for another job"] += 1
             elif not lost:
                 self.verdict.mind(f"{vendor} got an instance twice, and no answer had been lost", what)
+            elif before.head.startswith("PUT "):  # to a place of its own, where it takes its own place
+                self.verdict.counts["put again after a lost answer"] += 1
             elif not between:
                 self.verdict.mind(f"{vendor} got an instance twice without being asked between", what)
             else:
