@@ -25,7 +25,7 @@ from tests.peers.sdk_vendor import SdkVendor, Turn, sdk_vendor
 pytestmark = pytest.mark.slow
 
 SLIDE = "slide-wsi"
-HASTY = {"read_timeout": "1s", "call_timeout": "1s"}
+HASTY = {"read_timeout": "4s", "call_timeout": "4s"}
 HEARD = "of several calls on the vendor one was heard first: the others' tokens have ended"
 REFUSED = "a call on the vendor whose token has ended, since another was heard first, was refused"
 
