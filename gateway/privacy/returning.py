@@ -2,7 +2,8 @@
 
 Every pseudonym that was issued for the job becomes what it stands for, in references and texts too; whether
 what it then claims to be about is the job's study is for others to check. A name is left empty, and what was
-said of the de-identification goes: the result is filled from the study itself. Documents aren't touched.
+said of the de-identification goes: the result is filled from the study itself. Documents aren't touched, and
+their titles say so.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +22,9 @@ from gateway.privacy.facts import text_of
 from gateway.privacy.meta import write_meta
 
 _CHARSET: Final = 0x00080005
+UNTOUCHED: Final = "(names the patient by a pseudonym)"
+_TITLE, _DOCUMENT = 0x00420010, 0x00420011
+_NAME: Final = 5  # of a patient, in PID
 _SIGNS: Final = frozenset((0x00120062, 0x00120063, 0x00120064, 0x00280303))
 _LARGEST: Final = 512 * 2**20  # of a result without pixels: a report, a list of annotations
 
@@ -33,10 +37,22 @@ class WayBack:
         words = sorted(map(re.escape, issued), key=len, reverse=True)
         self._pattern = re.compile(rf"(?<![\w.])(?:{'|'.join(words)})(?![\w]|\.\d)") if words else None
 
-    def text(self, text: str) -> str:
+    def text(self, text: str, written: Callable[[str], str] = str) -> str:
+        """`written`: how what a pseudonym stands for is written there."""
         if self._pattern is None:
             return text
-        return self._pattern.sub(lambda found: self._issued[found[0]], text)
+        return self._pattern.sub(lambda found: written(self._issued[found[0]]), text)
+
+    def message(self, text: str, escape: Callable[[str], str]) -> str:
+        """Of HL7. Where the vendor took the patient's pseudonym for a name, none is left."""
+        lines = re.split("([\r\n]+)", text)
+        separator = text[3:4] or "|"
+        for number, line in enumerate(lines):
+            fields = line.split(separator)
+            if fields[0] == "PID" and len(fields) > _NAME and self.text(fields[_NAME]) != fields[_NAME]:
+                fields[_NAME] = ""
+                lines[number] = separator.join(fields)
+        return self.text("".join(lines), escape)
 
     def value(self, value: Any) -> Any:
         """Of JSON, keys and all."""
@@ -61,7 +77,8 @@ class WayBack:
                 end = find_element(begun, meta.transfer_syntax, PIXELS)
             end = len(begun) if end is None else end
             writing = Writing(meta.transfer_syntax, begun)
-            restored = writing.write(self._restore(writing.read(begun[:end]), DEFAULT))
+            elements = self._restore(writing.read(begun[:end]), DEFAULT)
+            restored = writing.write(_say_untouched(elements))
             beside = path.with_name(f"{path.name}.restored")
             with beside.open("wb") as out:
                 out.write(write_meta(meta, self._issued.get))
@@ -90,6 +107,17 @@ class WayBack:
         value = b"" if element.vr == "PN" else encode(after, element.vr, charsets)
         value += (b"\0" if element.vr == "UI" else b" ") * (len(value) % 2)
         return Element(element.tag, element.vr, value, as_written=element.as_written)
+
+
+def _say_untouched(elements: list[Element]) -> list[Element]:
+    """Of an encapsulated document."""
+    if not any(each.tag == _DOCUMENT for each in elements):
+        return elements
+    title = next((each for each in elements if each.tag == _TITLE), Element(_TITLE, "ST"))
+    said = (title.value.rstrip(b" \0") + b" " + UNTOUCHED.encode()).lstrip()
+    titled = Element(_TITLE, title.vr, said + b" " * (len(said) % 2), as_written=title.as_written)
+    before = [each for each in elements if each.tag < _TITLE]
+    return [*before, titled, *(each for each in elements if each.tag > _TITLE)]
 
 
 def _read_meta(begun: bytes) -> tuple[Meta, int]:

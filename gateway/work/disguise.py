@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gateway.contract import Document, Finding, Finished, Instance, NeedsHuman, Order, Retryable
+from gateway.delivery.hl7 import escape
 from gateway.dicom.part10 import NotDicom
 from gateway.jobs.records import Job
 from gateway.jobs.store import Store
@@ -15,7 +16,7 @@ from gateway.privacy.header import HeaderRewriter
 from gateway.privacy.known import Facts
 from gateway.privacy.profile import Rules
 from gateway.privacy.pseudonyms import ISSUER, Pseudonyms
-from gateway.privacy.returning import WayBack
+from gateway.privacy.returning import UNTOUCHED, WayBack
 from gateway.privacy.rewriting import rewrite, rewritten_header
 from gateway.settings.sections import Settings
 from gateway.settings.shadows import application_named
@@ -117,7 +118,7 @@ class Disguises:
                 data=back.value(slide.data),
             ),
             placed=back.value(finished.placed),
-            hl7=tuple(map(back.text, finished.hl7)),
+            hl7=tuple(back.message(each, escape) for each in finished.hl7),
             documents=tuple(map(_say_untouched, finished.documents)),
         )
 
@@ -160,4 +161,4 @@ def _restore_finding(back: WayBack, finding: Finding) -> Finding:
 
 
 def _say_untouched(document: Document) -> Document:
-    return replace(document, title=f"{document.title} (names the patient by a pseudonym)")
+    return replace(document, title=f"{document.title} {UNTOUCHED}")

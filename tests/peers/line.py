@@ -1,4 +1,4 @@
-"""The line to a peer, which a test cuts, mutes and mends."""
+"""The line to a peer, which a test cuts, mutes and mends, and listens to."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Line:
         self._open: set[asyncio.Task[None]] = set()
         self.mute = False
         self.calls = 0
+        self.said: bytearray | None = None  # all that the peer was told, once somebody listens
 
     async def connect(self, *, mute: bool = False) -> None:
         """`mute`: connections come about, and nothing is ever said."""
@@ -49,7 +50,7 @@ class Line:
                 await asyncio.Event().wait()
             there, back = await asyncio.open_connection(*self._peer)
             with suppress(OSError):
-                await asyncio.gather(_carry(reader, back), _carry(there, writer))
+                await asyncio.gather(_carry(reader, back, self.said), _carry(there, writer))
         except asyncio.CancelledError:
             writer.transport.abort()
         finally:
@@ -57,9 +58,13 @@ class Line:
             self._open.discard(task)
 
 
-async def _carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+async def _carry(
+    source: asyncio.StreamReader, sink: asyncio.StreamWriter, heard: bytearray | None = None
+) -> None:
     try:
         while data := await source.read(_AT_ONCE):
+            if heard is not None:
+                heard += data
             sink.write(data)
             await sink.drain()
     finally:

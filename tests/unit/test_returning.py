@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from pydicom import Dataset, Sequence, dcmread
 
+from gateway.delivery.hl7 import escape
 from gateway.privacy.header import HeaderRewriter
 from gateway.privacy.profile import Rules
 from gateway.privacy.pseudonyms import ISSUER, Pseudonyms
-from gateway.privacy.returning import WayBack
+from gateway.privacy.returning import UNTOUCHED, WayBack
 from gateway.privacy.rewriting import rewrite
 from gateway.settings.sections import Profile
 from tests.peers.dicom_kinds import KINDS, Somebody
@@ -153,3 +154,30 @@ def uids_of(dataset: Any) -> set[str]:
     found = {str(each.value) for each in dataset if each.VR == "UI" and isinstance(each.value, str)}
     inner = [uids_of(item) for each in dataset if each.VR == "SQ" for item in each.value or ()]
     return {uid for uid in found.union(*inner) if not uid.startswith("1.2.840.10008.")}
+
+
+def test_a_ready_message_names_the_true_patient_as_hl7_writes_it():
+    pseudonyms = Pseudonyms(KEY)
+    patient, order = pseudonyms.patient("7^1", "", ""), pseudonyms.of("accession", "ACC-9")
+    way = WayBack({each: original.value for each, original in pseudonyms.unkept().items()})
+    sent = f"MSH|^~\\&|V\rPID|1||{patient}^^^X||{patient}||M\rOBR|1||{order}\rOBX|1|TX|||of {patient}\r"
+    assert way.message(sent, escape) == (
+        "MSH|^~\\&|V\rPID|1||7\\S\\1^^^X||||M\rOBR|1||ACC-9\rOBX|1|TX|||of 7\\S\\1\r"
+    )
+    named = "MSH|^~\\&|V\nPID|1||PAT-1||Somebody^Else\n"
+    assert way.message(named, escape) == named, "whose that is, others judge"
+
+
+@pytest.mark.parametrize("titled", ["Bericht über die Hand", None])
+async def test_a_document_is_untouched_and_its_title_says_so(tmp_path, titled):
+    dataset = await sent(ct())
+    for keyword in ("PixelData", "Rows", "Columns"):
+        del dataset[keyword]
+    dataset.SpecificCharacterSet, dataset.EncapsulatedDocument = "ISO_IR 192", b"%PDF of " + KEY
+    dataset["EncapsulatedDocument"].VR = "OB"
+    if titled is not None:
+        dataset.DocumentTitle = titled
+    ours = await returned(dataset, tmp_path)
+    assert ours.EncapsulatedDocument == dataset.EncapsulatedDocument
+    assert ours.DocumentTitle == " ".join(filter(None, (titled, UNTOUCHED)))
+    assert ours.PatientID == ct().PatientID
