@@ -223,6 +223,10 @@ async def test_who_looks_creates_nothing(tmp_path: Path) -> None:
         (["jobs", "list"], 1),
         (["jobs", "show", "1"], 1),
         (["jobs", "export", "--verify"], 3),
+        (["audit", "list"], 1),
+        (["jobs", "watch"], 1),
+        (["replay", "--since", "2026-01-31"], 1),
+        (["evidence", "--patient", "1"], 1),
         (["key", "--public"], 1),
     ):
         settings = {"GATEWAY_DATA_DIR": str(folder), "GATEWAY_CONFIG": ""}

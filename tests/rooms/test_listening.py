@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import resource
+import socket
 import ssl
 import zlib
 from collections.abc import AsyncIterator
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from gateway.intake.connection import Patience
 from gateway.intake.listening import opening
@@ -158,3 +162,22 @@ async def test_in_a_storm_from_the_same_address_whoever_asks_is_served(
             writer.close()
         for _, each in silent:
             each.close()
+
+
+async def test_out_of_descriptors_the_port_rests_and_goes_on(port: int) -> None:
+    gc.collect()  # nothing is to be closed meanwhile
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as wire, capture_logs() as told:
+        wire.setblocking(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wire.fileno() + 1, hard))
+        try:
+            await asyncio.get_running_loop().sock_connect(wire, ("127.0.0.1", port))
+            async with asyncio.timeout(20):
+                while len(told) < 2:
+                    await asyncio.sleep(0.05)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert {line["event"] for line in told} == {"no connection can be accepted for a moment"}
+    assert len(told) < 10, "it rests between"
+    answered = await say(port, b"GET /echo HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answered.startswith(b"HTTP/1.1 200")

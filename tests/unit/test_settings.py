@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -202,6 +204,27 @@ def test_the_embedded_database_makes_its_own_key_once(tmp_path):
     assert encryption_keys(settings) == first
     Fernet(first[0])
     assert (tmp_path / "data" / "secret.key").stat().st_mode & 0o077 == 0
+
+
+def test_a_key_is_on_the_disk_or_not_there(tmp_path, monkeypatch):
+    """What it encrypts may outlive a power cut that it doesn't."""
+    settings = load(None, {"GATEWAY_DATA_DIR": str(tmp_path / "data")})
+    synced, sync = [], os.fsync
+
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().parent)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(Misconfigured, match="can't be used"):
+        encryption_keys(settings)
+    assert list((tmp_path / "data").iterdir()) == []
+    monkeypatch.setattr(os, "fsync", note)
+    encryption_keys(settings)
+    assert synced == [tmp_path / "data", tmp_path], "the key, and then that it is in its folder"
 
 
 SHADOWED = (
