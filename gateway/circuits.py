@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 import structlog
@@ -499,16 +499,20 @@ class Circuits:
             log.error("a check broke", peer=peer, exc_info=bug)
             return Health(False, f"its check broke ({type(bug).__name__})")
 
-    def _do(self, work: Awaitable[None]) -> None:
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
         async def do() -> None:
             try:
                 await work
             except Exception as trouble:  # the next look does it again
                 log.warning("seeing to a peer broke", exc_info=trouble)
 
+        def end(task: asyncio.Task[None]) -> None:
+            self._beside.discard(task)
+            work.close()  # where we stopped before it had begun
+
         task = asyncio.create_task(do())
         self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
+        task.add_done_callback(end)
 
 
 def _clock(since: datetime) -> str:

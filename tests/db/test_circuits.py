@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -410,6 +412,17 @@ async def test_the_time_that_it_waited_is_given_back(store: Store, database_url:
     woken = await store.get(job.id)
     assert woken is not None and woken.result_by is not None and woken.next_at is not None
     assert (woken.result_by - woken.next_at).total_seconds() == pytest.approx(3660, abs=60)
+
+
+async def test_what_is_begun_as_it_stops_is_given_up_quietly(store: Store) -> None:
+    one = replica(store, Vendor(well=False))
+    gc.collect()  # what others have left
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        async with working(one):
+            one.circuits.hear(f"peer {VENDOR}")
+        gc.collect()
+    assert [each for each in map(str, told) if "never awaited" in each] == []
 
 
 # -- pausing ------------------------------------------------------------------------------------------
