@@ -52,9 +52,19 @@ def _loaded(*arguments: str, **environment: str) -> set[str]:
     return set(done.stdout.rpartition("LOADED ")[2].split())
 
 
+def _declared(loaded: set[str]) -> set[str]:
+    place = "gateway.commands.line."
+    return {name.removeprefix(place) for name in loaded if name.startswith(place)}
+
+
 def test_help_loads_next_to_nothing() -> None:
     assert not _loaded("--help") & (HEAVY | OURS | MORE)
     assert not _loaded("jobs", "list", "--help") & (HEAVY | OURS | MORE)
+
+
+def test_a_command_is_declared_without_those_of_other_families() -> None:
+    assert not _declared(_loaded("--version"))
+    assert _declared(_loaded("jobs", "list", "--help")) == {"jobs", "filters", "options"}
 
 
 def test_listing_jobs_loads_neither_the_doors_nor_the_migrations_nor_dicom(
