@@ -34,6 +34,7 @@ from gateway.intake.vendors import VendorDoor
 from gateway.intake.visits import Visits
 from gateway.settings.keys import encryption_keys
 from gateway.work.changes import Changes
+from gateway.work.disguise import Disguises
 from gateway.work.interest import Interest
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def build_doors(ground: Ground, archives: Archives) -> Doors:
     visits = Visits(settings, encryption_keys(settings), ended)
     access = Access(settings.api_tokens, visits)
     returned = Returned(store, vendors.senders, lasting.keeping.inbox)
-    changes = Changes(store, vendors, lasting.keeping.spool)
+    changes = Changes(store, vendors, lasting.keeping.spool, Disguises(store, settings))
     sectra_door = SectraDoor(
         settings, store, ground.servers, ground.status, ground.writer, changes, ground.admission
     )

@@ -24,11 +24,12 @@ from gateway.intake.vendor_call import VendorCall
 from gateway.jobs.records import Place
 from gateway.jobs.store import Store
 from gateway.jobs.store.grants import Grant
+from gateway.privacy.returning import OnSlide
 from gateway.sectra.calls import segment
 from gateway.sectra.known import known_quality, known_result
 from gateway.sectra.passage import Answer, Passage, without_identity
 from gateway.sectra.wire import BadMessage
-from gateway.work.disguise import Disguise
+from gateway.work.disguise import Disguise, Disguises
 
 _TEXT = 4000
 _PROPERTIES = 200
@@ -52,7 +53,7 @@ class SlideAccess(VendorCall):
         store: Store,
         results: VendorResults,
         streams: Streams,
-        disguise: Callable[[], Awaitable[Disguise | None]],
+        disguises: Disguises,
         *,
         allow_phi: bool,
     ) -> None:
@@ -64,7 +65,7 @@ class SlideAccess(VendorCall):
         self._passage = passage
         self._results = results
         self._streams = streams
-        self._disguise = disguise
+        self._disguises = disguises
         self._allow_phi = allow_phi
         self._versions = {
             name: request.headers[name]
@@ -97,7 +98,7 @@ class SlideAccess(VendorCall):
 
     async def files(self) -> web.StreamResponse:
         self.what = "files"
-        disguise = None if self._allow_phi else await self._disguise()
+        disguise = None if self._allow_phi else await self._disguises.of(self._given.job)
         self._check_alive(identifies=disguise is None)
         if disguise is not None:
             return await self._stream(partial(self._send_nameless, disguise))
@@ -168,7 +169,8 @@ class SlideAccess(VendorCall):
 
     async def _say_results(self, answer: Answer) -> web.StreamResponse:
         if answer.good and answer.body is not None:
-            answer = replace(answer, body=await asyncio.to_thread(_known, answer.body))
+            words = await self._disguises.on_slide(self._given.job)
+            answer = replace(answer, body=await asyncio.to_thread(_known, answer.body, words))
         return self._say(answer)
 
     # -- what passes ----------------------------------------------------------------------------------
@@ -297,7 +299,8 @@ class SlideAccess(VendorCall):
         body = await self._rebuilt(partial(known_result, strict=True), body)
         if body.setdefault("slideId", self._place.slide_id) != self._place.slide_id:
             raise Problem(403, "slideId: this job is about another slide")
-        return body
+        words = await self._disguises.on_slide(self._given.job)
+        return body if words is None else await asyncio.to_thread(words.restored, body)
 
     @staticmethod
     async def _rebuilt(rebuild: Callable[[Any], dict[str, Any]], body: dict[str, Any]) -> dict[str, Any]:
@@ -322,8 +325,12 @@ def explain_failure(failure: Failure) -> web.Response:
     return problems.answer(502, "Sectra can't be asked for this job any more; the hospital's IT knows why")
 
 
-def _known(body: Any) -> Any:
-    return [known_result(each) for each in body] if isinstance(body, list) else known_result(body)
+def _known(body: Any, words: OnSlide | None) -> Any:
+    """As the vendor may hear it."""
+    if isinstance(body, list):
+        return [_known(each, words) for each in body]
+    result = known_result(body)
+    return result if words is None else words.disguised(result)
 
 
 def _kept(headers: Mapping[str, str]) -> dict[str, str]:

@@ -110,7 +110,7 @@ class VendorDoor:
             self._store,
             self._results,
             self._streams,
-            partial(self._disguises.of, job),
+            self._disguises,
             allow_phi=found is not None and found[1].allow_phi,
         )
 

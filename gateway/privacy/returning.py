@@ -26,7 +26,25 @@ UNTOUCHED: Final = "(names the patient by a pseudonym)"
 _TITLE, _DOCUMENT = 0x00420010, 0x00420011
 _NAME: Final = 5  # of a patient, in PID
 _SIGNS: Final = frozenset((0x00120062, 0x00120063, 0x00120064, 0x00280303))
+_RECOGNISED: Final = 4  # characters by which an original is known again
+_SHOWN: Final = ("displayResult", "displayProperties", "data", "attachments")
 _LARGEST: Final = 512 * 2**20  # of a result without pixels: a report, a list of annotations
+
+
+class OnSlide:
+    """What a vendor writes on a slide by its own hand, and what it is shown of that again. A pseudonym of
+    what is too short to be known again stays there as it is."""
+
+    def __init__(self, issued: Mapping[str, str]) -> None:
+        known = {each: original for each, original in issued.items() if len(original) >= _RECOGNISED}
+        self._back = WayBack(known)
+        self._out = WayBack({original: each for each, original in known.items()})
+
+    def restored(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        return _translated(result, self._back)
+
+    def disguised(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        return _translated(result, self._out)
 
 
 class WayBack:
@@ -107,6 +125,10 @@ class WayBack:
         value = b"" if element.vr == "PN" else encode(after, element.vr, charsets)
         value += (b"\0" if element.vr == "UI" else b" ") * (len(value) % 2)
         return Element(element.tag, element.vr, value, as_written=element.as_written)
+
+
+def _translated(result: Mapping[str, Any], way: WayBack) -> dict[str, Any]:
+    return {name: way.value(value) if name in _SHOWN else value for name, value in result.items()}
 
 
 def _say_untouched(elements: list[Element]) -> list[Element]:

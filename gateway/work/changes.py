@@ -15,6 +15,7 @@ from gateway.contract import Callback, Failure, Finished, Interactive, Modificat
 from gateway.jobs.records import Job
 from gateway.jobs.store import Store
 from gateway.jobs.store.grants import ChangedResult
+from gateway.work.disguise import Disguises
 from gateway.work.orders import order_of
 from gateway.work.vendors import Vendors
 
@@ -25,10 +26,11 @@ _REOPENED = 600.0  # what a change by the user may take the vendor
 
 
 class Changes:
-    def __init__(self, store: Store, vendors: Vendors, spool: Spool) -> None:
+    def __init__(self, store: Store, vendors: Vendors, spool: Spool, disguises: Disguises) -> None:
         self._store = store
         self._vendors = vendors
         self._spool = spool
+        self._disguises = disguises
 
     async def tell(
         self,
@@ -54,7 +56,12 @@ class Changes:
             job, token = reopened
             order = order_of(job, callback=Callback(self._vendors.url_of(adapter_name), token, used=True))
             order = replace(order, context=dict(context) or order.context)
-            return await self._ask(adapter, job, order, change)
+            words = await self._disguises.on_slide(job)
+            if words is None:
+                return await self._ask(adapter, job, order, change)
+            change = replace(change, result=await asyncio.to_thread(words.disguised, change.result))
+            answer = await self._ask(adapter, job, order, change)
+            return None if answer is None else await asyncio.to_thread(words.restored, answer)
         finally:
             await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
 

@@ -16,7 +16,7 @@ from gateway.privacy.header import HeaderRewriter
 from gateway.privacy.known import Facts
 from gateway.privacy.profile import Rules
 from gateway.privacy.pseudonyms import ISSUER, Pseudonyms
-from gateway.privacy.returning import UNTOUCHED, WayBack
+from gateway.privacy.returning import UNTOUCHED, OnSlide, WayBack
 from gateway.privacy.rewriting import rewrite, rewritten_header
 from gateway.settings.sections import Settings
 from gateway.settings.shadows import application_named
@@ -96,12 +96,17 @@ class Disguises:
         pseudonyms = Pseudonyms(key, None if issuer is None else issuer[1])
         return Disguise(self._store, job, self._rules[profile], pseudonyms)
 
+    async def on_slide(self, job: Job) -> OnSlide | None:
+        """None, where nothing was issued for the job."""
+        issued = await self._issued(job)
+        return OnSlide(issued) if issued else None
+
     async def restore(self, job: Job, finished: Finished) -> Finished:
         """Whatever the configuration says by now: what was issued for the job is led back."""
-        issued = await self._store.issued_for(job.id)
+        issued = await self._issued(job)
         if not issued:
             return finished
-        back = WayBack({alias: original for alias, (_, original) in issued.items() if alias != ISSUER})
+        back = WayBack(issued)
         await asyncio.to_thread(_restore_objects, back, finished.dicom)
         slide = finished.slide
         return replace(
@@ -121,6 +126,10 @@ class Disguises:
             hl7=tuple(back.message(each, escape) for each in finished.hl7),
             documents=tuple(map(_say_untouched, finished.documents)),
         )
+
+    async def _issued(self, job: Job) -> dict[str, str]:
+        issued = await self._store.issued_for(job.id)
+        return {alias: original for alias, (_, original) in issued.items() if alias != ISSUER}
 
 
 class _Disguised:

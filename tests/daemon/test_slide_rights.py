@@ -60,9 +60,13 @@ async def test_identifying_data_is_withheld_unless_allowed(tmp_path: Path, datab
             assert (await call(house, vendor, f"slides/{patient.slide}/files"))[0] == 200
 
 
-def rename(house: Hospital) -> None:
+async def begin_without_names(house: Hospital) -> dict[str, Any]:
+    await house.gateway.stop()
     house.configuration["profiles"] = {"research": {}}
     house.configuration["departments"]["emergency"]["applications"][KIDNEY]["deidentify"] = "research"
+    await house.start()
+    await invoke(house, "slide-wsi")
+    return await house.job_on("slide-wsi", "analysing")
 
 
 async def test_files_leave_without_names_and_what_is_no_dicom_does_not(
@@ -70,11 +74,7 @@ async def test_files_leave_without_names_and_what_is_no_dicom_does_not(
 ) -> None:
     with ia_vendor(mode="never") as vendor:
         async with ward(tmp_path, database_url, vendor) as house:
-            await house.gateway.stop()
-            rename(house)
-            await house.start()
-            await invoke(house, "slide-wsi")
-            job = await house.job_on("slide-wsi", "analysing")
+            job = await begin_without_names(house)
             status, raw = await call(house, vendor, "slides/slide-wsi/files")
             assert status == 200
             boundary = raw.partition(b"\r\n")[0]
@@ -107,6 +107,45 @@ async def test_files_leave_without_names_and_what_is_no_dicom_does_not(
             [files] = told(job)["files"]
             assert files["outcome"] == "200"
             assert files["bytes"] == len(raw)
+
+
+async def test_what_an_app_writes_by_pseudonyms_stands_on_the_slide_by_the_true_ones(
+    tmp_path: Path, database_url: str
+) -> None:
+    """It is shown its own words again, also by a user who changed them. Here the slide is one file."""
+    with ia_vendor(mode="never") as vendor:
+        async with ward(tmp_path, database_url, vendor) as house:
+            slide = house.sectra.slides["slide-wsi"]
+            slide.single_file = True
+            first = list_files(slide)[0].data
+            assert isinstance(first, bytes)
+            original = dcmread(BytesIO(first))
+            await begin_without_names(house)
+            _, raw = await call(house, vendor, "slides/slide-wsi/files")
+            known = dcmread(BytesIO(raw))
+            assert str(known.PatientName) == known.PatientID != original.PatientID
+            assert known.PixelData == original.PixelData
+
+            theirs = f"ANSWER on {known.PatientID}, in {known.StudyInstanceUID}"
+            ours = f"ANSWER on {original.PatientID}, in {original.StudyInstanceUID}"
+            stored = await asyncio.to_thread(vendor.store, vendor.calls[0], theirs, str(known.PatientID))
+            await house.job_on("slide-wsi", "done")
+            [result] = house.results_on("slide-wsi", KIDNEY)
+            assert result["displayResult"] == ours
+            assert result["displayProperties"] == {"Progress": original.PatientID}
+            assert result["data"]["result"]["content"][0]["labels"][0]["label"] == ours
+
+            path = f"applications/{OWN_NAME}/results/{stored['id']}"
+            _, read = await call(house, vendor, path)
+            _, listed = await call(house, vendor, f"applications/{OWN_NAME}/results/slide/slide-wsi")
+            answer = await invoke(house, "slide-wsi", "modify")
+            assert answer.body["displayResult"] == f"{ours} (seen)"
+            told_again = [stored, read, *listed, vendor.calls[-1]["input"]]
+            assert [each["displayResult"] for each in told_again] == [theirs] * 4
+            true = (original.PatientID, original.StudyInstanceUID)
+            assert not [word for word in true if str(word) in json.dumps([told_again, vendor.calls])]
+            [result] = house.results_on("slide-wsi", KIDNEY)
+            assert result["displayResult"] == f"{ours} (seen)"
 
 
 async def test_nothing_but_its_own_slide_and_case(tmp_path: Path, database_url: str) -> None:
