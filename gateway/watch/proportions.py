@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 _Z = 1.959963984540054  # 95 % lie within so many standard errors
+_NOISE = 1e-14
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,14 @@ def kappa(table: Sequence[Sequence[int]]) -> Estimate | None:
     expected = sum(rows[i] * columns[i] for i in kinds)
     if 1 - expected < 1e-12:
         return None
-    value = (agreed - expected) / (1 - expected)
+    value = _settle(agreed - expected) / (1 - expected)
     on = sum(shares[i][i] * (1 - (rows[i] + columns[i]) * (1 - value)) ** 2 for i in kinds)
     off = sum(shares[i][j] * (columns[i] + rows[j]) ** 2 for i in kinds for j in kinds if i != j)
     variance = on + (1 - value) ** 2 * off - (value - expected * (1 - value)) ** 2
-    error = sqrt(max(0.0, variance) / number) / (1 - expected)
+    error = sqrt(max(0.0, _settle(variance)) / number) / (1 - expected)
     return Estimate(value, max(-1.0, value - _Z * error), min(1.0, value + _Z * error))
+
+
+def _settle(value: float) -> float:
+    """Nothing where nothing but what floating point left is there: else it would pass for a certainty."""
+    return 0.0 if abs(value) < _NOISE else value

@@ -31,7 +31,20 @@ expect.set_options(timeout=60_000)  # of a busy machine
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
 TODAY = date.today()
-CHEST, RESEARCH = "milvue-chest", "milvue-research"
+CHEST, RESEARCH, HIP = "milvue-chest", "milvue-research", "milvue-hip"
+TRIED = """WITH tried AS (
+  INSERT INTO jobs (id, department, application, adapter, origin, state, beside)
+  SELECT gen_random_uuid(), 'emergency', %s, 'candidate', 'rest', 'done', true FROM generate_series(1, 120)
+  RETURNING id
+), numbered AS (SELECT id, row_number() OVER (ORDER BY id) AS n FROM tried)
+INSERT INTO shadows (job_id, of, application, shadow, began_at, compared_at,
+  own_outcome, own_seconds, own_found, outcome, seconds, found)
+SELECT id, %s, %s, 'candidate', now() - n * interval '8 hours', now(),
+  'result', 64, CASE n %% 3 WHEN 0 THEN ARRAY['fracture'] ELSE '{}' END,
+  CASE n %% 40 WHEN 0 THEN 'failed' ELSE 'result' END, 31,
+  CASE WHEN n %% 3 = 0 AND n %% 5 > 0 THEN ARRAY['fracture']
+    WHEN n %% 20 = 1 THEN ARRAY['effusion'] ELSE '{}' END
+FROM numbered RETURNING job_id"""
 
 
 @dataclass
@@ -85,6 +98,9 @@ def configure(house: Hospital) -> None:
         "contact": "radiology-it@hospital",
         "applications": {RESEARCH: research},
     }
+    applications[HIP] = {**house.application, "display_name": "Milvue hip", "shadow": ["candidate"]}
+    adapters = house.configuration["adapters"]
+    adapters["candidate"] = dict(adapters["milvue"])
     applications[TRAUMA]["register"] = {
         "owner": "Dr Ito",
         "purpose": "fracture triage",
@@ -97,7 +113,7 @@ def configure(house: Hospital) -> None:
         "rate": "600/min",
     }
     house.configuration["sectra"]["servers"]["main"]["link"] = "https://pacs/view?n={accession_number}#one"
-    house.configuration["adapters"]["milvue"]["canary"] = {"every": "1h"}
+    adapters["milvue"]["canary"] = {"every": "1h"}
     house.configuration["destinations"]["spare"] = {"kind": "stow", "archive": "vna"}
     house.configuration["destinations"]["ris"] = {"kind": "hl7", "host": "127.0.0.1", "port": free_port()}
 
@@ -129,9 +145,11 @@ async def fill(lively: Lively) -> None:
 
 
 async def remember(lively: Lively) -> None:
-    """Weeks of two versions of a vendor; the newer one finds more since some days."""
+    """Weeks of two versions of a vendor, the newer of which finds more since some days; and of one that is
+    tried beside another."""
     for each in make_up_weeks(TRAUMA, TODAY):
         await lively.rows("INSERT INTO tallies VALUES (%s, %s, %s, %s, %s) RETURNING day", *astuple(each))
+    await lively.rows(TRIED, f"shadow/{HIP}/candidate", lively.jobs["done"], HIP)
 
 
 async def reconfigure(lively: Lively, configuration: Any) -> None:
@@ -453,6 +471,32 @@ async def test_what_shifted_at_a_vendor_is_seen_beside_what_was_usual(operator: 
     await expect(older).to_contain_text("Still learning")
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_how_far_a_vendor_that_is_tried_agrees_is_seen_and_read_as_numbers(
+    operator: Page, lively: Lively, scheme: str
+) -> None:
+    await operator.goto(f"{lively.url}/quality")
+    tried = operator.locator(f"section[id='{HIP}']").get_by_role(
+        "region", name="Shadow agreement with candidate"
+    )
+    for words in (
+        "120 studies",
+        "117 with a result of both",
+        "of the shadow within 31 s",
+        "of the shadow: 3 failed",
+    ):
+        await expect(tried).to_contain_text(words)
+    await expect(tried.get_by_role("img")).to_have_accessible_name(re.compile("of .* outside the limits"))
+    found = tried.get_by_role("region", name="finding by finding").get_by_role("row")
+    await expect(found.get_by_role("rowheader")).to_have_text(["any finding", "effusion", "fracture"])
+    certain = tried.get_by_role("row", name="effusion").get_by_role("cell")
+    await expect(certain).to_have_text(["0", "0", "4", "113", "97\u00a0%", "0.00", "–"])
+    await tried.locator("summary").click()
+    over_time = tried.get_by_role("table", name="agreement about any finding").get_by_role("row")
+    assert await over_time.count() >= 6
+    assert await look_at(operator, "quality-shadow", scheme) == []
+
+
 async def test_peers_say_whose_they_are_and_the_gateway_which_processes_it_has(
     operator: Page, lively: Lively
 ) -> None:
@@ -523,7 +567,7 @@ async def test_the_configuration_tells_what_is_in_force_and_what_changed(
 ) -> None:
     await operator.goto(f"{lively.url}/configuration")
     refused = operator.locator("section", has_text="What is written now was refused")
-    await expect(refused).to_contain_text("nobody")
+    await expect(refused).to_contain_text("no application or adapter candidate")
     in_force = operator.get_by_role("region", name="The configuration in force")
     await expect(in_force).to_contain_text("contact: the-desk@hospital")
     await expect(in_force).to_contain_text("password: '***'")

@@ -29,6 +29,7 @@ from gateway.settings.load import load
 from tests.db.crew import ask_for, bring
 
 Command = Callable[..., Any]
+TRAUMA = {"display_name": "Trauma", "adapter": "milvue", "archives": ["vna"]}
 
 
 @pytest.fixture
@@ -42,6 +43,8 @@ def environment(database_url: str, secret_key: str, tmp_path: Path) -> dict[str,
                 "data_dir": str(tmp_path),
                 "api_tokens": [{"name": "ops", "role": "operator", "sha256": "0123456789" * 6 + "abcd"}],
                 "adapters": {"milvue": {"kind": "milvue", "url": "https://m", "token": "secret-of-milvue"}},
+                "archives": {"vna": {"kind": "dicomweb", "url": "https://vna"}},
+                "departments": {"emergency": {"applications": {"trauma": TRAUMA}}},
                 "alerts": {"webhook": {"url": f"${{file:{tmp_path / 'hook'}}}"}},
             }
         )
@@ -233,6 +236,12 @@ async def test_wrong_use_is_told_in_a_sentence(command: Command, wrong: list[str
     ("begun", "ends"),
     [
         ("gateway rep", "replay"),
+        ("gateway comp", "compare"),
+        ("gateway tri", "trial"),
+        ("gateway compare --application tr", "trauma"),
+        ("gateway trial --application ", "trauma"),
+        ("gateway trial --adapter m", "milvue"),
+        ("gateway trial --application trauma --stu", "--studies"),
         ("gateway jobs list --state h", "held"),
         ("gateway jobs list --adapter ", "milvue"),
         ("gateway pause ad", "adapter"),

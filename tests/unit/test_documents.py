@@ -45,6 +45,12 @@ def typed() -> list[str]:
     return sorted({line.strip() for path in DOCUMENTS for line in TYPED.findall(path.read_text())})
 
 
+def test_the_readme_names_every_command() -> None:
+    command: Any = typer.main.get_command(app)
+    named = set(re.findall(r"\bgateway ([a-z][a-z-]+)", (ROOT / "README.md").read_text()))
+    assert set(command.commands) - named == set()
+
+
 @pytest.mark.parametrize("line", typed())
 def test_a_command_is_there_with_these_options(line: str) -> None:
     command: Any = typer.main.get_command(app)

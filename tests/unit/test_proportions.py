@@ -51,6 +51,14 @@ def test_kappa_of_a_fourfold_table(table: list[list[int]], value: float) -> None
     assert -1 <= found.low <= found.value + 1e-12 and found.value - 1e-12 <= found.high <= 1
 
 
+@pytest.mark.parametrize("table", [[[0, 0], [4, 113]], [[0, 7], [0, 301]], [[0, 0], [1, 2]]])
+def test_what_one_of_both_never_finds_tells_nothing_of_how_far_they_agree(table: list[list[int]]) -> None:
+    """Kappa is nothing then whatever the other finds, and no certainty of that."""
+    found = kappa(table)
+    assert found is not None and not found.tells
+    assert f"{found.value:.2f}" == "0.00"
+
+
 @pytest.mark.parametrize("table", [[[0, 0], [0, 0]], [[9, 0], [0, 0]], [[0, 0], [0, 9]]])
 def test_there_is_no_kappa_where_both_say_the_same_of_everything(table: list[list[int]]) -> None:
     assert kappa(table) is None
