@@ -80,8 +80,9 @@ class JobPage:
             line=draw_line(settings, job),
             identified=identified,
             subjects=_subjects(job) if identified else [],
+            came_to=_came_to(job),
             acts=_acts(job) if visitor.may("operator") else [],
-            interesting=visitor.may("operator") and job.ticket is not None and self._desk.shows(job.adapter),
+            interesting=visitor.may("operator") and _may_be_shown(self._desk, job),
             choices=_choices(job, events) if visitor.may("operator") else [],
             steps=journey.tell_way(job, events),
             proof=_proof(job),
@@ -177,13 +178,31 @@ def _acts(job: Job) -> list[tuple[Act, str]]:
         possible.append(("resume", f"Resume in {job.held_in}"))
     elif job.state in (State.FAILED, State.CANCELLED) and job.purged_at is None:
         possible.append(("retry", "Begin again"))
-    elif job.state == State.DONE and job.purged_at is None:
+    elif job.state == State.DONE and job.purged_at is None and not _is_unasked_for(job):
         possible.append(("retry", "Have it analysed again"))
     elif job.state not in FINAL and job.lease_holder is None:
         possible.append(("retry", "Retry now"))
     if job.state in ALIVE:
         possible.append(("cancel", "Cancel"))
     return possible
+
+
+def _is_unasked_for(job: Job) -> bool:
+    return job.canary or job.beside
+
+
+def _came_to(job: Job) -> str:
+    """What being done means."""
+    if job.canary:
+        return "Done: the vendor answered a test study of nobody, and its result is delivered nowhere"
+    if job.beside:
+        return "Done: the vendor is only tried, and its result is delivered nowhere"
+    return "Done: the result is where it belongs"
+
+
+def _may_be_shown(desk: Desk, job: Job) -> bool:
+    """To its vendor, by a person to whom the study matters."""
+    return job.ticket is not None and not _is_unasked_for(job) and desk.shows(job.adapter)
 
 
 def _awaited(job: Job, deliveries: list[Delivery]) -> str | None:

@@ -316,6 +316,39 @@ async def test_a_mistyped_address_leads_back(house: Hospital, browser: Browser) 
     assert (await browser.ask("GET", "/jobs/0000000000000000000"))[0] == 404
 
 
+_ENDED = """INSERT INTO jobs (id, department, application, adapter, origin, state, ticket, beside, canary)
+VALUES (%s, 'emergency', %s, 'milvue', 'rest', %s, '{"reference": "1.2.3"}', %s, %s)"""
+
+
+async def look_at_ended(
+    browser: Browser, records: str, state: str, *, application: str = TRAUMA, **kind: bool
+) -> str:
+    """The page of a job that came to its end so."""
+    job = uuid4()
+    values = [job, application, state, kind.get("beside", False), kind.get("canary", False)]
+    async with await psycopg.AsyncConnection.connect(records, autocommit=True) as connection:
+        await connection.execute(_ENDED, values)
+    if not browser.cookies:
+        await browser.sign_in(TOKENS["operator"])
+    status, page, _ = await browser.ask("GET", f"/jobs/{job}")
+    assert status == 200
+    return page
+
+
+async def test_the_page_of_what_nobody_asked_for_promises_and_offers_nothing(
+    browser: Browser, records: str
+) -> None:
+    page = await look_at_ended(browser, records, "done")
+    assert "the result is where it belongs" in page
+    assert "Have it analysed again" in page and "Show this study to the vendor" in page
+    tried = await look_at_ended(browser, records, "done", application=f"shadow/{TRAUMA}/x", beside=True)
+    canary = await look_at_ended(browser, records, "done", application="canary/milvue", canary=True)
+    assert "delivered nowhere" in tried and "of nobody" in canary
+    for page in (tried, canary):
+        assert "where it belongs" not in page
+        assert "Have it analysed again" not in page and "Show this study to the vendor" not in page
+
+
 async def test_who_signs_out_is_out(house: Hospital, browser: Browser) -> None:
     await browser.sign_in(TOKENS["operator"])
     _, page, _ = await browser.ask("GET", "/")

@@ -96,6 +96,17 @@ async def test_any_identifier_finds_the_job(store: Store, database_url: str) -> 
     assert await store.search("A") == []
 
 
+async def test_what_nobody_asked_for_is_no_answer_to_an_identifier(store: Store) -> None:
+    """By its own id it is found: whoever has that, means it."""
+    about = {"study_instance_uid": "1.2.3", "accession_number": "A1"}
+    job, _ = await store.create(ask_for(**about))
+    tried, _ = await store.create(ask_for(**about, application="shadow/a/b", beside=True))
+    await store.create(ask_for(**about, application="canary/v", canary=True))
+    for words in ("1.2.3", "A1"):
+        assert [found.id for found in await store.search(words)] == [job.id], words
+    assert await store.find_by_prefix(tried.id.hex) == [tried.id]
+
+
 async def test_what_ended_long_ago_costs_a_page_nothing(store: Store, database_url: str) -> None:
     """No statement of a page reads more than the last day's jobs, of seven weeks that ended."""
     now = datetime.now(UTC)

@@ -178,10 +178,14 @@ class Overview(Database):
             return [Standing(**row) for row in (await connection.execute(statement)).mappings()]
 
     async def search(self, words: str) -> list[Job]:
-        """Of any identifier that a job has, whole, in capitals or small; the newest first."""
+        """Of any identifier that a job has, whole, in capitals or small; the newest first, and none of those
+        that nobody asked for."""
         written = {words, words.upper(), words.lower()}
         named = [
-            select(jobs.c.id).where(column.in_(written)).order_by(jobs.c.created_at.desc()).limit(_MOST_FOUND)
+            select(jobs.c.id)
+            .where(column.in_(written), REAL)
+            .order_by(jobs.c.created_at.desc())
+            .limit(_MOST_FOUND)
             for column in (
                 jobs.c.accession_number,
                 jobs.c.study_instance_uid,
