@@ -104,11 +104,21 @@ class Shadows(Accepting):
             await connection.execute(delete(followed).where(followed.c.name == _NAME))
 
     async def begin_shadow(self, new: NewJob, of: UUID, application: str, shadow: str) -> bool:
-        """Once, however often it is asked for."""
+        """Once, however often it is asked for. It takes the place of earlier pairs of the same study, which
+        would count twice: that it is the same can't be told any more once those jobs are purged."""
         job, fresh = await self.create(new)
         values = {"job_id": job.id, "of": of, "application": application, "shadow": shadow}
-        async with self._single.connect() as connection:
+        of_the_study = select(jobs.c.id).where(jobs.c.study_instance_uid == new.study_instance_uid)
+        earlier = (
+            shadows.c.of.in_(of_the_study),
+            shadows.c.of != of,
+            shadows.c.application == application,
+            shadows.c.shadow == shadow,
+        )
+        async with self._transaction() as connection:
             await connection.execute(upsert(shadows).values(**values).on_conflict_do_nothing())
+            if new.study_instance_uid is not None:
+                await connection.execute(delete(shadows).where(*earlier))
         return fresh
 
     async def asked_by(self, caller: str) -> dict[str, UUID]:
