@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, NoReturn, TypeVar
+from uuid import UUID
 
 from gateway.archives.archive import Archive, InstanceRef, StudyMatch
 from gateway.archives.arrived import ARRIVED
@@ -179,6 +181,15 @@ class Lookup:
         if name.startswith(ARRIVED):
             return SPOOL
         return f"sectra.{server}" if server is not None and name in self._of_slides else f"archives.{name}"
+
+    @asynccontextmanager
+    async def reading(self, name: str, slide: Slide | None, job_id: UUID) -> AsyncIterator[Archive]:
+        """What fails meanwhile is this archive's doing, not of whoever is to have what is read there."""
+        peer = self.peer_of(name, None if slide is None else slide.server)
+        await self._gate.require(peer, job_id)
+        with blaming(peer), self._gate.calling(peer):
+            yield self.archive(name, slide)
+        await self._gate.heard(peer)
 
     async def _call(self, name: str, slide: Slide | None, ask: Callable[[], Awaitable[T]]) -> T:
         peer = self.peer_of(name, None if slide is None else slide.server)

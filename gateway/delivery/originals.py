@@ -4,8 +4,8 @@ whose it is, what it consists of, and the images that findings lie in."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,7 +86,7 @@ class Originals:
         return sorted(records, key=lambda record: record.sop_instance_uid)
 
     async def _header(self, job: Job, records: list[InstanceRecord], folder: Path) -> FileDataset:
-        async with aclosing(self._retrieve(job, records[0], folder)) as retrieval:
+        async with self._retrieving(job, records[0], folder) as retrieval:
             async for instance in retrieval:
                 if instance.header.sop_instance_uid == records[0].sop_instance_uid:
                     return (await read_heading(instance.chunks()))[0]
@@ -101,7 +101,7 @@ class Originals:
         if await asyncio.to_thread(path.exists):
             return path
         part = path.with_suffix(".part")
-        async with aclosing(self._retrieve(job, record, path.parent, plain)) as retrieval:
+        async with self._retrieving(job, record, path.parent, plain) as retrieval:
             async for instance in retrieval:
                 if instance.header.sop_instance_uid != record.sop_instance_uid:
                     continue
@@ -122,11 +122,16 @@ class Originals:
                 return path
         raise _gone(job)
 
-    def _retrieve(self, job: Job, record: InstanceRecord, folder: Path, plain: bool = False) -> Retrieval:
-        archive = self._lookup.archive(job.archive or "", self._slides.of(job))
-        return archive.retrieve_instance(
-            job.study_instance_uid or "", record.series_instance_uid, record.sop_instance_uid, folder, plain
-        )
+    @asynccontextmanager
+    async def _retrieving(
+        self, job: Job, record: InstanceRecord, folder: Path, plain: bool = False
+    ) -> AsyncIterator[Retrieval]:
+        study, series, uid = job.study_instance_uid or "", record.series_instance_uid, record.sop_instance_uid
+        async with (
+            self._lookup.reading(job.archive or "", self._slides.of(job), job.id) as archive,
+            aclosing(archive.retrieve_instance(study, series, uid, folder, plain)) as retrieval,
+        ):
+            yield retrieval
 
 
 def _gone(job: Job) -> NeedsHuman:

@@ -21,7 +21,8 @@ from pydicom.dataset import Dataset
 
 from gateway.simulate import milvue_results
 from tests.peers.dicom_samples import encode
-from tests.peers.gateway import Hospital, Patient, hospital
+from tests.peers.gateway import PATIENCE, Hospital, Patient, hospital
+from tests.peers.line import line_to
 from tests.peers.ris import Ris, ris
 
 
@@ -164,6 +165,35 @@ async def test_a_patient_corrected_meanwhile_stops_all_deliveries(tmp_path: Path
             "ris": "held",
         }
         assert "another patient" in job["error"]["message"]
+
+
+async def test_an_archive_that_dies_before_the_delivery_is_waited_for_and_not_the_ris(
+    tmp_path: Path, database_url: str
+) -> None:
+    """Whose result it is, is read there once more before the RIS is told."""
+    async with with_ris(tmp_path, database_url) as (house, r):
+        vna = house.configuration["archives"]["vna"]
+        async with line_to(vna["url"]) as line:
+            vna["url"] = line.url
+            house.application["deliver"] = ["ris"]
+            patient = house.admit()
+            gate = house.gates.close("GET", "/v3/smarturgences")
+            await house.start()
+            asked = await house.ask(study_instance_uid=patient.study)
+            await gate.wait()
+            await line.cut()
+            gate.opened.set()
+            async with asyncio.timeout(PATIENCE):
+                while not (job := await house.settled(asked["id"], "delivering"))["waits"]:
+                    await asyncio.sleep(0.05)
+            assert "the archive vna is not reachable since" in job["waits"]["why"]
+            _, listed = await house.api("GET", "peers", role="viewer")
+            states = {(each["kind"], each["name"]): each["state"] for each in listed["peers"]}
+            assert states["archives", "vna"] == "away"
+            assert states["destinations", "ris"] != "away"
+            await line.connect()
+            await house.settled(asked["id"], "done")
+            assert len(r.received) == 1
 
 
 def dcmread_of(house: Hospital, uid: str) -> Dataset:
