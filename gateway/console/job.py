@@ -94,6 +94,7 @@ class JobPage:
             slide=identified and job.slide_id is not None and job.server is not None,
             pictures=len(places_of(findings)),
             deliveries=deliveries,
+            undelivered=_why_undelivered(job),
             called=partial(wording.name_peer, settings),
             events=events,
             broken=find_break(job.id, events),
@@ -198,6 +199,23 @@ def _came_to(job: Job) -> str:
     if job.beside:
         return "Done: the vendor is only tried, and its result is delivered nowhere"
     return "Done: the result is where it belongs"
+
+
+def _why_undelivered(job: Job) -> str:
+    """Of one without deliveries."""
+    if job.canary:
+        return "None: it was about nobody."
+    if job.beside:
+        return "None: the vendor is only tried."
+    match job.state:
+        case State.FAILED:
+            return "None: it failed before anything was delivered."
+        case State.CANCELLED:
+            return "None: it was cancelled before anything was delivered."
+        case State.DONE:
+            return "None: nothing was to be delivered."
+        case _:
+            return "None yet: there is no result so far."
 
 
 def _may_be_shown(desk: Desk, job: Job) -> bool:

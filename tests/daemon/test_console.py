@@ -349,6 +349,24 @@ async def test_the_page_of_what_nobody_asked_for_promises_and_offers_nothing(
         assert "Have it analysed again" not in page and "Show this study to the vendor" not in page
 
 
+@pytest.mark.parametrize(
+    ("state", "kind", "said"),
+    [
+        ("failed", {}, "None: it failed before anything was delivered."),
+        ("cancelled", {}, "None: it was cancelled before anything was delivered."),
+        ("done", {}, "None: nothing was to be delivered."),
+        ("done", {"beside": True}, "None: the vendor is only tried."),
+        ("failed", {"canary": True}, "None: it was about nobody."),
+    ],
+)
+async def test_what_has_ended_waits_for_no_result(
+    browser: Browser, records: str, state: str, kind: dict[str, Any], said: str
+) -> None:
+    page = await look_at_ended(browser, records, state, **kind)
+    assert said in page and "no result so far" not in page
+    assert f'matter-card {"calm" if state == "done" else state}"' in page
+
+
 async def test_who_signs_out_is_out(house: Hospital, browser: Browser) -> None:
     await browser.sign_in(TOKENS["operator"])
     _, page, _ = await browser.ask("GET", "/")
