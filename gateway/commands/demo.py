@@ -201,6 +201,7 @@ async def _hospital(home: Path, console: Console, stays: bool) -> AsyncIterator[
             await store.remember(demo_past.make_up_weeks(_APPLICATION, date.today()))
             await house.shadowing.look()  # from here on
             await stack.enter_async_context(beside(house.shadowing.run()))
+        await stack.enter_async_context(house.lasting.circuits.watching())
         await stack.enter_async_context(house.engine.working())
         roll = Roll(store, "intake and workers", lambda: house.engine.worker)
         await stack.enter_async_context(roll.present())

@@ -119,6 +119,10 @@ async def look_at_what_a_demo_shows(said: str) -> None:
         jobs = (await (await session.get("jobs")).json())["jobs"]
         peers = (await (await session.get("peers")).json())["peers"]
         acts = (await (await session.get("audit")).json())["acts"]
+        first = next(peer for peer in peers if peer["name"] == "ris")
+        async with asyncio.timeout(120):  # it is looked at again and again, as the page says
+            while first in (await (await session.get("peers")).json())["peers"]:
+                await asyncio.sleep(0.2)
     assert {"done", "held", "failed", "delivering"} <= {job["state"] for job in jobs}
     assert [peer["name"] for peer in peers if peer["state"] == "paused"] == ["nuclei"]
     assert "pause" in {act["what"] for act in acts}
