@@ -179,6 +179,8 @@ class JobSteps:
         assert failure.peer is not None
         begun = job.submit_began or job.state not in (State.RECEIVED, State.LOCATING, State.SUBMITTING)
         why = self._circuits.waiting(failure.peer, begun=begun)
+        if job.state in FINAL:
+            why = f"{self._circuits.why(failure.peer)}; the slide is told of the end when it can be"
         advice = self._circuits.advice(failure.peer) or failure.advice
         values: dict[str, object] = {
             "waits_for": failure.peer,

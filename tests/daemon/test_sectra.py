@@ -19,7 +19,7 @@ from gateway.simulate.firing import SQUARE
 from gateway.simulate.front import Fault
 from gateway.simulate.milvue import Behaviour
 from tests.peers.dicom_samples import encode, make_instance
-from tests.peers.gateway import TRAUMA, Hospital, hospital
+from tests.peers.gateway import PATIENCE, TRAUMA, Hospital, hospital
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -104,6 +104,24 @@ async def test_a_cancel_ends_an_analysis_at_work(house: Hospital) -> None:
     await house.job_on(patient.slide, "analysing")
     assert (await house.fire(patient.slide, "cancel")).complaints == []
     await house.job_on(patient.slide, "cancelled")
+    await house.until(lambda: "cancelled" in shown(house, patient.slide), "the slide says so")
+
+
+async def test_what_was_cancelled_goes_on_nowhere_while_sectra_is_away(house: Hospital) -> None:
+    patient = house.admit()
+    house.milvue.behaviours[patient.study] = SLOW
+    await house.fire(patient.slide)
+    job = await house.job_on(patient.slide, "analysing")
+    house.sectra.front.faults.append(Fault(drop=True))
+    assert (await house.api("POST", f"jobs/{job['id']}/cancel"))[0] == 200
+    said: list[str] = []
+    async with asyncio.timeout(PATIENCE):
+        while not said:
+            job = await house.settled(job["id"], "cancelled")
+            told = [each["what"] for each in job["events"] if each["state"] == "cancelled"]
+            said = [what for what in told if what.startswith("waiting: ")]
+    assert "this analysis" not in str(said) and "the slide is told of the end" in said[-1]
+    house.sectra.front.faults.clear()
     await house.until(lambda: "cancelled" in shown(house, patient.slide), "the slide says so")
 
 
