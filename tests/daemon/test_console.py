@@ -367,6 +367,12 @@ async def test_what_has_ended_waits_for_no_result(
     assert f'matter-card {"calm" if state == "done" else state}"' in page
 
 
+async def test_why_what_is_done_is_sent_again_one_by_one(browser: Browser, records: str) -> None:
+    await look_at_ended(browser, records, "done")
+    _, page, _ = await browser.ask("GET", "/jobs/act?do=retry&state=done")
+    assert "each would be analysed and paid for again" in page and "on a job’s own page" in page
+
+
 async def test_who_signs_out_is_out(house: Hospital, browser: Browser) -> None:
     await browser.sign_in(TOKENS["operator"])
     _, page, _ = await browser.ask("GET", "/")
