@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
@@ -21,6 +22,9 @@ STUDY_KEYS = (
     "StudyID",
     "NumberOfStudyRelatedInstances",
     "InstanceAvailability",
+    "StudyDate",
+    "ModalitiesInStudy",
+    "StudyDescription",
 )
 Text = Callable[..., str]  # what stands in an answer under a keyword, as `read_identity` asks for it
 _WORSE_AND_WORSE = ("ONLINE", "NEARLINE", "OFFLINE", "UNAVAILABLE")
@@ -32,6 +36,7 @@ class StudyMatch:
     identity: Identity
     instance_count: int | None = None
     availability: str | None = None  # of its worst instance: ONLINE, NEARLINE, OFFLINE; None: not told
+    told: str = ""  # its date, modalities and description, by which a person tells it from another
 
     @property
     def study_instance_uid(self) -> str:
@@ -149,7 +154,15 @@ def match_of(archive: str, text: Text) -> StudyMatch:
         identity,
         int(count) if count.isdecimal() else None,
         next(iter(told.difference(_WORSE_AND_WORSE)), worst[-1] if worst else None),
+        _tell(text),
     )
+
+
+def _tell(text: Text) -> str:
+    date = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", text("StudyDate").strip())
+    modalities = text("ModalitiesInStudy").replace("\\", " ")
+    parts = (" ".join(part.split()) for part in (date, modalities, text("StudyDescription")))
+    return "".join(sign for sign in ", ".join(filter(None, parts)) if sign.isprintable())
 
 
 def unlisted(archive: str) -> Retryable:

@@ -417,8 +417,9 @@ def _the_one(name: str, studies: Sequence[StudyMatch], asked: Identity) -> Study
     if len(by_uid) > 1:
         raise NeedsHuman(
             f"{len(by_uid)} studies in {name} match the accession number",
-            "Choose the right one on the job's page, or resume the job with its study_instance_uid.",
+            "Choose the right one on the job's page, or by gateway jobs resume ID --study UID.",
             detail={"choices": sorted(by_uid)},
+            said={uid: study.told for uid, study in sorted(by_uid.items()) if study.told},
         )
     found = next(iter(by_uid.values()))
     for study in studies:

@@ -22,6 +22,7 @@ from rich.text import Text
 from gateway.commands.opening import FAILED, WRONG_USE, complain, with_store, with_store_to_look
 from gateway.intake.views import JobView, view
 from gateway.jobs.records import Job
+from gateway.jobs.states import State
 from gateway.jobs.store import Refused, Store
 from gateway.jobs.store.batches import Act
 from gateway.jobs.store.reading import Filter
@@ -214,6 +215,7 @@ def _describe(job: JobView) -> str:
         lines.append(f"  waits{until}: {job.waits.why}")
     if job.error:
         lines += [f"  {job.error.kind}: {job.error.message}", f"  what to do: {job.error.advice}"]
+    lines += _choices(job)
     lines += [f"  {each.name}: {each.sentence}" for each in job.analyses or []]
     for delivery in job.deliveries or []:
         there = f", there {delivery.reference}" if delivery.reference else ""
@@ -229,6 +231,18 @@ def _describe(job: JobView) -> str:
             f"  {here(said.at)}  said with “{said.what}”: {json.dumps(said.words, ensure_ascii=False)}"
         )
     return "\n".join(_fold(line) for line in lines)
+
+
+def _choices(job: JobView) -> list[str]:
+    """The studies of which one is meant, and how that is said."""
+    held = [event for event in job.events or [] if event.what == State.HELD.value]
+    offered = held[-1].detail.get("choices") if held and job.state == State.HELD else None
+    told_of = [each.words for each in job.said or [] if each.what == State.HELD.value][-1:]
+    lines = []
+    for study in offered or []:
+        told = next((f"  ({words[study]})" for words in told_of if study in words), "")
+        lines += [f"  perhaps {study}{told}", f"    gateway jobs resume {job.id} --study {study}"]
+    return lines
 
 
 def _fold(line: str) -> str:

@@ -65,6 +65,7 @@ class JobPage:
         paused = {each.peer: each for each in pauses}
         awaited = _awaited(job, deliveries)
         identified = visitor.may("operator")
+        offered = _choices(job, events) if identified else []
         findings: list[Finding] = []
         summary = ""
         if identified:
@@ -72,6 +73,7 @@ class JobPage:
             whole = await store.get(job.id)
             if whole is not None and whole.result is not None:
                 findings, summary = findings_of(whole), str(whole.result.get("summary") or "")
+        told_of = await store.said_when_held(job.id) if offered else {}
         return self._desk.show(
             visitor,
             "job.html",
@@ -83,7 +85,7 @@ class JobPage:
             came_to=_came_to(job),
             acts=_acts(job) if visitor.may("operator") else [],
             interesting=visitor.may("operator") and _may_be_shown(self._desk, job),
-            choices=_choices(job, events) if visitor.may("operator") else [],
+            choices={study: str(told_of.get(study, "")) for study in offered},
             steps=journey.tell_way(job, events),
             proof=_proof(job),
             findings=[words(each) for each in findings[:_MOST_FINDINGS]],

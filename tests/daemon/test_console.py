@@ -20,6 +20,7 @@ from yarl import URL
 
 from tests.conftest import made_database
 from tests.daemon.test_check import checked
+from tests.daemon.test_commands import gateway
 from tests.peers.gateway import PATIENCE, TOKENS, TRAUMA, Hospital, hospital
 from tests.peers.ports import free_port
 
@@ -301,6 +302,38 @@ async def test_jobs_are_never_chosen_by_a_name_that_nobody_knows(house: Hospital
     assert "resumed" not in [event["what"] for event in shown["events"]]
     status, page, _ = await browser.ask("GET", "/jobs/act?do=resume&state=held")
     assert status == 200 and "ALL" not in page and "No filter is set" not in page
+
+
+async def test_who_is_to_choose_a_study_sees_which_is_which(house: Hospital, browser: Browser) -> None:
+    patient = house.admit(slide=False)
+    twin = house.admit(slide=False, twin_of=patient)
+    for instances, told in ((patient.instances, "HAND <LEFT>"), (twin.instances, "WRIST")):
+        for uid in instances:
+            file = house.archive.instances[uid]
+            file.header.StudyDate, file.header.StudyDescription = "20260102", told
+    job = (await house.ask(accession_number=patient.accession))["id"]
+    await house.settled(job, "held")
+    await browser.sign_in(TOKENS["operator"])
+    _, page, _ = await browser.ask("GET", f"/jobs/{job}")
+    modality = house.archive.instances[twin.instances[0]].header.Modality
+    for told in ("HAND &lt;LEFT&gt;", "WRIST"):
+        assert f"<strong>2026-01-02, {modality}, {told}</strong>" in page
+    browser.cookies.clear()
+    await browser.sign_in(TOKENS["viewer"])
+    _, page, _ = await browser.ask("GET", f"/jobs/{job}")
+    assert "WRIST" not in page and twin.study not in page
+
+    code, said, _ = await gateway(*("jobs", "show", job), GATEWAY_CONFIG=str(house.folder / "gateway.yaml"))
+    assert code == 0
+    assert f"perhaps {twin.study}  (2026-01-02, {modality}, WRIST)" in said
+    command = re.search(rf"gateway (jobs resume \S+ --study {re.escape(twin.study)})\n", said)
+    assert command is not None
+    code, _, complained = await gateway(
+        *command[1].split(), GATEWAY_CONFIG=str(house.folder / "gateway.yaml")
+    )
+    assert code == 0, complained
+    await house.settled(job, "done")
+    assert house.bytes_arrived(patient) == [0, 0]
 
 
 async def test_a_mistyped_address_leads_back(house: Hospital, browser: Browser) -> None:

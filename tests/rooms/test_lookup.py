@@ -262,10 +262,13 @@ async def test_what_no_archive_knows_by_its_uid_is_looked_for_by_accession_numbe
     assert (found.archive, found.study.study_instance_uid) == ("pacs", "1.2.3.2")
     assert found.remarks[-1] == "pacs: found by its accession number, not by the study UID that was given"
     assert (await find("", "")).archive == "vna"
-    fill(vna, "1.2.3.3", AccessionNumber="A1", PatientID="P1")
+    said: dict[str, Any] = {"StudyDate": "20260102", "Modality": "CR", "StudyDescription": "HAND  2 PLANES\n"}
+    fill(vna, "1.2.3.3", AccessionNumber="A1", PatientID="P1", **said)
     with pytest.raises(NeedsHuman) as caught:
         await find("", "P1")
     assert caught.value.detail["choices"] == ["1.2.3.1", "1.2.3.3"]
+    assert caught.value.said["1.2.3.3"] == "2026-01-02, CR, HAND 2 PLANES"
+    assert "HAND" not in f"{caught.value.detail}{caught.value.message}"
 
 
 @pytest.mark.parametrize("known", ["patient_id", "issuer_of_accession_number", "study_id"])

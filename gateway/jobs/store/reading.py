@@ -180,6 +180,18 @@ class Reading(Database):
                 await connection.execute(insert(audit).values(**looked))
         return [Said(row["at"], row["what"], self._words(row["words"])) for row in rows]
 
+    async def said_when_held(self, job_id: UUID) -> Mapping[str, Any]:
+        """What a peer said when the job was held last. Whoever shows it has noted who looks at the job."""
+        statement = (
+            select(said.c.words)
+            .where(said.c.job_id == job_id, said.c.what == State.HELD.value)
+            .order_by(said.c.id.desc())
+            .limit(1)
+        )
+        async with self._single.connect() as connection:
+            kept = await connection.scalar(statement)
+        return {} if kept is None else self._words(kept)
+
     def _words(self, kept: bytes) -> Mapping[str, Any]:
         try:
             words: Mapping[str, Any] = self._cipher.decrypt(kept)
