@@ -10,7 +10,7 @@ from gateway.console.pages import FORM, Desk, Guard, to
 from gateway.intake.problems import Problem
 from gateway.intake.visits import Visitor
 from gateway.jobs.store import Refused
-from gateway.jobs.store.batches import CHOOSE, Act
+from gateway.jobs.store.batches import Act
 
 _MEANING: dict[Act, str] = {
     "resume": "Held jobs go on where they were held.",
@@ -55,13 +55,11 @@ class Acts:
         return to(_with(place, f"told={act}-{told}"))
 
     async def _act(self, act: Act, asked: Asked, who: str, expect: int) -> tuple[str, str]:
-        """To how many it was done, how many are left out until a study is chosen, and how many else; and
-        where that is seen."""
+        """To how many it was done, how many had moved on, and where that is seen."""
         store, alone = self._desk.store, asked.only_one_job()
         if alone is None:
             acted = await store.act_on_all(act, asked.filter, who, expect)
-            choosing = list(acted.passed_over.values()).count(CHOOSE)
-            return f"{len(acted.done)}-{choosing}-{len(acted.passed_over) - choosing}", _back(asked)
+            return f"{len(acted.done)}-{len(acted.passed_over)}", _back(asked)
         if await store.glance(alone) is None:
             raise Problem(404, "there is no job of this id")
         match act:

@@ -83,14 +83,13 @@ def draw_line(settings: Settings, job: Job) -> Line:
     )
 
 
-def read_told(request: web.Request) -> tuple[str, int, int, int] | None:
-    """What was just done, and to how many; how many were left out until their study is chosen, and how many
-    since they had moved on."""
+def read_told(request: web.Request) -> tuple[str, int, int] | None:
+    """What was just done, to how many, and how many were left out since they had moved on."""
     act, *numbers = request.query.get("told", "").split("-")
-    if act not in _TOLD or not re.fullmatch(r"\d{1,8}(-\d{1,8}){0,2}", "-".join(numbers)):
+    if act not in _TOLD or not re.fullmatch(r"\d{1,8}(-\d{1,8})?", "-".join(numbers)):
         return None
-    done, choosing, moved_on, *_ = [*map(int, numbers), 0, 0]
-    return act, done, choosing, moved_on
+    done, moved_on, *_ = [*map(int, numbers), 0]
+    return act, done, moved_on
 
 
 _TOLD = ("resume", "retry", "cancel", "interesting")

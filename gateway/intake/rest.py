@@ -291,7 +291,8 @@ class RestDoor:
             self._store.events_of(job.id), self._store.deliveries_of(job.id)
         )
         shown = view(job, events, deliveries, said, identified=identified)
-        text = shown.model_dump_json(exclude=None if shown.said else {"said"})
+        empty = {name for name in ("said", "analyses") if not getattr(shown, name)}
+        text = shown.model_dump_json(exclude=empty)
         place = {"Location": f"/api/v1/jobs/{job.id}"} if status == 202 else None
         return web.Response(text=text, status=status, headers=place, content_type="application/json")
 

@@ -175,7 +175,7 @@ def view(
             received=job.received,
             stored=job.stored,
         ),
-        analyses=None if events is None else tell_analyses(events),
+        analyses=None if events is None else tell_analyses(events) or None,
         events=None if events is None else [_event(event, identified) for event in events],
         deliveries=None
         if deliveries is None

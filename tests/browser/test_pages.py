@@ -410,22 +410,6 @@ async def test_what_changed_meanwhile_is_asked_again(operator: Page, lively: Liv
     await expect(operator.get_by_text("1 job cancelled")).to_be_visible()
 
 
-async def test_what_needs_a_choice_is_left_out_of_what_is_done_to_many(
-    operator: Page, lively: Lively
-) -> None:
-    patient = lively.house.admit(1)
-    lively.house.admit(slide=False, twin_of=patient)
-    new = [(await lively.house.ask(accession_number=patient.accession))["id"] for _ in range(2)]
-    for each in new:
-        await lively.house.settled(each, "held")
-    await operator.goto(f"{lively.url}/jobs/act?do=resume&id={new[0]}&id={new[1]}")
-    await operator.get_by_role("button", name="Resume 2 jobs").click()
-    said = operator.get_by_role("status").filter(has_text="0 jobs resumed")
-    await expect(said).to_contain_text("2 jobs were left out: open each and choose the right study there")
-    for each in new:
-        await lively.house.api("POST", f"jobs/{each}/cancel")
-
-
 async def test_what_a_person_stopped_goes_on_and_says_so_by_itself(operator: Page, lively: Lively) -> None:
     cause = operator.locator("article", has_text="Milvue research was paused by operator")
     await expect(cause).to_contain_text("The study is being closed")

@@ -100,16 +100,6 @@ async def test_all_that_match_are_acted_on_if_they_are_as_many_as_were_seen(stor
         assert dict((await store.events_of(job.id))[-1].detail) == {"by": "me", "one_of": acted}
 
 
-async def test_who_needs_a_choice_is_passed_over_by_what_is_done_to_many(store):
-    choosing = await in_state(store, State.HELD, State.LOCATING, choices=["1.2.3", "1.2.4"])
-    held = await in_state(store, State.HELD)
-    did = await store.act_on_all("resume", Filter(state=["held"]), "me", 2)
-    assert [job.id for job in did.done] == [held.id]
-    assert did.passed_over == {choosing.id: batches.CHOOSE}
-    assert (await store.get(choosing.id)).state == State.HELD
-    assert (await store.resume(choosing.id, "me", study_instance_uid="1.2.4")).state == State.LOCATING
-
-
 async def test_many_are_acted_on_in_batches_and_who_has_moved_on_is_passed_over(
     store, database_url, monkeypatch
 ):

@@ -21,7 +21,6 @@ from gateway.jobs.tables import jobs
 Act = Literal["resume", "retry", "cancel"]
 BATCH = 100
 _MOVED_ON = "it has moved on meanwhile"
-CHOOSE = "a person has to choose its study first: by the console, or gateway jobs resume ID --study UID"
 _CONCERNS: dict[Act, ColumnElement[bool]] = {
     "resume": and_(jobs.c.state == State.HELD.value, jobs.c.held_in.is_not(None)),
     "retry": and_(
@@ -69,11 +68,7 @@ class Batches(Requests):
         done, refused = [], {}
         async with self._transaction() as connection:
             rows = (await connection.execute(statement.with_for_update())).mappings().all()
-            choosing = await self._choices(connection, ids) if act == "resume" else {}
             for job in map(self._job, rows):
-                if job.id in choosing:
-                    refused[job.id] = CHOOSE
-                    continue
                 try:
                     async with connection.begin_nested():
                         done.append(await self._act(connection, act, job, who, detail))
