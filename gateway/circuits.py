@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -69,6 +70,20 @@ class Barred(Unreachable):
 def quota_of(adapter: str) -> str:
     """What is left of it, as a peer that may be away."""
     return f"{_QUOTA}{adapter}"
+
+
+_at_work_on: ContextVar[UUID | None] = ContextVar("at_work_on", default=None)
+
+
+@contextmanager
+def working_on(job_id: UUID) -> Iterator[None]:
+    """Whatever is called meanwhile is called for this job, however deep the call: the one that tries a peer
+    for all must not wait for itself."""
+    before = _at_work_on.set(job_id)
+    try:
+        yield
+    finally:
+        _at_work_on.reset(before)
 
 
 class Gate(Protocol):
@@ -165,6 +180,7 @@ class Circuits:
     # -- before and after a call ----------------------------------------------------------------------
 
     async def require(self, peer: str, job_id: UUID | None = None) -> None:
+        job_id = job_id or _at_work_on.get()
         if not self._bars(peer, job_id):
             return
         await self.refresh(_STALE)

@@ -14,7 +14,7 @@ from gateway.archives.arrived import Brought
 from gateway.archives.lookup import Lookup
 from gateway.archives.sectra import Slides
 from gateway.archives.spool import Spool
-from gateway.circuits import Circuits, quota_of
+from gateway.circuits import Circuits, quota_of, working_on
 from gateway.contract import (
     Adapter,
     Busy,
@@ -123,7 +123,7 @@ class JobSteps:
                 await self._circuits.require(peer, job.id)
             if job.state in WORKING:
                 await loaded()
-            with self._circuits.calling(*self._called(job)):
+            with working_on(job.id), self._circuits.calling(*self._called(job)):
                 outcome = await self._steps[job.state](job)
         except Unsuitable as reason:
             now = await self._store.get(job.id) or job  # a user may have joined meanwhile
