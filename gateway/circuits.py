@@ -183,7 +183,8 @@ class Circuits:
         job_id = job_id or _at_work_on.get()
         if not self._bars(peer, job_id):
             return
-        await self.refresh(_STALE)
+        # A person may have said a moment ago that this very job is to try.
+        await self.refresh(_STALE if job_id is None else 0.0)
         if self._bars(peer, job_id):
             raise self._barred(peer)
 
