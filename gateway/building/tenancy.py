@@ -18,6 +18,7 @@ from gateway.building.ground import Lasting
 from gateway.building.house import House, furnish
 from gateway.intake.revolving import DoorsOfOne
 from gateway.loops import Loop, beside
+from gateway.settings.certificates import telling_lines
 from gateway.settings.sections import Settings
 from gateway.settings.source import Source, find_fixed
 from gateway.settings.tree import Misconfigured
@@ -166,7 +167,8 @@ class Tenancy:
             settings = await asyncio.to_thread(origin.read)
             if fixed := find_fixed(self.house.settings, settings):
                 raise Misconfigured(fixed)
-            house = await furniture.enter_async_context(furnish(settings, self._lasting, first=False))
+            with telling_lines(settings):
+                house = await furniture.enter_async_context(furnish(settings, self._lasting, first=False))
             await house.doors.ended.look()  # nobody who has signed out is let in again meanwhile
         except Misconfigured as problem:
             await furniture.aclose()

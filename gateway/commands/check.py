@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from gateway.extras import is_installed, say_missing
 from gateway.jobs.schema import newest, revision_of, revisions
 from gateway.jobs.store import DatabaseError
 from gateway.jobs.store.trouble import why
-from gateway.settings.certificates import expiry_of, serving
+from gateway.settings.certificates import expiry_of, serving, telling_lines
 from gateway.settings.checks import find_doubts
 from gateway.settings.sections import Settings, Tls, Trust, parts_of
 from gateway.settings.tree import Misconfigured
@@ -36,9 +37,12 @@ def check(config: Path | None, offline: bool, as_json: bool) -> int:
 
 async def _check(settings: Settings, source: str, offline: bool, as_json: bool) -> int:
     # The parts need no database to be built, only to be used.
-    async with build(only_looking(settings), settings.database_url or "postgresql://") as house:
+    async with AsyncExitStack() as stack:
+        with telling_lines(settings):
+            building = build(only_looking(settings), settings.database_url or "postgresql://")
+            house = await stack.enter_async_context(building)
+            judged = _judge_ours(settings)
         _require_applications(settings)
-        judged = _judge_ours(settings)
         if settings.database_url is None and not is_installed("embedded"):
             said = f"there is none, and {say_missing('embedded')}. Install that, or name a PostgreSQL server."
             judged["database_url"] = Health(False, said)

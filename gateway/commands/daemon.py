@@ -10,6 +10,7 @@ from gateway.building.tenancy import Part
 from gateway.commands.opening import go, read_settings, source_of
 from gateway.database import database
 from gateway.jobs import schema
+from gateway.settings.certificates import telling_lines
 from gateway.settings.load import config_path, process_environment
 from gateway.settings.source import Source
 from gateway.systemd import Systemd
@@ -21,7 +22,8 @@ def run(config: Path | None, only: Part | None) -> int:
     origin = Source(config or config_path(environment), environment, settings)
 
     async def serve() -> int:
-        await gateway.run(settings, only, source_of(config), origin, Systemd(environment))
+        with telling_lines(settings):
+            await gateway.run(settings, only, source_of(config), origin, Systemd(environment))
         return 0
 
     return go(serve(), log=settings.log)

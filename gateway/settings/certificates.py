@@ -19,7 +19,7 @@ import structlog
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from gateway.settings.sections import Tls, Trust
+from gateway.settings.sections import Settings, Tls, Trust, parts_of
 from gateway.settings.tree import Misconfigured
 
 log = structlog.get_logger(__name__)
@@ -175,6 +175,46 @@ def calling(place: str, trust: Trust) -> RenewedContext:
     machine = ssl.get_default_verify_paths().cafile
     authorities = trust.ca or (Path(machine) if machine else None)
     return RenewedContext(place, _named(authorities, trust.certificate, trust.key), read)
+
+
+@contextmanager
+def telling_lines(settings: Settings) -> Iterator[None]:
+    """Where one of its certificates keeps something from being made: all that can't be used, and where each
+    stands."""
+    try:
+        yield
+    except Misconfigured as trouble:
+        told = dict(_find_unusable(settings))
+        if told.keys().isdisjoint(trouble.problems):
+            raise
+        others = [problem for problem in trouble.problems if problem not in told]
+        raise Misconfigured([*told.values(), *others]) from None
+
+
+def _find_unusable(settings: Settings) -> Iterator[tuple[str, str]]:
+    for place, part in parts_of(settings):
+        if isinstance(part, Tls | Trust):
+            for problem in _complaints(place, part):
+                yield problem, settings.placed(problem.partition(": ")[0], problem)
+
+
+def _complaints(place: str, part: Tls | Trust) -> Iterator[str]:
+    missing = False
+    for name in ("certificate", "key", "ca", "client_ca"):
+        path: Path | None = getattr(part, name, None)
+        try:
+            with _explained(f"{place}.{name}", path):
+                if path is not None:
+                    path.read_bytes()
+        except Misconfigured as trouble:
+            missing = True
+            yield from trouble.problems
+    if missing:
+        return
+    try:
+        serving(place, part) if isinstance(part, Tls) else calling(place, part)
+    except Misconfigured as trouble:
+        yield from trouble.problems
 
 
 def expiry_of(place: str, certificate: Path) -> datetime:

@@ -194,6 +194,10 @@ class Settings(BaseSettings):
         dotted = ".".join(map(str, loc))
         return f"{dotted} {sentence}" if self._place is None else f"{self._place(loc)}: {dotted} {sentence}"
 
+    def placed(self, dotted: str, problem: str) -> str:
+        """A sentence that names what it is about, with the place of that before it."""
+        return problem if self._place is None else f"{self._place(tuple(dotted.split('.')))}: {problem}"
+
     @property
     def text(self) -> str:
         """As it was written, secrets masked."""

@@ -181,6 +181,31 @@ async def test_our_own_certificates_are_checked_too(tmp_path: Path) -> None:
     assert code == 1 and "our certificate has expired" in peers["listen.tls.certificate"]["sentence"]
 
 
+async def test_each_file_of_a_certificate_that_lacks_is_said_with_its_line(tmp_path: Path) -> None:
+    lacking = {name: str(tmp_path / f"no.{name}") for name in ("certificate", "key")}
+    archive = {"kind": "dicomweb", "url": "https://127.0.0.1:1/dicom-web", "ca": str(tmp_path / "no.ca")}
+    configuration = configure(tmp_path, listen={"tls": lacking}, archives={"vna": archive})
+    code, _, complained = await checked(tmp_path, configuration, "--offline")
+    config = tmp_path / "gateway.yaml"
+    lines = config.read_text().splitlines()
+    assert code == 1
+    for place, file in (
+        *((f"listen.tls.{name}", file) for name, file in lacking.items()),
+        ("archives.vna.ca", archive["ca"]),
+    ):
+        number = next(at for at, line in enumerate(lines, 1) if file in line)
+        assert f"{config} line {number}: {place}: {file} can't be read: No such file" in complained
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "run", "--config", str(config)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=os.environ,
+    )
+    said, _ = await process.communicate()
+    assert process.returncode == 1
+    assert set(complained.splitlines()) <= set(said.decode().splitlines())
+
+
 async def test_what_we_show_peers_is_ours_too(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     good, expired = authority.certify("good"), authority.certify("expired", lasts=EXPIRED)
