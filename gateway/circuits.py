@@ -89,7 +89,7 @@ def working_on(job_id: UUID) -> Iterator[None]:
 class Gate(Protocol):
     """What those who call a peer ask before, and tell afterwards."""
 
-    async def require(self, peer: str, job_id: UUID | None = None) -> None:
+    async def require(self, peer: str) -> None:
         """Raises Barred."""
         ...
 
@@ -109,7 +109,7 @@ class Gate(Protocol):
 class Unguarded:
     """For those who call once and go."""
 
-    async def require(self, peer: str, job_id: UUID | None = None) -> None:
+    async def require(self, peer: str) -> None:
         pass
 
     def calling(self, *peers: str) -> AbstractContextManager[None]:  # noqa: ARG002
@@ -179,8 +179,8 @@ class Circuits:
 
     # -- before and after a call ----------------------------------------------------------------------
 
-    async def require(self, peer: str, job_id: UUID | None = None) -> None:
-        job_id = job_id or _at_work_on.get()
+    async def require(self, peer: str) -> None:
+        job_id = _at_work_on.get()
         if not self._bars(peer, job_id):
             return
         # A person may have said a moment ago that this very job is to try.

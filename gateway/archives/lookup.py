@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, NoReturn, TypeVar
-from uuid import UUID
 
 from gateway.archives.archive import Archive, InstanceRef, StudyMatch
 from gateway.archives.arrived import ARRIVED
@@ -183,21 +182,22 @@ class Lookup:
         return f"sectra.{server}" if server is not None and name in self._of_slides else f"archives.{name}"
 
     @asynccontextmanager
-    async def reading(self, name: str, slide: Slide | None, job_id: UUID) -> AsyncIterator[Archive]:
+    async def reading(self, name: str, slide: Slide | None) -> AsyncIterator[Archive]:
         """What fails meanwhile is this archive's doing, not of whoever is to have what is read there."""
-        peer = self.peer_of(name, None if slide is None else slide.server)
-        await self._gate.require(peer, job_id)
-        with blaming(peer), self._gate.calling(peer):
+        async with self._asking(name, slide):
             yield self.archive(name, slide)
-        await self._gate.heard(peer)
 
     async def _call(self, name: str, slide: Slide | None, ask: Callable[[], Awaitable[T]]) -> T:
+        async with self._asking(name, slide) as peer:
+            return await self._lookouts.setdefault(peer, Lookout(name)).call(ask)
+
+    @asynccontextmanager
+    async def _asking(self, name: str, slide: Slide | None) -> AsyncIterator[str]:
         peer = self.peer_of(name, None if slide is None else slide.server)
         await self._gate.require(peer)
         with blaming(peer), self._gate.calling(peer):
-            answer = await self._lookouts.setdefault(peer, Lookout(name)).call(ask)
+            yield peer
         await self._gate.heard(peer)
-        return answer
 
     def opens_at(self, name: str, *, urgent: bool, now: datetime | None = None) -> datetime | None:
         """When a study may be fetched there again; None if it may be now."""

@@ -105,7 +105,7 @@ class Dispatch:
         to_slide = delivery.destination == "sectra"
         peer = f"sectra.{job.server}" if to_slide else f"destinations.{delivery.destination}"
         try:
-            await self._circuits.require(peer, job.id)
+            await self._circuits.require(peer)
             with blaming(peer), self._circuits.calling(peer):
                 done = await self._to(delivery.destination).deliver(job, finished)
         except Failure as failure:

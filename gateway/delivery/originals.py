@@ -128,7 +128,7 @@ class Originals:
     ) -> AsyncIterator[Retrieval]:
         study, series, uid = job.study_instance_uid or "", record.series_instance_uid, record.sop_instance_uid
         async with (
-            self._lookup.reading(job.archive or "", self._slides.of(job), job.id) as archive,
+            self._lookup.reading(job.archive or "", self._slides.of(job)) as archive,
             aclosing(archive.retrieve_instance(study, series, uid, folder, plain)) as retrieval,
         ):
             yield retrieval

@@ -119,12 +119,13 @@ class JobSteps:
 
     async def take(self, job: Job) -> Outcome:
         try:
-            for peer in self._needed(job):
-                await self._circuits.require(peer, job.id)
-            if job.state in WORKING:
-                await loaded()
-            with working_on(job.id), self._circuits.calling(*self._called(job)):
-                outcome = await self._steps[job.state](job)
+            with working_on(job.id):
+                for peer in self._needed(job):
+                    await self._circuits.require(peer)
+                if job.state in WORKING:
+                    await loaded()
+                with self._circuits.calling(*self._called(job)):
+                    outcome = await self._steps[job.state](job)
         except Unsuitable as reason:
             now = await self._store.get(job.id) or job  # a user may have joined meanwhile
             if now.origin is not Origin.NOTIFICATION:

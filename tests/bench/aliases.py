@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -23,7 +22,7 @@ from uuid import uuid4
 import aiohttp
 import uvloop
 
-from tests.bench.relay import MIB, forked, receive, serve_pages
+from tests.bench.relay import MIB, forked, receive, serve_pages, ship
 
 LEAST = {8.0: 0.6, 0.5: 0.3}
 MOST_MIB = 200
@@ -61,64 +60,22 @@ def make_study(folder: Path, mib: float, gib: float) -> tuple[list[Path], list[l
 
 
 async def relay(source: str, told: dict[str, Any], target: str, way: str) -> None:
-    """As a job does: every instance recognised, counted and hashed on its way."""
     from gateway.archives.archive import InstanceRef
     from gateway.archives.dicomweb import DicomwebArchive
-    from gateway.dicom.multipart import Writer
-    from gateway.jobs.records import InstanceRecord
     from gateway.jobs.store import Store
     from gateway.privacy.profile import Rules
     from gateway.privacy.pseudonyms import Pseudonyms
     from gateway.settings.sections import Profile
     from gateway.work.disguise import Disguise
-    from gateway.work.shipment import Shipment
 
     listed = [InstanceRef(series, sop, None, None) for series, sop in told["listed"]]
-    chosen = {
-        each.sop_instance_uid: InstanceRecord(each.sop_instance_uid, each.series_instance_uid)
-        for each in listed
-    }
     disguise = None
     if way == "aliases":
         job = cast("Any", argparse.Namespace(id=uuid4(), patient_id="1CT1", accession_number=""))
         disguise = Disguise(cast("Store", Memory()), job, Rules(Profile()), Pseudonyms(bytes(32)))
-    sent: list[InstanceRecord] = []
-
-    async def on_end(records: list[InstanceRecord]) -> None:
-        sent.extend(records)
-
-    async def on_acknowledged(_: str) -> None:
-        pass
-
-    async def on_anew() -> None:
-        pass
-
     async with aiohttp.ClientSession() as session:
         archive = DicomwebArchive("bench", source, session)
-        shipment = Shipment(
-            archive,
-            told["study"],
-            chosen,
-            listed,
-            None,
-            lambda _: None,
-            on_end,
-            on_acknowledged,
-            on_anew,
-            disguise=disguise,
-        )
-        writer = Writer()
-
-        async def body() -> AsyncIterator[bytes]:
-            async for instance in shipment.instances():
-                yield writer.begin()
-                async for chunk in instance.chunks():
-                    yield chunk
-            yield writer.end()
-
-        async with session.post(target, data=body(), headers={"Content-Type": writer.content_type}) as answer:
-            assert answer.status == 200
-    assert len(sent) == len(listed)
+        await ship(archive, session, told["study"], listed, target, disguise)
 
 
 def run_way(way: str, source: str, study: Path, target: str) -> None:

@@ -22,13 +22,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 import uvloop
+
+if TYPE_CHECKING:
+    from gateway.archives.archive import Archive, InstanceRef
+    from gateway.work.disguise import Disguise
 
 MIB = 1024 * 1024
 BOUNDARY = b"a4cde309-f2f8-491b-b08d-94c84872a89f"
@@ -37,45 +42,65 @@ TARGETS = "targets: at least 1.0 of the bare relay, 11 times the naive way, at m
 
 
 async def relay_ours(source: str, study: str, target: str) -> None:
-    """As a job does: every instance recognised, counted and hashed on its way."""
     from gateway.archives.dicomweb import DicomwebArchive
+
+    async with aiohttp.ClientSession() as session:
+        archive = DicomwebArchive("bench", source, session)
+        await ship(archive, session, study, await archive.list_instances(study), target)
+
+
+async def ship(
+    archive: Archive,
+    session: aiohttp.ClientSession,
+    study: str,
+    listed: Sequence[InstanceRef],
+    target: str,
+    disguise: Disguise | None = None,
+) -> None:
+    """As a job does: every instance recognised, counted and hashed on its way."""
     from gateway.dicom.multipart import Writer
     from gateway.jobs.records import InstanceRecord
     from gateway.work.shipment import Shipment
 
-    async with aiohttp.ClientSession() as session:
-        archive = DicomwebArchive("bench", source, session)
-        listed = await archive.list_instances(study)
-        chosen = {
-            instance.sop_instance_uid: InstanceRecord(instance.sop_instance_uid, instance.series_instance_uid)
-            for instance in listed
-        }
-        sent: list[InstanceRecord] = []
+    chosen = {
+        each.sop_instance_uid: InstanceRecord(each.sop_instance_uid, each.series_instance_uid)
+        for each in listed
+    }
+    sent: list[InstanceRecord] = []
 
-        async def on_end(records: list[InstanceRecord]) -> None:
-            sent.extend(records)
+    async def on_end(records: list[InstanceRecord]) -> None:
+        sent.extend(records)
 
-        async def on_acknowledged(_uid: str) -> None:
-            pass
+    async def on_acknowledged(_uid: str) -> None:
+        pass
 
-        async def on_anew() -> None:
-            pass
+    async def on_anew() -> None:
+        pass
 
-        shipment = Shipment(
-            archive, study, chosen, listed, None, lambda _: None, on_end, on_acknowledged, on_anew
-        )
-        writer = Writer()
+    shipment = Shipment(
+        archive,
+        study,
+        chosen,
+        listed,
+        None,
+        lambda _: None,
+        on_end,
+        on_acknowledged,
+        on_anew,
+        disguise=disguise,
+    )
+    writer = Writer()
 
-        async def body() -> AsyncIterator[bytes]:
-            async for instance in shipment.instances():
-                yield writer.begin()
-                async for chunk in instance.chunks():
-                    yield chunk
-            yield writer.end()
+    async def body() -> AsyncIterator[bytes]:
+        async for instance in shipment.instances():
+            yield writer.begin()
+            async for chunk in instance.chunks():
+                yield chunk
+        yield writer.end()
 
-        async with session.post(target, data=body(), headers={"Content-Type": writer.content_type}) as answer:
-            assert answer.status == 200
-        assert len(sent) == len(listed)
+    async with session.post(target, data=body(), headers={"Content-Type": writer.content_type}) as answer:
+        assert answer.status == 200
+    assert len(sent) == len(listed)
 
 
 async def relay_bare(source: str, study: str, target: str) -> None:
