@@ -134,6 +134,21 @@ async def test_archives_that_are_away_or_never_answer_are_waited_for_and_delay_n
             assert hook.kinds("archives.other") == []
 
 
+async def test_an_archive_that_broke_each_study_but_said_it_was_well_is_tried_again_and_serves_all(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        await house.start()
+        house.archive.front.faults.append(Fault(method="GET", path="/studies/.+", drop=True))
+        patients = [house.admit(1) for _ in range(4)]
+        for patient in patients:
+            await house.fire(patient.slide)
+        await waiting_jobs(house, patients, "the archive vna fails again and again since")
+        house.archive.front.faults.clear()
+        await whole(house, patients)
+        assert (await peer_of(house, "vna"))["state"] == "well"
+
+
 async def test_a_vendor_that_refuses_us_pauses_itself_until_a_person_says_so(
     tmp_path: Path, database_url: str
 ) -> None:
