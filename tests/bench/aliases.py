@@ -22,7 +22,7 @@ from uuid import uuid4
 import aiohttp
 import uvloop
 
-from tests.bench.relay import MIB, forked, receive, serve_pages, ship
+from tests.bench.relay import MIB, forked, load_as_the_daemon, receive, serve_pages, ship
 
 LEAST = {8.0: 0.6, 0.5: 0.3}
 MOST_MIB = 200
@@ -81,6 +81,8 @@ async def relay(source: str, told: dict[str, Any], target: str, way: str) -> Non
 def run_way(way: str, source: str, study: Path, target: str) -> None:
     import gateway.work.disguise
     import gateway.work.shipment  # noqa: F401 - before the clock starts
+
+    load_as_the_daemon()
 
     told = json.loads(study.read_text())
     before = resource.getrusage(resource.RUSAGE_SELF)
