@@ -149,8 +149,9 @@ def test_no_more_associations_than_allowed(tmp_path):
         entity.add_requested_context("1.2.840.10008.1.1")
         first = entity.associate("127.0.0.1", here.port, ae_title="TRAUMA")
         assert first.is_established
-        second = entity.associate("127.0.0.1", here.port, ae_title="TRAUMA")
-        assert second.is_rejected
+        paths = write_study(tmp_path / "study", 1)
+        second = dcmtk.send(here.port, paths, calling="MODALITY", called="TRAUMA")
+        assert "Local Limit Exceeded" in second.stdout + second.stderr
         assert first.send_c_echo().Status == 0
         first.release()
 

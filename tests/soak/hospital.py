@@ -132,7 +132,7 @@ def configure(house: Hospital) -> Configuration:
         "click": {"adapter": "milvue", "archives": ["vna"], "deliver": ["sectra", "vna"]},
         "notification": {"adapter": "milvue", "archives": ["vna"], "deliver": ["sectra", "vna"]},
         "signed": {"adapter": "milvue-signed", "archives": ["vna"], "deliver": ["sectra", "vna"]},
-        "nuclei": {"adapter": "nuclei", "deliver": ["sectra"], "result_within": "90s"},
+        "nuclei": {"adapter": "nuclei", "deliver": ["sectra"], "result_within": "4m"},
         "chest": {"adapter": "chest", "archives": ["vna"], "deliver": ["sectra", "vna"]},
         "lungs": {"adapter": "lungs", "archives": ["vna"], "deliver": ["sectra", "vna"]},
         "rest": {"adapter": "milvue", "archives": ["vna"], "deliver": ["vna", "ris"]},
