@@ -2,14 +2,17 @@
 
     loop = Loop("housekeeping")
     await loop.run(round, pause=5)        # until it is cancelled
+    await loop.until_well(round)          # until one has gone well
+    loop.keep(round, ended, pause=5)      # in a thread of its own, until `ended` is set
 
-A round that itself lasts says `loop.well()` once it is past what may fail.
+A round that itself lasts says `loop.well()` once it is past what may fail. Nothing else loops for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -58,6 +61,30 @@ class Loop:
         finally:
             _running.discard(self)
 
+    async def until_well(self, turn: Callable[[], Awaitable[object]]) -> None:
+        done = asyncio.Event()
+
+        async def try_once() -> None:
+            await turn()
+            done.set()
+
+        async with beside(self.run(try_once, pause=_AGAIN)):
+            await done.wait()
+
+    def keep(self, turn: Callable[[], object], ended: threading.Event, *, pause: float = 0.0) -> None:
+        _running.add(self)
+        try:
+            while not ended.is_set():
+                try:
+                    turn()
+                except Exception as trouble:  # noqa: BLE001 - it must not end in silence, whatever it was
+                    ended.wait(self._fail(trouble))
+                else:
+                    self.well()
+                    ended.wait(pause)
+        finally:
+            _running.discard(self)
+
     def well(self) -> None:
         if self._in_a_row:
             log.info("a loop is well again", loop=self.name, broke=self._in_a_row)
@@ -87,6 +114,7 @@ class Loop:
 async def beside(work: Coroutine[Any, Any, None], again: float = _AGAIN) -> AsyncIterator[None]:
     """It goes on for as long as what stands inside."""
     task = asyncio.create_task(work)
+    task.add_done_callback(_tell_its_end)
     try:
         yield
     finally:
@@ -99,11 +127,18 @@ async def beside(work: Coroutine[Any, Any, None], again: float = _AGAIN) -> Asyn
 
 def failing() -> list[Loop]:
     """Those of this process that broke time after time and weren't well since."""
-    return sorted((loop for loop in _running if loop.keeps_failing), key=lambda loop: loop.name)
+    return sorted((loop for loop in list(_running) if loop.keeps_failing), key=lambda loop: loop.name)
 
 
 def running() -> list[str]:
-    return sorted({loop.name for loop in _running})
+    return sorted({loop.name for loop in list(_running)})
+
+
+def _tell_its_end(task: asyncio.Task[None]) -> None:
+    trouble = None if task.cancelled() else task.exception()
+    if trouble is not None:
+        cause = _first_of(trouble)
+        log.error("what was to go on has ended", error=type(cause).__name__, places=places_of(cause))
 
 
 def _first_of(trouble: BaseException) -> BaseException:

@@ -11,14 +11,18 @@ import errno
 import selectors
 import socket
 import ssl
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import structlog
+
+from gateway.loops import Loop
 
 log = structlog.get_logger(__name__)
 
@@ -102,7 +106,7 @@ class Lobby:
         self._security = security
         self._selector = selectors.DefaultSelector()
         self._callers: dict[_Caller, None] = {}  # in the order they came
-        self._closed = False
+        self._closed = threading.Event()
         self._listening = False
         self._rests_until = 0.0
         self._sent_away: Counter[tuple[str, str]] = Counter()
@@ -112,23 +116,32 @@ class Lobby:
         """Until it is closed; `tick` is called several times a second."""
         self._listener.setblocking(False)
         try:
-            while not self._closed:
-                self._listen()
-                for key, _ in self._selector.select(_TICK):
-                    if key.data is None:
-                        self._accept()
-                    elif key.data in self._callers:
-                        self._hear(key.data)
-                self._dismiss_late()
-                self._tell()
-                tick()
+            Loop("dimse lobby", most=_REST).keep(partial(self._look_round, tick), self._closed)
         finally:
             for caller in list(self._callers):
                 self._drop(caller)
             self._selector.close()
 
     def close(self) -> None:
-        self._closed = True
+        self._closed.set()
+
+    def _look_round(self, tick: Callable[[], None]) -> None:
+        self._listen()
+        for key, _ in self._selector.select(_TICK):
+            if key.data is None:
+                self._accept()
+            elif key.data in self._callers:
+                self._attend_to(key.data)
+        self._dismiss_late()
+        self._tell()
+        tick()
+
+    def _attend_to(self, caller: _Caller) -> None:
+        try:
+            self._hear(caller)
+        except Exception:  # a bug of ours, over what he says: the others needn't wait for it
+            log.exception("a caller could not be heard", address=caller.address)
+            self._drop(caller)
 
     def _listen(self) -> None:
         if not self._listening and time.monotonic() >= self._rests_until:
@@ -245,7 +258,7 @@ class Lobby:
             self._drop(caller, "" if caller.leaving else "it didn't ask for an association in time")
 
     def _drop(self, caller: _Caller, why: str = "") -> None:
-        del self._callers[caller]
+        self._callers.pop(caller, None)
         with suppress(KeyError, ValueError):
             self._selector.unregister(caller.wire)
         caller.wire.close()

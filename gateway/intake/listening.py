@@ -110,18 +110,20 @@ class Reception:
         self._open = True
         self._looked = self._loop.time()
         every = min(_LOOKS, self._patience.head)
-        looking = asyncio.create_task(Loop("connections").run(self._look, pause=every))
+        looking = [
+            asyncio.create_task(Loop("connections").run(self._look, pause=every)),
+            asyncio.create_task(self._porch.run()),
+        ]
         for listener in listeners:
             self._receive(listener)
         try:
             yield
         finally:
             self._open = False
-            looking.cancel()
             for listener in listeners:
                 self._loop.remove_reader(listener)
             self._porch.close()
-            for task in self._arriving:
+            for task in (*looking, *self._arriving):
                 task.cancel()
 
     def _receive(self, listener: socket.socket) -> None:

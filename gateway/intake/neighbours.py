@@ -19,6 +19,7 @@ from typing import Final, Literal
 import structlog
 
 from gateway.contract import Sender
+from gateway.loops import Loop
 from gateway.settings.sections import DimseArchive, Settings
 
 log = structlog.get_logger(__name__)
@@ -50,7 +51,7 @@ class Neighbours:
 
     def start(self) -> None:
         self._stopped.clear()
-        threading.Thread(target=self._look_up, name="dimse names", daemon=True).start()
+        threading.Thread(target=self._look_up_again_and_again, name="dimse names", daemon=True).start()
         self._looked_up.wait(_FIRST_LOOK_UP)
 
     def stop(self) -> None:
@@ -69,14 +70,15 @@ class Neighbours:
             *(may for host, may in hosts.items() if address in self._addresses.get(host, ()))
         )
 
+    def _look_up_again_and_again(self) -> None:
+        Loop("dimse names", most=_NAMES_HOLD).keep(self._look_up, self._stopped, pause=_NAMES_HOLD)
+
     def _look_up(self) -> None:
-        while not self._stopped.is_set():
-            for host in {host for hosts in self._may.values() for host in hosts}:
-                try:
-                    found = frozenset(str(address[0]) for *_, address in socket.getaddrinfo(host, None))
-                except (OSError, UnicodeError):
-                    log.warning("a peer's host has no address", host=host)
-                else:
-                    self._addresses = {**self._addresses, host: found}
-            self._looked_up.set()
-            self._stopped.wait(_NAMES_HOLD)
+        for host in {host for hosts in self._may.values() for host in hosts}:
+            try:
+                found = frozenset(str(address[0]) for *_, address in socket.getaddrinfo(host, None))
+            except (OSError, UnicodeError):
+                log.warning("a peer's host has no address", host=host)
+            else:
+                self._addresses = {**self._addresses, host: found}
+        self._looked_up.set()

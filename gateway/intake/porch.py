@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.intake.places import household
+from gateway.loops import Loop
 
 _EVERY = 0.02  # seconds
 _WAITS = 2.0
@@ -42,7 +43,7 @@ class Porch:
         self._loop = asyncio.get_running_loop()
         self._crowds: dict[str, list[Waiting]] = {}  # the youngest last
         self._count = 0
-        self._next: asyncio.TimerHandle | None = None
+        self._somebody = asyncio.Event()
 
     def wait(self, connected: socket.socket, address: str) -> None:
         if self._count >= self._room:
@@ -51,17 +52,19 @@ class Porch:
         waiting = Waiting(connected, address, self._loop.time())
         self._crowds.setdefault(household(address), []).append(waiting)
         self._count += 1
-        if self._next is None:
-            self._next = self._loop.call_later(_EVERY, self._look)
+        self._somebody.set()
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        await Loop("porch").run(self._look, pause=_EVERY)
 
     def close(self) -> None:
-        if self._next is not None:
-            self._next.cancel()
         for crowd in list(self._crowds.values()):
             for waiting in list(crowd):
                 self._see_off(waiting)
 
-    def _look(self) -> None:
+    async def _look(self) -> None:
+        await self._somebody.wait()
         now = self._loop.time()
         for crowd in list(self._crowds.values()):
             let_in = 0
@@ -72,7 +75,8 @@ class Porch:
                         self._forget(waiting)
                 elif now - waiting.since > _WAITS:
                     self._see_off(waiting)
-        self._next = self._loop.call_later(_EVERY, self._look) if self._crowds else None
+        if not self._crowds:
+            self._somebody.clear()
 
     def _has_asked(self, connected: socket.socket) -> bool:
         try:

@@ -19,7 +19,7 @@ from gateway.contract import Failure, Health
 from gateway.jobs.store import DatabaseError, Store
 from gateway.jobs.store.trail import Record, Subject, Told
 from gateway.logs import places_of
-from gateway.loops import Loop
+from gateway.loops import Loop, beside
 from gateway.watch.atna import SUCCESS
 from gateway.watch.audit_messages import (
     NOBODY,
@@ -73,9 +73,10 @@ class AuditTrail:
 
     async def run(self) -> None:
         """Until it is cancelled."""
-        await self._store.begin_trail()
+        loop = Loop("audit log")
         try:
-            await Loop("audit log").run(self.look, pause=_LOOK)
+            await loop.until_well(self._store.begin_trail)
+            await loop.run(self.look, pause=_LOOK)
         finally:
             with suppress(DatabaseError, OSError):  # it lapses
                 async with asyncio.timeout(_LAST_WORDS):
@@ -147,13 +148,8 @@ class AuditTrail:
         """However long it takes; should we die of it, another goes on soon."""
 
         async def renew() -> None:
-            while True:
-                await asyncio.sleep(_LEASE / 4)
-                with suppress(DatabaseError, OSError):
-                    await self._store.take_trail(self._me, _LEASE)
+            await asyncio.sleep(_LEASE / 4)
+            await self._store.take_trail(self._me, _LEASE)
 
-        renewing = asyncio.create_task(renew())
-        try:
+        async with beside(Loop("audit log's lease", most=_LEASE / 4).run(renew)):
             yield
-        finally:
-            renewing.cancel()

@@ -14,6 +14,7 @@ from gateway import __version__, spans
 from gateway.contract import Failure, Health
 from gateway.extras import say_missing
 from gateway.http import Peer, refusal, translated
+from gateway.loops import Loop
 from gateway.settings.traces import Traces
 from gateway.settings.tree import Misconfigured
 from gateway.spans import Recorder, Span
@@ -48,10 +49,14 @@ class TraceExport:
         """Until it is cancelled."""
         recorder = spans.record(self._sample)
         pause = _PAUSE
+
+        async def send() -> None:
+            nonlocal pause
+            await asyncio.sleep(pause)
+            pause = _PAUSE if await self._send_all(recorder) else min(_LONGEST, 2 * pause)
+
         try:
-            while True:
-                await asyncio.sleep(pause)
-                pause = _PAUSE if await self._send_all(recorder) else min(_LONGEST, 2 * pause)
+            await Loop("traces").run(send)
         finally:
             spans.record_no_more(recorder)
             with suppress(TimeoutError):

@@ -35,10 +35,11 @@ class Shadowing:
 
     async def run(self) -> None:
         """Until it is cancelled; at once if there are none."""
+        loop = Loop("shadows")
         if self._shadows:
-            await Loop("shadows").run(self.look, pause=_LOOK)
+            await loop.run(self.look, pause=_LOOK)
         else:
-            await self._store.end_shadows()
+            await loop.until_well(self._store.end_shadows)
 
     async def look(self) -> None:
         await self._begin()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 from ipaddress import ip_network
 
 import pytest
 
 from gateway.intake.places import Guest, Places, Stage, household
 from gateway.intake.porch import Porch
+from gateway.loops import beside
 
 
 def guest(
@@ -85,7 +86,8 @@ async def test_on_the_porch_a_crowd_takes_no_strangers_room_and_who_asked_last_i
         return True
 
     porch = Porch(10, let)
-    with ExitStack() as opened:
+    async with AsyncExitStack() as opened:
+        await opened.enter_async_context(beside(porch.run()))
 
         def come(address: str, words: bytes = b"") -> socket.socket:
             outside, inside = socket.socketpair()
@@ -105,6 +107,27 @@ async def test_on_the_porch_a_crowd_takes_no_strangers_room_and_who_asked_last_i
         assert len(let_in) == 10 and "10.0.0.2" in let_in[:5], "each address has its share of every look"
         late = come("10.0.0.1")
         assert await asyncio.get_running_loop().run_in_executor(None, late.recv, 1) == b"", "seen off"
+        porch.close()
+
+
+async def test_on_the_porch_they_are_looked_after_even_once_one_could_not_be_let_in() -> None:
+    tries: list[str] = []
+
+    def let(_: socket.socket, address: str) -> bool:
+        tries.append(address)
+        if len(tries) == 1:
+            raise RuntimeError
+        return True
+
+    porch = Porch(10, let)
+    outside, inside = socket.socketpair()
+    with outside, inside:
+        async with beside(porch.run()):
+            outside.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            porch.wait(inside, "10.0.0.1")
+            async with asyncio.timeout(60):
+                while len(tries) < 2:
+                    await asyncio.sleep(0.01)
         porch.close()
 
 
