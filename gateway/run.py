@@ -29,6 +29,7 @@
     embedded       PostgreSQL below data_dir, unless database_url names a server
     evidence       what a hospital asks before it signs: `gateway evidence` writes it
     systemd        what it hears of us, and the sockets it gives us, where it has started us
+    nearest        the name that was meant, where another was written
     extras         what isn't installed everywhere, and what is said then
 
 A job comes in through a door, is committed by the store, and claimed by the engine, which takes it from step

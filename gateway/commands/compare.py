@@ -15,6 +15,7 @@ from rich.table import Table
 from gateway.commands.jobs import here
 from gateway.commands.opening import FAILED, WRONG_USE, complain, go, read_settings, store_of
 from gateway.jobs.store.shadows import Pair
+from gateway.nearest import no_such
 from gateway.settings.sections import Settings
 from gateway.watch.concordance import ANY, Concordance, Fourfold, Period, compare
 from gateway.watch.proportions import Estimate
@@ -29,8 +30,7 @@ def show(config: Path | None, application: str, since: datetime | None, as_json:
         return WRONG_USE
     settings = read_settings(config)
     if application not in settings.applications:
-        known = ", ".join(sorted(settings.applications))
-        complain(f"there is no application {application}; known: {known or 'none'}")
+        complain(no_such("application", application, settings.applications))
         return FAILED
     return go(_show(settings, application, since, as_json))
 

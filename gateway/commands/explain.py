@@ -20,6 +20,7 @@ from gateway.contract import Failure, NeedsHuman, Permanent
 from gateway.dicom.identity import Identity
 from gateway.embedded.running import running_url
 from gateway.jobs.store import DatabaseError
+from gateway.nearest import no_such
 from gateway.privacy.header import Change
 from gateway.privacy.profile import Rules
 from gateway.sectra.client import SectraClient
@@ -46,8 +47,7 @@ def explain(
     settings = read_settings(config)
     found = settings.application(name)
     if found is None:
-        known = ", ".join(sorted(settings.applications))
-        complain(f"there is no application {name}; known: {known or 'none'}")
+        complain(no_such("application", name, settings.applications))
         return FAILED
     department, application = found
     if show_deidentified and not application.deidentify:

@@ -26,6 +26,9 @@ from gateway.jobs.states import State
 from gateway.jobs.store import Refused, Store
 from gateway.jobs.store.batches import Act
 from gateway.jobs.store.reading import Filter
+from gateway.nearest import no_such
+from gateway.settings.load import config_path, load, process_environment
+from gateway.settings.tree import Misconfigured
 
 Filters = Mapping[str, Any]  # by the names of Filter
 _WIDE = 120
@@ -43,6 +46,7 @@ def list_jobs(config: Path | None, filters: Filters, limit: int, as_json: bool) 
         Console(width=None if os.isatty(1) else 200).print(tabulate(found))
         if not found:
             complain("no jobs match" if any(filters.values()) else "there are no jobs yet")
+            complain(*_misspelt(config, filters))
         return 0
 
     return with_store_to_look(config, work)
@@ -98,7 +102,8 @@ def act(
         return WRONG_USE
     if job_ids:
         return with_store(config, _act_on_each(what, job_ids, choice, as_json))
-    return with_store(config, _act_on_all(what, filter_of(filters), everything, yes, as_json))
+    misspelt = _misspelt(config, filters)
+    return with_store(config, _act_on_all(what, filter_of(filters), misspelt, everything, yes, as_json))
 
 
 def _act_on_each(
@@ -131,11 +136,11 @@ def _act_on_each(
 
 
 def _act_on_all(
-    what: Act, wanted: Filter, everything: bool, yes: bool, as_json: bool
+    what: Act, wanted: Filter, misspelt: Sequence[str], everything: bool, yes: bool, as_json: bool
 ) -> Callable[[Store], Awaitable[int]]:
     async def work(store: Store) -> int:
         count = await store.count_for(what, wanted)
-        complain(f"{count} job{'' if count == 1 else 's'} to {what}")
+        complain(f"{count} job{'' if count == 1 else 's'} to {what}", *(() if count else misspelt))
         if not everything:
             complain("nothing was done: say --all to do it")
             return WRONG_USE
@@ -153,6 +158,23 @@ def _act_on_all(
         return FAILED if acted.passed_over else 0
 
     return work
+
+
+def _misspelt(config: Path | None, filters: Filters) -> list[str]:
+    """Names that nothing is configured by: a reason why no jobs match. There may be jobs of those that once
+    were."""
+    environment = process_environment()
+    try:
+        settings = load(config or config_path(environment), environment)
+    except Misconfigured:
+        return []
+    return [
+        no_such(kind, name, known)
+        for kind in ("department", "application", "adapter")
+        for known in (getattr(settings, f"{kind}s"),)
+        for name in filters[kind] or ()
+        if name not in known
+    ]
 
 
 def filter_of(filters: Filters) -> Filter:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from gateway.commands.jobs import who_asks
 from gateway.commands.opening import FAILED, WRONG_USE, complain, go, read_settings_to_act, store_of
+from gateway.nearest import did_you_mean
 
 _LONGEST = 200
 Kind = Literal["application", "adapter", "destination"]
@@ -25,7 +26,8 @@ def pause(config: Path | None, kind: Kind, name: str, why: str | None) -> int:
         "destination": settings.destinations,
     }
     if name not in known[kind]:
-        complain(f"no {kind} is configured as {name}; there are: {', '.join(sorted(known[kind])) or 'none'}")
+        listed = f"{', '.join(sorted(known[kind])) or 'none'}{did_you_mean(name, known[kind])}"
+        complain(f"no {kind} is configured as {name}; there are: {listed}")
         return FAILED
     peer = f"{kind}s.{name}"
 

@@ -20,6 +20,7 @@ from gateway.commands.opening import FAILED, complain, go, read_settings, store_
 from gateway.jobs.records import LOWEST, TRIAL, Job, NewJob, Origin
 from gateway.jobs.states import FINAL, State
 from gateway.jobs.store import Store
+from gateway.nearest import no_such
 from gateway.sessions import Sessions
 from gateway.settings.sections import Settings
 from gateway.settings.shadows import application_named
@@ -77,10 +78,9 @@ def run(config: Path | None, application: str, adapter: str, studies: Path, name
 
 def _why_not(settings: Settings, application: str, adapter: str) -> str:
     if application not in settings.applications:
-        known = ", ".join(sorted(settings.applications))
-        return f"there is no application {application}; known: {known or 'none'}"
+        return no_such("application", application, settings.applications)
     if adapter not in settings.adapters:
-        return f"there is no adapter {adapter}; known: {', '.join(sorted(settings.adapters)) or 'none'}"
+        return no_such("adapter", adapter, settings.adapters)
     tried = application_named(settings, f"{TRIAL}{application}/{adapter}")
     if tried is None or not tried.archives:
         return f"{application} has no archive that the studies could come from: name one under archives"

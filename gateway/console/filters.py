@@ -15,6 +15,7 @@ from gateway.intake.problems import Problem
 from gateway.jobs.records import Job
 from gateway.jobs.states import ALIVE, State
 from gateway.jobs.store.reading import Filter
+from gateway.nearest import did_you_mean
 from gateway.settings.sections import Settings
 
 _COLUMNS = {"study": "study_instance_uid"}
@@ -104,7 +105,8 @@ def read_filter(given: Iterable[tuple[str, str]], beside: Collection[str] = ()) 
 
 def require_known(name: str, known: Collection[str]) -> None:
     if name not in known:
-        raise Problem(422, f"nobody here knows “{name[:_LONGEST_NAME]}”; known: {', '.join(known) or 'none'}")
+        listed = f"{', '.join(known) or 'none'}{did_you_mean(name, known)}"
+        raise Problem(422, f"nobody here knows “{name[:_LONGEST_NAME]}”; known: {listed}")
 
 
 def read_query(query: str) -> Asked:

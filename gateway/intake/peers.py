@@ -17,6 +17,7 @@ from gateway.jobs.store import Store
 from gateway.jobs.store.canaries import CanaryState
 from gateway.jobs.store.circuits import Circuit
 from gateway.jobs.store.pauses import Pause
+from gateway.nearest import did_you_mean
 from gateway.settings.peers import Kept
 from gateway.settings.sections import Settings
 from gateway.watch.figures import quota_beside
@@ -120,8 +121,9 @@ class PeersDoor:
     def _named(self, request: web.Request) -> tuple[Kind, str]:
         kind: Kind = request.match_info["kind"]  # type: ignore[assignment]
         name = request.match_info["name"]
-        if name not in name_peers(self._settings)[kind]:
-            raise Problem(404, f"there is none of this name among {kind} in the configuration")
+        if name not in (known := name_peers(self._settings)[kind]):
+            none = f"there is none of this name among {kind} in the configuration"
+            raise Problem(404, f"{none}{did_you_mean(name, known)}")
         return kind, name
 
     async def _show(self, kind: Kind, name: str) -> web.Response:

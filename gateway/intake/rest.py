@@ -34,6 +34,7 @@ from gateway.jobs.states import State
 from gateway.jobs.store import Refused, Store
 from gateway.jobs.store.batches import Act
 from gateway.jobs.store.reading import EVERY_JOB, Filter, Place
+from gateway.nearest import did_you_mean
 from gateway.settings.sections import Settings
 
 
@@ -92,8 +93,11 @@ def _several(given: object) -> object:
     return given if isinstance(given, list) else [given]
 
 
-_Any = Annotated[list[Line], BeforeValidator(_several, json_schema_input_type=list[Line] | Line)]
-_Numbers = Annotated[list[Number], BeforeValidator(_several, json_schema_input_type=list[Number] | Number)]
+_SOME = Field(min_length=1)  # to ask for none of all would be taken for asking for each
+_Any = Annotated[list[Line], _SOME, BeforeValidator(_several, json_schema_input_type=list[Line] | Line)]
+_Numbers = Annotated[
+    list[Number], _SOME, BeforeValidator(_several, json_schema_input_type=list[Number] | Number)
+]
 
 
 class JobFilter(BaseModel):
@@ -101,7 +105,9 @@ class JobFilter(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    state: Annotated[list[State], BeforeValidator(_several, json_schema_input_type=list[State] | State)] = []
+    state: Annotated[
+        list[State], _SOME, BeforeValidator(_several, json_schema_input_type=list[State] | State)
+    ] = []
     department: _Any = []
     application: _Any = []
     adapter: _Any = []
@@ -156,8 +162,9 @@ class RestDoor:
         asked = read(JobRequest, _with_key(request, await read_json(request, OF_PROGRAMS)))
         found = self._settings.application(asked.application)
         if found is None:
-            known = ", ".join(sorted(self._settings.applications))
-            raise Problem(404, f"there is no application of this name; known: {known or 'none'}")
+            known = sorted(self._settings.applications)
+            listed = f"{', '.join(known) or 'none'}{did_you_mean(asked.application, known)}"
+            raise Problem(404, f"there is no application of this name; known: {listed}")
         department, application = found
         new = NewJob(
             department=department,

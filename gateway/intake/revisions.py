@@ -14,6 +14,9 @@ from gateway.intake.problems import Problem
 from gateway.intake.shapes import limit_of, place_of
 from gateway.jobs.store import Store
 from gateway.jobs.store.revisions import Revision
+from gateway.nearest import did_you_mean
+
+_ASKED = ("cursor", "limit")
 
 
 class RevisionView(BaseModel):
@@ -62,7 +65,9 @@ class RevisionsDoor:
         limit = limit_of(asked.pop("limit", "50"))
         before = place_of(asked.pop("cursor", None))
         if asked:
-            raise Problem(422, f"{', '.join(sorted(asked))}: not known here; allowed: cursor, limit")
+            name = min(asked)
+            meant = did_you_mean(name, _ASKED)
+            raise Problem(422, f"{name}: not known here; allowed: {', '.join(_ASKED)}{meant}")
         found = await self._store.revisions(limit=limit + 1, before=before)
         in_force = await self._store.revision_in_force()
         listed = RevisionList(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from gateway.intake.problems import Problem
+from gateway.nearest import did_you_mean, meant_choice
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -29,11 +32,29 @@ def read(model: type[M], body: object) -> M:
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors(include_input=False)
-        ]
-        raise Problem(422, "; ".join(faults)) from None
+        raise Problem(422, "; ".join(_sentence(model, fault) for fault in error.errors())) from None
+
+
+def _sentence(model: type[BaseModel], fault: ErrorDetails) -> str:
+    """What was given isn't repeated: it may be a patient's."""
+    steps = list(fault["loc"])
+    while steps and isinstance(steps[-1], int):  # of several values; mostly there is one
+        steps.pop()
+    where, said = ".".join(map(str, steps)) or "body", fault["msg"].removeprefix("Value error, ")
+    if fault["input"] in ("", []) and fault["type"] != "missing":
+        return f"{where}: is empty; give it a value, or leave it out"
+    if fault["type"] == "extra_forbidden":
+        known = _fields_at(model, steps[:-1])
+        return f"{where}: isn't known here; allowed: {', '.join(known)}{did_you_mean(steps[-1], known)}"
+    return f"{where}: {said}{meant_choice(fault)}"
+
+
+def _fields_at(model: type[BaseModel], steps: Iterable[str | int]) -> list[str]:
+    for step in steps:
+        inner = model.model_fields[str(step)].annotation
+        assert isinstance(inner, type) and issubclass(inner, BaseModel)  # as our bodies are nested
+        model = inner
+    return list(model.model_fields)
 
 
 def moment(text: object) -> datetime | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from gateway.extras import is_installed, say_missing
+from gateway.nearest import did_you_mean
 from gateway.settings.addresses import is_loopback, lets_everybody_in
 from gateway.settings.sections import (
     Application,
@@ -143,7 +144,7 @@ def _dangling(settings: Settings, tree: ConfigurationTree) -> list[str]:
 
     def known(loc: tuple[str, ...], what: str, name: str, names: Iterable[str]) -> None:
         if name not in (allowed := sorted(names)):
-            places = ", ".join(allowed) or "none is configured"
+            places = f"{', '.join(allowed) or 'none is configured'}{did_you_mean(name, allowed)}"
             problems.append(f"{tree.place(loc)}: {tree.dotted(loc)}: no {what} {name}; allowed: {places}")
 
     seen: dict[str, str] = {}
@@ -235,8 +236,9 @@ def _unshadowed(settings: Settings, tree: ConfigurationTree) -> Iterable[str]:
 def _why_no_shadow(settings: Settings, name: str, application: Application, shadow: str) -> str:
     other = settings.applications.get(shadow)
     if other is None and shadow not in settings.adapters:
-        known = ", ".join(sorted({*settings.applications, *settings.adapters} - {name, application.adapter}))
-        return f"no application or adapter {shadow}; allowed: {known or 'none is configured'}"
+        known = sorted({*settings.applications, *settings.adapters} - {name, application.adapter})
+        listed = f"{', '.join(known) or 'none is configured'}{did_you_mean(shadow, known)}"
+        return f"no application or adapter {shadow}; allowed: {listed}"
     if shadow == name:
         return "an application is no shadow of itself"
     adapter = shadow if other is None else other.adapter

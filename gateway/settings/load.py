@@ -15,6 +15,7 @@ from typing import Any
 from cryptography.fernet import Fernet
 from pydantic import BaseModel, ValidationError
 
+from gateway.nearest import did_you_mean, meant_choice
 from gateway.settings.checks import find_disagreements
 from gateway.settings.effective import describe
 from gateway.settings.sections import Settings
@@ -95,17 +96,19 @@ def _read_file(path: str) -> str:
 def _sentence(tree: ConfigurationTree, problem: Any) -> str:
     loc, kind, message = tuple(problem["loc"]), problem["type"], problem["msg"]
     if kind == "extra_forbidden":
-        allowed = ", ".join(_allowed_keys(loc[:-1])) or "none"
-        return f"{tree.place(loc)}: {tree.dotted(loc)} is not a key here; allowed: {allowed}"
+        allowed = _allowed_keys(loc[:-1])
+        listed = f"{', '.join(allowed) or 'none'}{did_you_mean(loc[-1], allowed)}"
+        return f"{tree.place(loc)}: {tree.dotted(loc)} is not a key here; allowed: {listed}"
     if kind == "missing":
         return f"{tree.place(loc[:-1])}: {tree.dotted(loc)} is missing"
     if kind == "union_tag_not_found":
         return f"{tree.place(loc)}: {tree.dotted(loc)}.kind is missing"
     if kind == "union_tag_invalid":
         named, allowed = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
+        allowed += did_you_mean(named, re.findall("'([^']*)'", allowed))
         return f"{tree.place((*loc, 'kind'))}: {tree.dotted(loc)}.kind: no kind {named}; allowed: {allowed}"
     message = message.removeprefix("Value error, ").replace("Input should be", "should be", 1)
-    return f"{tree.place(loc)}: {tree.dotted(loc) or 'configuration'}: {message}"
+    return f"{tree.place(loc)}: {tree.dotted(loc) or 'configuration'}: {message}{meant_choice(problem)}"
 
 
 def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:

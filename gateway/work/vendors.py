@@ -19,6 +19,7 @@ from gateway.contract import (
     Sender,
     WorksOnSlide,
 )
+from gateway.nearest import did_you_mean
 from gateway.sessions import Sessions
 from gateway.settings.sections import AdapterSettings, Application, Settings
 from gateway.settings.shadows import shadows_of
@@ -38,6 +39,7 @@ class Vendors:
         for name, configured in settings.adapters.items():
             if configured.kind not in installed:
                 allowed = ", ".join(sorted(installed)) or "none is installed"
+                allowed += did_you_mean(configured.kind, installed)
                 unknown = f"is {configured.kind}, which isn't installed; allowed: {allowed}"
                 problems.append(settings.told(("adapters", name, "kind"), unknown))
                 continue
@@ -167,8 +169,9 @@ def _sentences(settings: Settings, name: str, options: type[BaseModel], error: V
     for problem in error.errors(include_input=False):
         place = ("adapters", name, *problem["loc"])
         if problem["type"] == "extra_forbidden":
-            allowed = ", ".join(sorted({*AdapterSettings.model_fields, *options.model_fields}))
-            sentences.append(settings.told(place, f"is not a key here; allowed: {allowed}"))
+            allowed = sorted({*AdapterSettings.model_fields, *options.model_fields})
+            listed = f"{', '.join(allowed)}{did_you_mean(place[-1], allowed)}"
+            sentences.append(settings.told(place, f"is not a key here; allowed: {listed}"))
         elif problem["type"] == "missing":
             sentences.append(settings.told(place, "is missing"))
         else:

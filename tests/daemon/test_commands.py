@@ -89,9 +89,9 @@ async def test_an_older_release_says_that_the_tables_are_newer(tmp_path: Path, d
 
 
 async def test_a_state_that_is_none_is_wrong_use() -> None:
-    code, _, complained = await gateway("jobs", "list", "--state", "stuck")
+    code, _, complained = await gateway("jobs", "list", "--state", "hled")
     assert code == 2
-    assert "held" in complained
+    assert complained.endswith("cancelled, held; did you mean held?\n")
 
 
 async def test_a_vendors_wrong_option_names_its_line(tmp_path: Path) -> None:
@@ -106,6 +106,7 @@ async def test_a_vendors_wrong_option_names_its_line(tmp_path: Path) -> None:
     missing, unknown, nobodys = caught.value.problems
     assert missing == f"{path} line 4: adapters.milvue.commands is missing"
     assert unknown.startswith(f"{path} line 4: adapters.milvue.comands is not a key here; allowed: ")
+    assert unknown.endswith("; did you mean commands?")
     assert nobodys.startswith(
         f"{path} line 5: adapters.kidney.kind is nobodys, which isn't installed; allowed: "
     )

@@ -271,8 +271,9 @@ async def test_all_jobs_held_for_one_cause_are_resumed_at_once(house: Hospital) 
     for wrong in ({"expect": 4}, {"expect": 2}):
         status, problem = await house.api("POST", "jobs/actions", {**action, **wrong})
         assert status == 409 and "3 jobs match" in problem["detail"]
-    status, _ = await house.api("POST", "jobs/actions", {**action, "filter": {"sate": "held"}})
-    assert status == 422
+    status, problem = await house.api("POST", "jobs/actions", {**action, "filter": {"sate": "held"}})
+    assert status == 422 and problem["detail"].startswith("filter.sate: isn't known here; allowed: state, ")
+    assert problem["detail"].endswith("; did you mean state?")
     twins = [
         uid
         for uid, kept in house.archive.instances.items()
@@ -402,7 +403,38 @@ async def test_who_did_what_is_told(house: Hospital) -> None:
     assert after["acts"][0]["id"] < page["acts"][0]["id"]
     for wrong in ("cursor=x", "job=1", "since=now", "who=", "colour=red", "limit=0"):
         assert (await house.api("GET", f"audit?{wrong}"))[0] == 422, wrong
-    assert (await house.api("GET", "jobs?state="))[0] == 422
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["state", "department", "application", "adapter", "study", "accession_number", "slide_id", "since"],
+)
+async def test_an_empty_filter_is_refused_and_not_taken_for_none(house: Hospital, name: str) -> None:
+    empty = f"{name}: is empty; give it a value, or leave it out"
+    status, problem = await house.api("GET", f"jobs?{name}=")
+    assert (status, problem["detail"]) == (422, empty)
+    if name != "since":
+        status, problem = await house.api("GET", f"jobs?{name}=done&{name}=")
+        assert status == 422 and empty in problem["detail"]
+        action = {"do": "resume", "filter": {name: []}, "expect": 0}
+        status, problem = await house.api("POST", "jobs/actions", action)
+        assert (status, problem["detail"]) == (422, f"filter.{empty}")
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("jobs?aplication=milvue", "application"),
+        ("jobs?state=hled", "held"),
+        ("audit?woh=ops", "who"),
+        ("revisions?limt=5", "limit"),
+    ],
+)
+async def test_the_nearest_name_is_offered_for_one_that_is_unknown(
+    house: Hospital, path: str, meant: str
+) -> None:
+    status, problem = await house.api("GET", path)
+    assert status == 422 and problem["detail"].endswith(f"; did you mean {meant}?"), problem
 
 
 async def test_the_document_describes_what_is_there(house: Hospital) -> None:

@@ -146,6 +146,21 @@ async def test_jobs_and_audit_are_looked_at_though_the_file_is_no_good_but_nothi
     assert shown.exit_code == 1 and "database" not in shown.stderr, "nothing says where one is"
 
 
+async def test_a_name_that_nothing_is_configured_by_is_told_where_no_job_has_it(
+    store: Store, command: Command
+) -> None:
+    job, _ = await store.create(ask_for(application="former"))
+    misspelt = "there is no application truama; known: trauma; did you mean trauma?"
+    shown = await command("jobs", "list", "--application", "truama")
+    assert shown.exit_code == 0 and misspelt in shown.stderr
+    shown = await command("jobs", "retry", "--adapter", "milvu", "--all", "--yes")
+    assert "0 jobs to retry" in shown.stderr and "did you mean milvue?" in shown.stderr
+    shown = await command("jobs", "list", "--application", "former")
+    assert str(job.id) in shown.stdout and "there is no application" not in shown.stderr
+    shown = await command("pause", "adapter", "Milvu", "--why", "they move")
+    assert shown.exit_code == 1 and "there are: milvue; did you mean milvue?" in shown.stderr
+
+
 async def test_a_job_tells_under_which_configuration_it_ran(store: Store, command: Command) -> None:
     store.revision = "abc"
     job, _ = await store.create(ask_for())
@@ -225,6 +240,8 @@ def test_help_fits_a_terminal_and_cuts_no_sentence(group: list[str]) -> None:
         (["explain", "--application", "a"], "--study"),
         (["replay"], "--since"),
         (["nonsense"], "nonsense"),
+        (["jbos"], "No such command 'jbos'. Did you mean 'jobs'?"),
+        (["jobs", "list", "--state", "hled"], "held; did you mean held?"),
     ],
 )
 async def test_wrong_use_is_told_in_a_sentence(command: Command, wrong: list[str], sentence: str) -> None:

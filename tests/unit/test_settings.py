@@ -104,7 +104,7 @@ def test_no_secret_is_shown(write):
             "  acknowledge: stored",
             "  acknowlege: stored",
             "gateway.yaml line 9: sectra.acknowlege is not a key here;"
-            " allowed: acknowledge, allowed_networks, open, secret_path, servers",
+            " allowed: acknowledge, allowed_networks, open, secret_path, servers; did you mean acknowledge?",
         ),
         (
             "        adapter: milvue\n",
@@ -115,7 +115,7 @@ def test_no_secret_is_shown(write):
             "adapter: milvue",
             "adapter: milview",
             "gateway.yaml line 27: departments.emergency.applications.milvue-trauma.adapter:"
-            " no adapter milview; allowed: milvue",
+            " no adapter milview; allowed: milvue; did you mean milvue?",
         ),
         (
             "archives: [vna]",

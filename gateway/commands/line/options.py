@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from gateway.nearest import did_you_mean
+
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -33,7 +35,8 @@ def one_of(kind: type[StrEnum]) -> dict[str, Any]:
         try:
             return kind(text)
         except ValueError:
-            raise typer.BadParameter(f"{text} is none of {', '.join(kind)}") from None
+            meant = did_you_mean(text, kind)
+            raise typer.BadParameter(f"{text} is none of {', '.join(kind)}{meant}") from None
 
     def begin_so(begun: str) -> list[str]:
         return [each.value for each in kind if each.value.startswith(begun)]
