@@ -131,13 +131,18 @@ class Tenancy:
     # -- another configuration ------------------------------------------------------------------------
 
     async def follow(self, origin: Source) -> None:
+        """Whenever a file has changed, and at SIGHUP."""
         # Not by the loop, which gives the signal its deadly meaning back when it is closed.
         loop = asyncio.get_running_loop()
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._asked.set))
         try:
-            await Loop("configuration", most=_LOOKS_AT_FILES).run(partial(self._look, origin))
+            await self.watch(origin)
         finally:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    async def watch(self, origin: Source) -> None:
+        """Whenever a file has changed."""
+        await Loop("configuration", most=_LOOKS_AT_FILES).run(partial(self._look, origin))
 
     async def _look(self, origin: Source) -> None:
         with suppress(TimeoutError):

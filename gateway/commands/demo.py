@@ -26,7 +26,8 @@ from rich.table import Table
 
 from gateway import logs
 from gateway.building.entrances import listening
-from gateway.building.house import build
+from gateway.building.ground import lay_lasting
+from gateway.building.tenancy import Tenancy
 from gateway.commands import demo_past, demo_shadow, demo_troubles
 from gateway.commands.opening import FAILED, complain, go
 from gateway.database import prepare
@@ -34,12 +35,14 @@ from gateway.embedded.server import serve
 from gateway.loops import beside
 from gateway.settings.load import load
 from gateway.settings.sections import Settings
+from gateway.settings.source import Source
 from gateway.simulate import archive, ia_app, milvue, patients, sectra
 from gateway.simulate.archive import ArchiveState
 from gateway.simulate.firing import Fire, fire
 from gateway.simulate.milvue import MilvueState
 from gateway.simulate.sectra_state import SectraState
 from gateway.simulate.serve import serve as open_peer
+from gateway.systemd import Systemd
 from gateway.watch.roll import Roll
 
 _PATIENCE = 60.0
@@ -95,6 +98,7 @@ class Hospital:
     sectra: SectraState
     archive: ArchiveState
     milvue: MilvueState
+    tenancy: Tenancy
     url: str
     token: str
 
@@ -139,6 +143,9 @@ async def _demo(stays: bool) -> int:
             if stays:
                 console.print("\nNow something goes wrong on purpose:")
                 await _trouble(hospital)
+                house = hospital.tenancy.house
+                await house.quality.look()  # both are done from time to time, and nobody waits for that here
+                await house.sealing.seal()
                 console.print(
                     f"\nIt goes on: Sectra at {hospital.sectra.front.url}/ , gateway at {hospital.url}"
                 )
@@ -146,6 +153,7 @@ async def _demo(stays: bool) -> int:
                     f"There is something to look after: {demo_troubles.TOLD};"
                     f" {demo_past.TOLD}, and {demo_shadow.TOLD}."
                 )
+                console.print(f"What is changed in {home}/gateway.yaml is taken up within some seconds.")
                 console.print(
                     f"The console is at {hospital.url}/ ; token: {hospital.token}   (stop with Ctrl-C)"
                 )
@@ -192,25 +200,33 @@ async def _hospital(home: Path, console: Console, stays: bool) -> AsyncIterator[
         )
         url = await stack.enter_async_context(serve(settings.data_dir, fast=True))
         await prepare(settings, url)
-        house = await stack.enter_async_context(build(settings, url))
-        store = house.lasting.store
-        for each in revisions:
+        lasting = await stack.enter_async_context(lay_lasting(settings, url))
+        tenancy = await Tenancy.begin(settings, lasting, None, Systemd())
+        stack.push_async_callback(tenancy.end)
+        house, store = tenancy.house, lasting.store
+        for each in revisions[:-1]:
             await store.note_revision(each.revision, each.text, socket.gethostname(), "the demo")
-        store.revision = settings.revision
+        await tenancy.note("the demo")
         if stays:
             await store.remember(demo_past.make_up_weeks(_APPLICATION, date.today()))
             await house.shadowing.look()  # from here on
-            await stack.enter_async_context(beside(house.shadowing.run()))
-        await stack.enter_async_context(house.lasting.circuits.watching())
+            await house.quality.look()
+        await tenancy.open()
+        await stack.enter_async_context(lasting.circuits.watching())
         await stack.enter_async_context(house.engine.working())
-        roll = Roll(store, "intake and workers", lambda: house.engine.worker)
+        await stack.enter_async_context(beside(house.sealing.run()))
+        roll = Roll(store, "intake and workers", lambda: tenancy.worker)
         await stack.enter_async_context(roll.present())
-        await stack.enter_async_context(beside(house.lasting.keeping.incoming.run()))
-        port = await stack.enter_async_context(listening(house.doors, settings))
+        await stack.enter_async_context(beside(lasting.keeping.incoming.run()))
+        port = await stack.enter_async_context(listening(tenancy.entrances, settings))
+        if stays:  # by its file alone: a terminal that is closed sends the signal that else says so
+            await stack.enter_async_context(
+                beside(tenancy.watch(Source(home / "gateway.yaml", {}, settings)))
+            )
         console.print(
             f"gateway    http://127.0.0.1:{port}  (configured by {home}/gateway.yaml)\n", highlight=False
         )
-        yield Hospital(*states, f"http://127.0.0.1:{port}", token)
+        yield Hospital(*states, tenancy, f"http://127.0.0.1:{port}", token)
 
 
 def _free_port() -> int:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psycopg
@@ -120,6 +121,7 @@ async def look_at_what_a_demo_shows(said: str) -> None:
         jobs = (await (await session.get("jobs")).json())["jobs"]
         peers = (await (await session.get("peers")).json())["peers"]
         acts = (await (await session.get("audit")).json())["acts"]
+        counted = (await (await session.get("quality")).json())["applications"]
         first = next(peer for peer in peers if peer["name"] == "ris")
         async with asyncio.timeout(120):  # it is looked at again and again, as the page says
             while first in (await (await session.get("peers")).json())["peers"]:
@@ -127,6 +129,24 @@ async def look_at_what_a_demo_shows(said: str) -> None:
     assert {"done", "held", "failed", "delivering"} <= {job["state"] for job in jobs}
     assert [peer["name"] for peer in peers if peer["state"] == "paused"] == ["nuclei"]
     assert "pause" in {act["what"] for act in acts}
+    ended = {each["application"]: sum(one["results"] for one in each["versions"]) for each in counted}
+    assert ended["nuclei"] == 1 and ended["milvue-trauma"] > 1000, "what was made up, and what was done"
+
+
+async def see_it_go_on_as_a_gateway(said: str, home: Path) -> None:
+    """It takes up what is changed in its file, and seals."""
+    found = re.search(r"The console is at (\S+)/ ; token: (\S+)", said)
+    assert found is not None, said
+    path, headers = home / "gateway.yaml", {"Authorization": f"Bearer {found[2]}"}
+    text = path.read_text()
+    path.write_text(text.replace("display_name: Nuclei", "display_name: Nuclei as counted"))
+    async with aiohttp.ClientSession(f"{found[1]}/api/v1/", headers=headers) as session, asyncio.timeout(240):
+        told: dict[str, Any] = {"in_force": {"why": ""}}
+        while told["in_force"]["why"] != "a changed file":
+            await asyncio.sleep(0.2)
+            told = await (await session.get("revisions")).json()
+        while not (home / "data" / "seals.log").exists():
+            await asyncio.sleep(0.2)
 
 
 @pytest.mark.slow
@@ -144,6 +164,9 @@ async def test_a_served_demo_ends_without_a_trace(tmp_path: Path, number: signal
         assert b"Everything arrived." in said
         assert list(tmp_path.glob("gateway-demo-*"))
         await look_at_what_a_demo_shows(said.decode())
+        if number == signal.SIGTERM:
+            [home] = tmp_path.glob("gateway-demo-*")
+            await see_it_go_on_as_a_gateway(said.decode(), home)
         process.send_signal(number)
         rest, _ = await process.communicate()
     finally:
