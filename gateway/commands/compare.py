@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +94,17 @@ def _over_time(compared: Concordance) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     for name in names:
         table.add_column(name, justify="right", overflow="fold")
+    today = date.today()
     for period in compared.periods:
         shares = [_share(period.findings[name].agreement) for name in (ANY, *names)]
-        table.add_row(_days(period), str(period.findings[ANY].studies), *shares)
+        table.add_row(_days(period, today), str(period.findings[ANY].studies), *shares)
     return table
 
 
-def _days(period: Period) -> str:
-    return str(period.first) if period.first == period.last else f"{period.first} to {period.last:%m-%d}"
+def _days(period: Period, today: date) -> str:
+    until = period.until(today)
+    days = str(period.first) if period.first == until else f"{period.first} to {until:%m-%d}"
+    return f"{days} so far" if period.is_so_far(today) else days
 
 
 def _failures(ends: Mapping[str, int]) -> str:
@@ -126,6 +129,7 @@ def _interval(estimate: Estimate) -> str:
 
 
 def _plain(compared: Concordance) -> dict[str, Any]:
+    today = date.today()
     return {
         "shadow": compared.shadow,
         "studies": compared.studies,
@@ -138,7 +142,12 @@ def _plain(compared: Concordance) -> dict[str, Any]:
                 "finding": name,
                 **_numbers(counts),
                 "over_time": [
-                    {"first": str(period.first), "last": str(period.last), **_numbers(period.findings[name])}
+                    {
+                        "first": str(period.first),
+                        "last": str(period.until(today)),
+                        "so_far": period.is_so_far(today),
+                        **_numbers(period.findings[name]),
+                    }
                     for period in compared.periods
                 ],
             }

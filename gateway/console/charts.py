@@ -74,9 +74,11 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A rate day by day, over the band where days nearly always lie. `shifted`: since when it is flagged."""
+    """A rate day by day, over the band where days nearly always lie. `begun`: of the last one, which isn't
+    over and not judged. `shifted`: since when it is flagged."""
 
     marks: Sequence[Mark]
+    begun: Mark | None
     line: str
     band: str
     usual: float
@@ -88,10 +90,12 @@ class Course:
 
 
 def draw_course(
-    points: Sequence[Point], usual: float, shifted: date | None, *, apart: int = _APART
+    points: Sequence[Point], usual: float, shifted: date | None, *, apart: int = _APART, so_far: bool = False
 ) -> Course:
-    """Days on which there was nothing to count leave a gap, if there are more than `apart`."""
-    seen = [point for point in points if point.of]
+    """Days on which there was nothing to count leave a gap, if there are more than `apart`. `so_far`: the
+    last point is of a time that isn't over."""
+    whole, begun = (points[:-1], points[-1:]) if so_far else (points, ())
+    seen = [point for point in whole if point.of]
     uppers = sorted(point.upper for point in seen)
     usually_below = uppers[len(uppers) // 2] if uppers else 0.0
     highest = min(1.0, 1.1 * max([usual, usually_below, *(point.rate for point in seen)], default=1.0)) or 1.0
@@ -104,25 +108,24 @@ def draw_course(
     def up(value: float) -> float:
         return round(_BOTTOM - (_BOTTOM - _TOP) * min(value, highest) / highest, 1)
 
-    marks = [
-        Mark(
-            *(across(each.day), up(each.rate), each.is_outside),
-            f"{each.day:%d %b}: {each.count} of {each.of}, {share(each.count, each.of)}",
-        )
-        for each in seen
-    ]
+    def mark(point: Point, since: str = "") -> Mark:
+        told = f"{point.day:%d %b}{since}: {point.count} of {point.of}, {share(point.count, point.of)}"
+        return Mark(across(point.day), up(point.rate), not since and point.is_outside, told)
+
+    marks = [mark(each) for each in seen]
     edge = [(across(each.day), up(each.upper)) for each in seen]
     edge += [(across(each.day), up(each.lower)) for each in reversed(seen)]
     outside = sum(mark.outside for mark in marks)
     return Course(
         marks,
+        next((mark(each, " so far") for each in begun if each.of), None),
         _write_line(seen, marks, apart),
         " ".join(f"{x},{y}" for x, y in edge),
         up(usual),
         None if shifted is None or shifted < first else across(shifted),
         percent(highest),
         f"{first:%d %b}",
-        f"{points[-1].day:%d %b}",
+        f"{points[-1].day:%d %b}{' so far' if so_far else ''}",
         f"usually {percent(usual)}, {_tell_outside(outside)} of {len(seen)} outside the limits",
     )
 

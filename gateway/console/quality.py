@@ -49,7 +49,7 @@ class Rate:
 @dataclass(frozen=True, slots=True)
 class Version:
     """`standing`: whether the hospital accepted it. `flags`: what has shifted, in words. `view`, `rates`,
-    `told`: day by day, the last day first, if it is shown so."""
+    `told`: day by day, the last day first, and whether that isn't over, if it is shown so."""
 
     version: str
     standing: str
@@ -61,7 +61,7 @@ class Version:
     flags: Sequence[str]
     view: VersionView | None = None
     rates: Sequence[Rate] = ()
-    told: Sequence[tuple[date, int, Sequence[str]]] = ()
+    told: Sequence[tuple[date, bool, int, Sequence[str]]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,12 @@ def _closer(application: Application, views: Mapping[str, VersionView]) -> Appli
 
 def _judged(version: Version, view: VersionView) -> Version:
     days = [
-        (points[0].day, points[-1].of, [charts.share(each.count, each.of) for each in points])
+        (
+            points[0].day,
+            points[0].so_far,
+            points[-1].of,
+            [charts.share(each.count, each.of) for each in points],
+        )
         for points in zip(*(rate.points[-_TOLD:] for rate in view.rates), strict=True)
     ]
     rates = [_rate(each) for each in view.rates]
@@ -220,7 +225,7 @@ def _judged(version: Version, view: VersionView) -> Version:
 
 
 def _rate(seen: RateView) -> Rate:
-    last = seen.points[-7:]
+    last = [each for each in seen.points if not each.so_far][-7:]
     lately = charts.share(sum(each.count for each in last), sum(each.of for each in last))
     points = [Point(each.day, each.count, each.of, each.lower, each.upper) for each in seen.points]
     return Rate(
@@ -230,5 +235,5 @@ def _rate(seen: RateView) -> Rate:
         lately,
         seen.shifted,
         {"higher": "more", "lower": "fewer"}.get(seen.direction or "", ""),
-        charts.draw_course(points[-_SHOWN:], seen.usual, seen.shifted),
+        charts.draw_course(points[-_SHOWN:], seen.usual, seen.shifted, so_far=seen.points[-1].so_far),
     )

@@ -33,7 +33,8 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Shadow:
-    """`chart`: the agreement about any finding over time, and `told` in numbers, the latest first."""
+    """`chart`: the agreement about any finding over time, and `told` in numbers, the latest first; the time
+    that isn't over, so far."""
 
     name: str
     maker: str
@@ -41,7 +42,7 @@ class Shadow:
     usual: str
     lines: Sequence[Line]
     chart: charts.Course | None
-    told: Sequence[tuple[date, date, int, str]]
+    told: Sequence[tuple[date, date, bool, int, str]]
     own_failed: str
     shadow_failed: str
 
@@ -58,21 +59,23 @@ async def show_shadows(settings: Settings, store: Store) -> dict[str, list[Shado
 
 def _tell(settings: Settings, compared: Concordance) -> Shadow:
     usual = compared.findings[ANY].agreement or 0.0
-    other = settings.applications.get(compared.shadow)
-    points = [
-        _point(period.first, period.findings[ANY], usual)
-        for period in compared.periods
-        if period.findings[ANY].studies
-    ]
+    other, today = settings.applications.get(compared.shadow), datetime.now(UTC).astimezone().date()
+    seen = [period for period in compared.periods if period.findings[ANY].studies]
+    points = [_point(period.first, period.findings[ANY], usual) for period in seen]
     return Shadow(
         compared.shadow,
         wording.name_peer(settings, f"adapters.{other.adapter if other else compared.shadow}"),
         compared,
         charts.percent(usual),
         [_line(name, counts) for name, counts in compared.findings.items()],
-        charts.draw_course(points, usual, None, apart=_APART) if points else None,
+        charts.draw_course(points, usual, None, apart=_APART, so_far=seen[-1].is_so_far(today))
+        if seen
+        else None,
         [
-            (period.first, period.last, counts.studies, charts.percent(counts.agreement or 0.0))
+            (
+                *(period.first, period.until(today), period.is_so_far(today)),
+                *(counts.studies, charts.percent(counts.agreement or 0.0)),
+            )
             for period in reversed(compared.periods[-_TOLD:])
             for counts in (period.findings[ANY],)
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 
 from aiohttp import web
@@ -18,13 +19,15 @@ from gateway.watch.quality import KEPT, days_of, verdicts_of
 
 
 class PointView(BaseModel):
-    """`count` of `of`; a day's rate lies nearly always between `lower` and `upper`."""
+    """`count` of `of`; a day's rate lies nearly always between `lower` and `upper`. `so_far`: the day isn't
+    over, and isn't judged."""
 
     day: date
     count: int
     of: int
     lower: float
     upper: float
+    so_far: bool
 
 
 class RateView(BaseModel):
@@ -97,6 +100,7 @@ async def view_quality(settings: Settings, store: Store, only: Collection[str] =
     """`only`: of these applications; none named: of all."""
     told = await store.tallies(datetime.now(UTC).date() - timedelta(days=KEPT), only)
     days, verdicts = days_of(told), verdicts_of(told)
+    today = datetime.now(UTC).astimezone().date()
     shown = []
     for name, application in settings.applications.items():
         if only and name not in only:
@@ -104,7 +108,7 @@ async def view_quality(settings: Settings, store: Store, only: Collection[str] =
         register = application.register_
         accepted = None if register is None else register.accepted
         versions = [
-            _version(version, each, verdicts.get((named, version), {}), accepted)
+            _version(version, each, verdicts.get((named, version), {}), accepted, today)
             for (named, version), each in days.items()
             if named == name
         ]
@@ -116,7 +120,9 @@ def _register(register: Register | None) -> RegisterView | None:
     return None if register is None else RegisterView(**register.model_dump())
 
 
-def _version(version: str, days: list[Day], verdicts: dict[str, int], accepted: date | None) -> VersionView:
+def _version(
+    version: str, days: list[Day], verdicts: dict[str, int], accepted: date | None, today: date
+) -> VersionView:
     return VersionView(
         version=version,
         first_day=days[0].day,
@@ -130,17 +136,14 @@ def _version(version: str, days: list[Day], verdicts: dict[str, int], accepted: 
         slowest_seconds=time_within(days, 0.95),
         changed=verdicts.get("changed", 0),
         deleted=verdicts.get("deleted", 0),
-        learning=is_learning(days, accepted),
-        rates=[_rate(chart) for chart in judge(days, accepted)],
+        learning=is_learning(days, accepted, today),
+        rates=[_rate(chart, today) for chart in judge(days, accepted, today)],
     )
 
 
-def _rate(chart: Chart) -> RateView:
+def _rate(chart: Chart, today: date) -> RateView:
     direction = None if chart.shifted is None else "higher" if chart.higher else "lower"
-    points = [
-        PointView(day=each.day, count=each.count, of=each.of, lower=each.lower, upper=each.upper)
-        for each in chart.points
-    ]
+    points = [PointView(**asdict(each), so_far=each.day == today) for each in chart.points]
     return RateView(
         rate=chart.rate, usual=chart.usual, shifted=chart.shifted, direction=direction, points=points
     )

@@ -50,6 +50,13 @@ class Period:
     last: date
     findings: Mapping[str, Fourfold]
 
+    def is_so_far(self, today: date) -> bool:
+        """Whether there may be more of it."""
+        return today <= self.last
+
+    def until(self, today: date) -> date:
+        return min(self.last, today)
+
 
 @dataclass(frozen=True, slots=True)
 class Concordance:

@@ -92,23 +92,23 @@ def time_within(days: Sequence[Day], share: float) -> float | None:
     return None if bucket is None else round(2 ** (bucket / 4), 2)
 
 
-def is_learning(days: Sequence[Day], accepted: date | None = None) -> bool:
-    first, rest = _split(days, accepted)
+def is_learning(days: Sequence[Day], accepted: date | None = None, today: date | None = None) -> bool:
+    first, rest = _split(days, accepted, today)
     return not rest and not _is_enough(first)
 
 
-def judge(days: Sequence[Day], accepted: date | None = None) -> list[Chart]:
+def judge(days: Sequence[Day], accepted: date | None = None, today: date | None = None) -> list[Chart]:
     """One chart for each rate; none while the first weeks aren't over. `days` in their order; `accepted`:
-    what was before isn't counted."""
-    first, rest = _split(days, accepted)
+    what was before isn't counted; `today`: it has a point as far as it went, and isn't judged yet."""
+    first, rest = _split(days, accepted, today)
     if not _is_enough(first):
         return []
-    slow = _slow_from(first)
-    return [_chart(rate, first, rest, slow) for rate in RATES]
+    slow, begun = _slow_from(first), [day for day in days if day.day == today]
+    return [_chart(rate, first, rest, begun, slow) for rate in RATES]
 
 
-def _split(days: Sequence[Day], accepted: date | None) -> tuple[list[Day], list[Day]]:
-    counted = [day for day in days if accepted is None or day.day >= accepted]
+def _split(days: Sequence[Day], accepted: date | None, today: date | None) -> tuple[list[Day], list[Day]]:
+    counted = [day for day in days if day.day != today and (accepted is None or day.day >= accepted)]
     for number, day in enumerate(counted):
         if day.day >= counted[0].day + BASELINE and sum(each.ended for each in counted[:number]) >= LEAST:
             return counted[:number], counted[number:]
@@ -144,13 +144,13 @@ def _count(rate: str, day: Day, slow: int) -> tuple[int, int]:
     return getattr(day, rate), of
 
 
-def _chart(rate: str, first: Sequence[Day], rest: Sequence[Day], slow: int) -> Chart:
+def _chart(rate: str, first: Sequence[Day], rest: Sequence[Day], begun: Sequence[Day], slow: int) -> Chart:
     met = [_count(rate, day, slow) for day in first]
     number = sum(of for _, of in met)
     usual = (sum(count for count, _ in met) + 0.5) / (number + 1)
-    counted = [(day.day, *_count(rate, day, slow)) for day in (*first, *rest)]
+    counted = [(day.day, *_count(rate, day, slow)) for day in (*first, *rest, *begun)]
     points = [Point(day, count, of, *_limits(usual, of)) for day, count, of in counted]
-    shifted, higher = _follow(counted[len(first) :], usual, number)
+    shifted, higher = _follow(counted[len(first) : len(first) + len(rest)], usual, number)
     return Chart(rate, usual, tuple(points), shifted, higher)
 
 

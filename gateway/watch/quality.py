@@ -11,7 +11,7 @@ from gateway.jobs.store import Store
 from gateway.jobs.store.tallies import Tally
 from gateway.loops import Loop
 from gateway.settings.sections import Settings
-from gateway.watch.drift import RATES, Day, judge
+from gateway.watch.drift import RATES, Chart, Day, judge
 
 KEPT = 400  # days that are looked at
 _LOOK = 30.0
@@ -45,16 +45,14 @@ class QualityWatch:
             if found is not None:
                 register = found[1].register_
                 accepted = None if register is None else register.accepted
-                whole = [day for day in each if day.day < today]
-                await self._tell(name, found[1].display_name, version, whole, accepted)
+                charts = judge(each, accepted, today)
+                await self._tell(name, found[1].display_name, version, charts)
         for name, application in self._settings.applications.items():
             if application.register_ is not None:
                 await self._store.clear_alert(version_cause(name, application.register_.version))
 
-    async def _tell(
-        self, name: str, called: str, version: str, days: list[Day], accepted: date | None
-    ) -> None:
-        for chart in judge(days, accepted):
+    async def _tell(self, name: str, called: str, version: str, charts: Iterable[Chart]) -> None:
+        for chart in charts:
             cause = f"drift.{name}.{version or 'unknown'}.{chart.rate}"
             if chart.shifted is None:
                 await self._store.clear_alert(cause)

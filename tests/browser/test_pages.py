@@ -479,6 +479,8 @@ async def test_how_far_a_vendor_that_is_tried_agrees_is_seen_and_read_as_numbers
     over_time = tried.get_by_role("table", name="agreement about any finding").get_by_role("row")
     assert await over_time.count() >= 6
     assert await look_at(operator, "quality-shadow", scheme) == []
+    table = tried.get_by_role("table", name="in how many studies")  # on a telephone still
+    assert await table.evaluate("each => each.parentElement.scrollWidth <= each.parentElement.clientWidth")
 
 
 async def test_peers_say_whose_they_are_and_the_gateway_which_processes_it_has(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -151,11 +152,15 @@ async def test_how_far_both_agree_is_told_exactly(tmp_path, database_url):
         assert shadow["median_seconds"]["own"] > 0 and shadow["median_seconds"]["shadow"] > 0
         page = await look_at_quality(house)
         assert "Shadow agreement with second" in page
-        assert '<th scope="row">fracture</th><td class="number">3</td><td class="number">2</td>' in page
+        fractures = page.partition('<th scope="row">fracture</th>')[2].partition("</tr>")[0]
+        assert re.findall(">([^<]+)</td>", fractures)[:2] == ["3", "2"]
+        assert "</time> so far" in page, "of today"
         assert "75\u00a0%" in page and "8 with a result of both" in page
         written = await compare(house)
         assert all(len(line) <= 110 for line in written.splitlines())
         assert "milvue-trauma and its shadow second" in written and "75.0 %" in written
+        last = of_bones["over_time"][-1]
+        assert last["so_far"] and last["first"] == last["last"]
 
 
 async def test_a_shadow_that_fails_or_is_held_is_nobodys_trouble(tmp_path, database_url):

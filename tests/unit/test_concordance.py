@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from uuid import uuid4
 
 from hypothesis import given
@@ -62,6 +62,15 @@ def test_days_are_told_of_weeks_and_weeks_of_months() -> None:
 
     assert periods(0, 0, 3) == [("2026-03-02", "2026-03-02"), ("2026-03-05", "2026-03-05")]
     assert periods(0, 6, 21) == [("2026-03-02", "2026-03-08"), ("2026-03-23", "2026-03-29")]
+
+
+def test_a_week_is_told_as_far_as_it_went() -> None:
+    [told] = compare([pair(days=each) for each in (23, 6, 0)])
+    before, last = told.periods[-2:]
+    today = date(2026, 3, 25)
+    assert (last.first, last.until(today), last.is_so_far(today)) == (date(2026, 3, 23), today, True)
+    assert (before.until(today), before.is_so_far(today)) == (before.last, False)
+    assert last.is_so_far(last.last) and not last.is_so_far(last.last + timedelta(days=1))
 
 
 labels = some.lists(some.sampled_from(["fracture", "effusion", "mass"]), unique=True, max_size=3)

@@ -82,6 +82,18 @@ def test_it_learns_for_four_weeks_and_enough_studies_and_no_earlier_than_accepte
     assert sum(day.ended for day in few) < LEAST and judge(few) == []
 
 
+def test_a_day_that_is_not_over_is_shown_and_not_judged() -> None:
+    days = days_of(np.random.default_rng(2), 60, USUAL)
+    today = days[-1].day + timedelta(days=1)
+    begun = [*days, Day(today, results=400, positive=400, failed=300)]
+    assert {"positive", "failed"} <= set(flagged(begun))
+    shown, before = judge(begun, today=today), judge(days)
+    assert [(each.usual, each.shifted) for each in shown] == [(each.usual, each.shifted) for each in before]
+    assert all(each.points[:-1] == other.points for each, other in zip(shown, before, strict=True))
+    assert [each.points[-1].day for each in shown] == [today] * len(RATES)
+    assert judge(days[:28], today=days[27].day) == [] and is_learning(days[:28], today=days[27].day)
+
+
 def test_what_is_mended_is_flagged_no_longer() -> None:
     chance = np.random.default_rng(3)
     days = days_of(chance, 58, USUAL) + days_of(chance, 7, {**USUAL, "failed": 0.3}, first=58)
