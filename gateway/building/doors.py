@@ -73,7 +73,7 @@ def build_doors(ground: Ground, archives: Archives) -> Doors:
     pictures = Pictures(Originals(store, archives.lookup, ground.slides), settings.data_dir)
     doors = _build_web(guesses)
     guarded(doors, secure=visits.secure)
-    tell_missing(doors)
+    tell_missing(doors, visits.visitor)
     for door in (
         sectra_door,
         stow_door,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
 from aiohttp import web
 
+from gateway.console import wording
 from gateway.console.pages import Desk, Guard
 from gateway.intake.problems import Problem
 from gateway.intake.shapes import moment
@@ -65,6 +67,7 @@ class Audit:
             acts=found[:_PAGE],
             more=found[_PAGE - 1].id if len(found) > _PAGE else None,
             wanted=wanted,
+            called=partial(wording.name_peer, self._desk.settings),
             before=before,
             address=request.path_qs,
         )

@@ -172,8 +172,20 @@ def _is_told_by_jobs(alert: Standing) -> bool:
 
 def _of_alert(alert: Standing) -> Cause:
     kind, _, place = alert.cause.partition(".")
-    button = None
-    if kind in ("drift", "register"):
-        name = place.partition(".")[0]
-        button = Button("See its rates", "get", f"/quality#{name}", {"application": name})
-    return Cause("broken", alert.sentence, "", alert.since, 0, alert.advice, None, button)
+    head, _, reason = alert.sentence.partition(": ")
+    return Cause("broken", head, reason, alert.since, 0, alert.advice, None, _where_to_look(kind, place))
+
+
+def _where_to_look(kind: str, place: str) -> Button | None:
+    name = place.partition(".")[0]
+    match kind:
+        case "drift" | "register":
+            return Button("See its rates", "get", f"/quality#{name}", {"application": name})
+        case "configuration":
+            return Button("See what was refused", "get", "/configuration", {})
+        case "canary":
+            return Button("See the vendor", "get", f"/peers#adapters.{place}", {})
+        case "silence":
+            return Button("See its jobs", "get", "/jobs", {"application": place})
+        case _:
+            return None

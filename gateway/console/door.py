@@ -121,13 +121,14 @@ class ConsoleDoor:
             try:
                 return await handler(request)
             except Problem as problem:
-                page = self._pages.show("refused.html", problem.status, sentence=problem.detail)
+                visitor = self._visits.visitor(request)
+                page = self._pages.tell("refused.html", problem.status, visitor, problem.detail)
                 page.headers.update(problem.headers)
                 return page
             except (DatabaseError, OSError) as trouble:
                 log.warning("a page couldn't be shown", page=request.path, error=type(trouble).__name__)
                 sentence = why(trouble) if isinstance(trouble, DatabaseError) else _NO_DATABASE
-                return self._pages.show("broken.html", 503, sentence=sentence)
+                return self._pages.tell("broken.html", 503, self._visits.visitor(request), sentence)
 
         return answer
 

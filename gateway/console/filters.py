@@ -60,6 +60,14 @@ class Asked:
         ]
         return urlencode(left)
 
+    def with_or_without(self, name: str, value: str) -> str:
+        """The address in which this value is asked for too or, if it is already, no longer."""
+        if value in self.values.get(name, ()):
+            query = self.without(name, value)
+        else:
+            query = "&".join(filter(None, (self.query, urlencode({name: value}))))
+        return f"/jobs?{query}" if query else "/jobs"
+
     def only_one_job(self) -> UUID | None:
         alone = len(self.values) == 1 and len(self.filter.id) == 1
         return next(iter(self.filter.id)) if alone else None

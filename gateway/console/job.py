@@ -33,12 +33,13 @@ from gateway.settings.sections import Settings
 _STEPS = ("promised", "sent", "acknowledged", "received", "stored")
 _MOST_FINDINGS = 12
 _MEANT = {
-    "promised": "images that the archive promised",
-    "sent": "images sent to the vendor",
-    "acknowledged": "images the vendor says it has",
-    "received": "results received",
-    "stored": "results stored and read back",
+    "promised": "by the archive",
+    "sent": "to the vendor",
+    "acknowledged": "by the vendor",
+    "received": "from the vendor",
+    "stored": "and read back",
 }
+_OF = {"Images": _STEPS[:3], "Results": _STEPS[3:]}
 
 
 class JobPage:
@@ -248,15 +249,18 @@ def _choices(job: Job, events: list[Event]) -> list[str]:
 
 
 def _proof(job: Job) -> list[dict[str, Any]]:
-    most = max((getattr(job, name) or 0 for name in _STEPS), default=0) or 1
+    """`of`: where another kind of thing begins to be counted, what it is."""
+    counts = {name: getattr(job, name) for name in _STEPS}
     return [
         {
+            "of": of if place == 0 else "",
             "name": name,
             "meant": _MEANT[name],
-            "count": getattr(job, name),
-            "width": round(200 * (getattr(job, name) or 0) / most),
+            "count": counts[name],
+            "width": round(200 * (counts[name] or 0) / (max(counts[each] or 0 for each in names) or 1)),
         }
-        for name in _STEPS
+        for of, names in _OF.items()
+        for place, name in enumerate(names)
     ]
 
 

@@ -97,7 +97,7 @@ _TOLD = ("resume", "retry", "cancel", "interesting")
 
 def _choices(settings: Settings) -> dict[str, list[tuple[str, str]]]:
     return {
-        "state": [(each.value, each.value) for each in State],
+        "state": [(each.value, each.value) for each in sorted(State, key=lambda each: each in FINAL)],
         "doing": [("waiting", "waiting"), ("working", "at work")],
         "department": [(name, name) for name in settings.departments],
         "application": [(name, each.display_name) for name, each in settings.applications.items()],

@@ -49,5 +49,7 @@ def tell_way(job: Job, events: Sequence[Event]) -> list[Step]:
         begin = min(round(WIDTH * (since - begun).total_seconds() / whole), WIDTH - 2)
         share = 0 if ended else max(2, min(round(WIDTH * (seconds or 0) / whole), WIDTH - begin))
         met = [event for event in part if event.what not in (event.state, "accepted")]
+        if met and met[0].what == "begun":  # as each step's first try
+            del met[0]
         steps.append(Step(part[0].state, since, until, seconds, max(begin, 0), share, met))
     return steps

@@ -55,7 +55,7 @@ class Pages:
             lstrip_blocks=True,
         )
         templates.filters |= wording.FILTERS
-        templates.globals |= {"places": _PLACES, "now": wording.now}
+        templates.globals |= {"places": _PLACES, "now": wording.now, "zone": wording.zone}
         return templates
 
     def show(self, template: str, status: int = 200, **given: Any) -> web.Response:
@@ -66,6 +66,10 @@ class Pages:
             content_type="text/html",
             headers={"Cache-Control": "no-store", "Cross-Origin-Opener-Policy": "same-origin"},
         )
+
+    def tell(self, template: str, status: int, visitor: Visitor | None, sentence: str) -> web.Response:
+        """That there is no such page; whoever has signed in keeps the search and the way to the others."""
+        return self.show(template, status, visitor=visitor, here="", sentence=sentence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +110,9 @@ def _shown(file: Path) -> Callable[[web.Request], Awaitable[web.Response]]:
     return show
 
 
-def tell_missing(doors: web.Application) -> None:
-    """Who came with a browser to an address where nothing is finds the way back."""
+def tell_missing(doors: web.Application, who: Callable[[web.Request], Visitor | None]) -> None:
+    """Who came with a browser to an address where nothing is finds the way back; who has signed in, the
+    search too."""
     pages = Pages()
 
     @web.middleware
@@ -117,7 +122,7 @@ def tell_missing(doors: web.Application) -> None:
         except web.HTTPNotFound:
             if "text/html" not in request.headers.get("Accept", ""):
                 raise
-            return pages.show("refused.html", 404, sentence="there is no page at this address")
+            return pages.tell("refused.html", 404, who(request), "there is no page at this address")
 
     doors.middlewares.append(tell)
 

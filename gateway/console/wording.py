@@ -29,12 +29,33 @@ def clock(at: datetime | None) -> str:
     return f"{here:%d %b %H:%M}" if here.year == today.year else f"{here:%d %b %Y %H:%M}"
 
 
+def zone() -> str:
+    """Whose times are told."""
+    here = datetime.now().astimezone()
+    ahead = f"UTC{here:%z}"
+    return "UTC" if ahead == "UTC+0000" else f"{here:%Z} ({ahead[:-2]}:{ahead[-2:]})"
+
+
 def moment(at: datetime | None) -> Markup:
     """To be read by machines and, pointed at, to the second."""
+    return _tell_time(at, clock(at))
+
+
+def exact(at: datetime | None) -> Markup:
+    """To the second, with its day: where an order of events has to be proved."""
+    return Markup("–") if at is None else _tell_time(at, f"{at.astimezone():%Y-%m-%d %H:%M:%S}")
+
+
+def second(at: datetime | None) -> Markup:
+    """As the clock says it, to the second."""
+    return Markup("–") if at is None else _tell_time(at, f"{clock(at)}:{at.astimezone():%S}")
+
+
+def _tell_time(at: datetime | None, words: str) -> Markup:
     if at is None:
         return Markup("–")
-    written = f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(), written, clock(at))
+    written = f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(at.isoformat(), written, words)
 
 
 def span(seconds: float | timedelta | None) -> str:
@@ -121,6 +142,8 @@ def breakable(text: object) -> Markup:
 FILTERS: Mapping[str, Callable[..., Any]] = {
     "clock": clock,
     "moment": moment,
+    "exact": exact,
+    "second": second,
     "span": span,
     "ago": ago,
     "counted": count,

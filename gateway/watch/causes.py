@@ -176,7 +176,8 @@ def _expiring(shown: Iterable[tuple[str, datetime | None, str]]) -> Iterator[Cau
     for place, expires, advice in shown:
         if expires is not None and expires - now < _SOON:
             days = (expires - now).days
-            when = f"expires in {days} days" if days >= 0 else "has expired"
+            left = "a day" if days == 1 else f"{days} days"
+            when = f"expires in {left}" if days >= 0 else "has expired"
             yield Cause(f"certificates.{place}", f"the certificate of {place} {when} ({expires:%F})", advice)
 
 

@@ -349,6 +349,30 @@ async def test_a_mistyped_address_leads_back(house: Hospital, browser: Browser) 
     assert (await browser.ask("GET", "/jobs/0000000000000000000"))[0] == 404
 
 
+async def test_who_has_signed_in_keeps_the_search_where_nothing_is(browser: Browser) -> None:
+    person = {"headers": {"Accept": "text/html,*/*;q=0.8"}}
+    nowhere = "/nope", f"/jobs/{uuid4()}", "/jobs?nonsense=1", "/sign-in/nope"
+    for signed_in in (False, True):
+        for place in nowhere:
+            status, page, _ = await browser.ask("GET", place, **person)
+            shown = 'role="search"' in page and 'href="/peers"' in page
+            assert shown is signed_in, (place, status)
+        if not signed_in:
+            await browser.sign_in(TOKENS["viewer"])
+            nowhere = (*nowhere, "/audit")
+
+
+async def test_several_states_are_asked_for_one_after_the_other(browser: Browser) -> None:
+    await browser.sign_in(TOKENS["viewer"])
+    _, page, _ = await browser.ask("GET", f"/jobs?application={TRAUMA}&state=held")
+    both = f"/jobs?state=held&amp;application={TRAUMA}&amp;state=failed"
+    assert f'href="{both}"' in page
+    _, page, _ = await browser.ask("GET", both.replace("&amp;", "&"))
+    assert page.count('aria-current="true"') == 2
+    assert f'href="/jobs?state=failed&amp;application={TRAUMA}"' in page
+    assert page.count('<input type="hidden" name="state"') == 2
+
+
 _ENDED = """INSERT INTO jobs (id, department, application, adapter, origin, state, ticket, beside, canary)
 VALUES (%s, 'emergency', %s, 'milvue', 'rest', %s, '{"reference": "1.2.3"}', %s, %s)"""
 
