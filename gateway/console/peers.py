@@ -40,19 +40,23 @@ class Peers:
 
     async def _show(self, _: web.Request, visitor: Visitor) -> web.Response:
         settings, store = self._desk.settings, self._desk.store
-        peers = await look_at_peers(settings, store)
+        peers, replicas = await look_at_peers(settings, store), await look_at_replicas(store)
+        named = {each: wording.name_peer(settings, each) for each in map(_key, peers)}
         return self._desk.show(
             visitor,
             "peers.html",
             "peers",
             groups=[(title, kind, _of_kind(peers, kind)) for kind, title in _TITLES.items()],
-            replicas=await look_at_replicas(store),
+            replicas=replicas,
             in_force=store.revision,
-            named={each: wording.name_peer(settings, each) for each in map(_key, peers)},
+            named=named,
             limits={each: _limits(settings, each) for each in map(_key, peers)},
             pausable=_PAUSABLE,
             query=lambda peer: urlencode({"waits_for": _key(peer)}),
-            troubled=[each for each in peers if each.state != "well"],
+            needing=[
+                *((named[_key(each)], _key(each)) for each in peers if each.state != "well"),
+                *((f"a process on {each.host}", "replicas") for each in replicas if each.silent),
+            ],
             never_asked={_key(each) for each in peers if _was_never_asked(each)},
         )
 

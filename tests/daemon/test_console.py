@@ -351,7 +351,7 @@ async def test_a_mistyped_address_leads_back(house: Hospital, browser: Browser) 
 
 async def test_who_has_signed_in_keeps_the_search_where_nothing_is(browser: Browser) -> None:
     person = {"headers": {"Accept": "text/html,*/*;q=0.8"}}
-    nowhere = "/nope", f"/jobs/{uuid4()}", "/jobs?nonsense=1", "/sign-in/nope"
+    nowhere = ["/nope", f"/jobs/{uuid4()}", "/jobs?nonsense=1", "/sign-in/nope"]
     for signed_in in (False, True):
         for place in nowhere:
             status, page, _ = await browser.ask("GET", place, **person)
@@ -359,7 +359,7 @@ async def test_who_has_signed_in_keeps_the_search_where_nothing_is(browser: Brow
             assert shown is signed_in, (place, status)
         if not signed_in:
             await browser.sign_in(TOKENS["viewer"])
-            nowhere = (*nowhere, "/audit")
+            nowhere.append("/audit")
 
 
 async def test_several_states_are_asked_for_one_after_the_other(browser: Browser) -> None:

@@ -6,7 +6,11 @@
   const pulse = document.getElementById("pulse");
   let source = null, due = 0, lost = false;
 
-  const say = (words) => { if (pulse && pulse.textContent !== words) pulse.textContent = words; };
+  const say = (words) => {
+    if (!pulse || pulse.textContent === words) return;
+    pulse.textContent = words;
+    pulse.toggleAttribute("data-lost", lost);
+  };
 
   // Nothing moves under the hands of somebody who is choosing or typing.
   function calm() {
@@ -85,6 +89,8 @@
       const rows = [...document.querySelectorAll("a.row")];
       const next = rows.indexOf(document.activeElement) + (event.key === "j" ? 1 : -1);
       if (rows[next]) rows[next].focus();
+    } else if (event.key === "x") {
+      event.target.closest("tr")?.querySelector("input.pick")?.click();
     }
   });
 

@@ -38,7 +38,7 @@
       showNavigationControl: false,
       maxZoomPixelRatio: 20,
       visibilityRatio: 0.5,
-      animationTime: 0.3,
+      animationTime: matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 0.3,
       gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
     });
     viewer.addHandler("open", () => {
