@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from gateway.privacy.charsets import DEFAULT, Charsets, decode, read_charsets
@@ -10,6 +11,7 @@ from gateway.privacy.known import Facts
 from gateway.privacy.profile import Rules
 
 _CHARSET, _BORN = 0x00080005, 0x00100030
+_DAY: Final = 8  # characters
 _WORDS: Final = frozenset(
     (
         *(
@@ -40,8 +42,9 @@ _PLACES: Final = {
 
 def gather(elements: list[Element], rules: Rules) -> Facts:
     facts = Facts()
+    kept = rules.dates == "UNMODIFIED"
     places = {tag for tag, what in _PLACES.items() if not rules.keeps_identity_of(what)}
-    _gather(elements, DEFAULT, _WORDS | places, facts)
+    _gather(elements, DEFAULT, _WORDS | places, facts, _is_born if kept else _is_day)
     return facts
 
 
@@ -49,16 +52,30 @@ def text_of(element: Element, charsets: Charsets) -> str:
     return decode(element.value, element.vr, charsets).strip()
 
 
-def _gather(elements: list[Element], charsets: Charsets, words: frozenset[int], facts: Facts) -> None:
+def _is_born(element: Element) -> bool:
+    return element.tag == _BORN
+
+
+def _is_day(element: Element) -> bool:
+    return element.vr in ("DA", "DT")
+
+
+def _gather(
+    elements: list[Element],
+    charsets: Charsets,
+    words: frozenset[int],
+    facts: Facts,
+    tells_day: Callable[[Element], bool],
+) -> None:
     own = next((each for each in elements if each.tag == _CHARSET), None)
     charsets = read_charsets(own.value) if own is not None else charsets
     for element in elements:
         if element.items is not None:
             for item in element.items:
-                _gather(item, charsets, words, facts)
+                _gather(item, charsets, words, facts, tells_day)
         elif element.vr == "PN":
             facts.names.update(filter(None, text_of(element, charsets).split("\\")))
         elif element.tag in words:
             facts.words.update(filter(None, text_of(element, charsets).split("\\")))
-        elif element.tag == _BORN:
-            facts.births.add(text_of(element, charsets))
+        elif tells_day(element):
+            facts.days.update(day[:_DAY] for day in text_of(element, charsets).split("\\"))

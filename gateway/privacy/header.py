@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -16,16 +16,18 @@ from gateway.privacy.facts import gather, text_of
 from gateway.privacy.known import MARK, Facts, Known
 from gateway.privacy.pixels import why_kept_back
 from gateway.privacy.profile import PSEUDONYMS, Act, Rules
-from gateway.privacy.pseudonyms import Pseudonyms
+from gateway.privacy.pseudonyms import Pseudonyms, is_standard
 from gateway.privacy.signs import with_signs
 from gateway.privacy.table import row_of
 from gateway.privacy.values import DUMMY_WORDS, NUMBERS, STRINGS, WIDTHS, dummy_of, with_text
 
 _CHARSET, _PATIENT, _ISSUER, _STUDY = 0x00080005, 0x00100020, 0x00100021, 0x0020000D
+_FRAME_TYPE: Final = 0x00089007
 _ZONE: Final = 0x00080201  # of all times, which stay
 _MASKED: Final = frozenset((Act.KEEP, Act.CLEAN))  # and, of those, only what could tell anything
 _UNMASKED: Final = frozenset(("CS", "UI", "SQ", *WIDTHS))
-_SEARCHED: Final = 2**20  # bytes of a value whose meaning nobody tells
+_SEARCHED: Final = 5  # bytes of a value that may tell somebody, whatever it is said to be
+_REMEMBERED: Final = 200  # facts that are looked for in each instance
 
 
 class Change(NamedTuple):
@@ -72,7 +74,7 @@ class HeaderRewriter:
         def text(tag: int) -> str:
             return text_of(told[tag], DEFAULT) if tag in told else ""
 
-        if (why := why_kept_back(text, self._rules.profile)) is not None:
+        if (why := why_kept_back(text, _frame_types(elements), self._rules.profile)) is not None:
             raise Unsuitable(
                 f"an instance of the study {why}, and the profile lets no such leave",
                 "Leave such instances out by `choose` of the application, or choose another profile.",
@@ -87,7 +89,10 @@ class HeaderRewriter:
         return writing.write(with_signs(rewritten, self._rules))
 
     def _knowledge_of(self, facts: Facts) -> Known:
+        """What an instance tells of the patient is looked for in the next ones too."""
         facts.add(self._facts)
+        if len(facts) <= _REMEMBERED:
+            self._facts = facts
         key = facts.key
         if key not in self._knowledge:
             self._knowledge.clear()  # one patient at a time
@@ -166,8 +171,8 @@ class HeaderRewriter:
             return Element(
                 element.tag, "SQ", items=items, as_written=element.as_written, implicit=element.implicit
             )
-        if element.raw is not None:  # fragments of pixels, deeper within
-            return element
+        if element.raw is not None:  # fragments, as nothing but pixels may have
+            return None
         if element.tag == _CHARSET:
             return element if charsets.known else with_text(element, "ISO_IR 100", DEFAULT)
         if act is Act.PSEUDONYM:
@@ -179,7 +184,7 @@ class HeaderRewriter:
         if element.vr in DUMMIES:
             return self._dated(act, element, current)
         if element.vr == "UI":
-            return self._identified(act, element)
+            return self._identified(act, element, current.known)
         if element.tag == _ZONE and act is Act.SHIFT and is_zone(text_of(element, DEFAULT)):
             return element
         if act in (Act.DUMMY, Act.UID, Act.SHIFT):
@@ -195,6 +200,8 @@ class HeaderRewriter:
 
     def _dated(self, act: Act, element: Element, current: _Object) -> Element:
         values = text_of(element, DEFAULT).split("\\")
+        if act is Act.KEEP and element.tag >> 16 & 1:
+            act = self._rules.of_dates
         if act is Act.SHIFT:
             moved = (move_back(value, element.vr, current.days) for value in values)
             return with_text(element, "\\".join(moved), DEFAULT)
@@ -202,9 +209,9 @@ class HeaderRewriter:
             return element
         return with_text(element, DUMMIES[element.vr], DEFAULT)
 
-    def _identified(self, act: Act, element: Element) -> Element:
+    def _identified(self, act: Act, element: Element, known: Known) -> Element:
         values = text_of(element, DEFAULT).split("\\")
-        if act is Act.KEEP and all(re.fullmatch(r"[0-9.]*", value) for value in values):
+        if act is Act.KEEP and element.tag >> 16 & 1 == 0 and all(map(_is_nobodys(known), values)):
             return element
         return with_text(element, "\\".join(map(self.pseudonyms.uid, values)), DEFAULT)
 
@@ -214,11 +221,11 @@ class HeaderRewriter:
         if vr in STRINGS:
             return self._searched(act, element, charsets, known)
         if vr in NUMBERS:
-            fits = NUMBERS[vr].fullmatch(text_of(element, DEFAULT)) is not None
-            return element if fits else with_text(element, "", DEFAULT)
-        if vr in ("OB", "OW", "UN") and len(element.value) <= _SEARCHED:
-            return None if known.is_within(element.value) else element
-        return element
+            text = text_of(element, DEFAULT)
+            fits = NUMBERS[vr].fullmatch(text) is not None
+            tells = any(map(known.is_number, text.split("\\")))
+            return element if fits and not tells else with_text(element, "", DEFAULT)
+        return None if len(element.value) >= _SEARCHED and known.is_within(element.value) else element
 
     def _searched(self, act: Act, element: Element, charsets: Charsets, known: Known) -> Element | None:
         text = text_of(element, charsets)
@@ -234,6 +241,15 @@ class HeaderRewriter:
         return with_text(element, cleaned, charsets)
 
 
+def _frame_types(elements: list[Element]) -> Iterator[str]:
+    """Of images with frames of several kinds, which each frame may tell apart from the others."""
+    for element in elements:
+        if element.tag == _FRAME_TYPE:
+            yield text_of(element, DEFAULT)
+        for item in element.items or ():
+            yield from _frame_types(item)
+
+
 def _change(
     act: Act, path: tuple[int, ...], element: Element, after: Element | None, charsets: Charsets
 ) -> Change:
@@ -244,6 +260,13 @@ def _change(
     listed = "private" if tag >> 16 & 1 else row_of(tag).basic
     why = Act.REMOVE.value if after is None else Act.KEEP.value if after is element else act.value
     return Change((*path, tag), element.vr, told(element), told(after), f"{listed}: {why}")
+
+
+def _is_nobodys(known: Known) -> Callable[[str], bool]:
+    def judge(uid: str) -> bool:
+        return is_standard(uid) or (re.fullmatch("[0-9.]*", uid) is not None and not known.is_in(uid))
+
+    return judge
 
 
 def _reads_alike(element: Element, known: Known, charsets: Charsets) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from gateway.settings.sections import Profile
 
 _STORAGE: Final = "1.2.840.10008.5.1.4.1.1."
 _DOCUMENTS: Final = f"{_STORAGE}104."
+_SLIDES: Final = f"{_STORAGE}77.1.6."
 _SHOWING: Final = {  # by how their class begins
     f"{_STORAGE}7.": "is a secondary capture, which may show names",
     f"{_STORAGE}3.": "is an ultrasound recording, which may show names",
@@ -20,11 +21,12 @@ _SOP_CLASS, _IMAGE_TYPE, _MODALITY = 0x00080016, 0x00080008, 0x00080060
 _CONVERSION, _BURNED_IN, _LABEL_INSIDE, _ELSEWHERE = 0x00080064, 0x00280301, 0x00480010, 0x00287FE0
 
 
-def why_kept_back(text: Callable[[int], str], profile: Profile) -> str | None:
+def why_kept_back(text: Callable[[int], str], frame_types: Iterable[str], profile: Profile) -> str | None:
     """The end of a sentence that begins with "the instance"; None: it may leave. `text`: of an attribute,
     empty where there is none."""
     kind = f"{text(_SOP_CLASS)}."
-    types = text(_IMAGE_TYPE).upper().split("\\")
+    frames = frame_types if kind.startswith(_SLIDES) else ()
+    types = [each.strip() for told in (text(_IMAGE_TYPE), *frames) for each in told.upper().split("\\")]
     if kind.startswith(_DOCUMENTS):
         return "is a document, which can't be de-identified"
     if text(_ELSEWHERE):

@@ -131,10 +131,13 @@ class Rules:
         usual = Act.DUMMY if tag in _NEEDED else _MILDEST[row.basic]
         return self._dated(row) or self._optional(row) or usual
 
+    @property
+    def of_dates(self) -> Act:
+        """Of those that nothing else is said of."""
+        return {"UNMODIFIED": Act.KEEP, "MODIFIED": Act.SHIFT}.get(self.dates, Act.DUMMY)
+
     def _dated(self, row: Row) -> Act | None:
-        if "dates" not in row.options:
-            return None
-        return {"UNMODIFIED": Act.KEEP, "MODIFIED": Act.SHIFT}.get(self.dates)
+        return self.of_dates if "dates" in row.options and self.dates != "REMOVED" else None
 
     def _optional(self, row: Row) -> Act | None:
         actions = {row.options[column] for column in self._columns & row.options.keys()}

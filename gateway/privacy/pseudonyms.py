@@ -16,7 +16,7 @@ from typing import Final
 _SHORT: Final = 16  # characters of an SH
 _FEWEST_DAYS, _MOST_DAYS = 31, 1855
 ISSUER: Final = "@issuer"  # kept like a pseudonym, though nobody is told it
-_PUBLIC: Final = "1.2.840.10008."  # UIDs of the standard itself, which are nobody's
+_STANDARD: Final = "1.2.840.10008."
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Pseudonyms:
         known = self._uids.get(original)
         if known is None:
             known = original
-            if original and not original.startswith(_PUBLIC):
+            if original and not is_standard(original):
                 digest = self._digest("uid", original)
                 known = self._note(f"2.25.{int.from_bytes(digest[:16], 'big')}", "uid", original)
             self._uids[original] = known
@@ -89,6 +89,15 @@ class Pseudonyms:
 
     def _digest(self, *what: str) -> bytes:
         return hmac.digest(self._key, b"\0".join(each.encode() for each in what), "sha256")
+
+
+def is_standard(uid: str) -> bool:
+    """Registered: some who have no root of their own make UIDs below the standard's."""
+    if not uid.startswith(_STANDARD):
+        return False
+    from pydicom.uid import UID
+
+    return UID(uid, validation_mode=0).name != uid
 
 
 def _word(begin: str, digest: bytes) -> str:

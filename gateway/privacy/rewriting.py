@@ -99,7 +99,7 @@ async def _rewrite_dataset(
         yield bytes(piece)
     async for chunk in chunks:
         for piece in tail.feed(memoryview(chunk)):
-            yield chunk if len(piece) == len(chunk) else bytes(piece)
+            yield chunk if piece.obj is chunk and len(piece) == len(chunk) else bytes(piece)
 
 
 async def _take_meta(chunks: AsyncIterator[bytes]) -> tuple[bytes, Meta]:

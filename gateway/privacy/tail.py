@@ -1,4 +1,5 @@
-"""What follows an instance's header: its pixels, passed on as they come, and nothing else."""
+"""What follows an instance's header: its pixels, passed on as they come, and nothing else: what is written
+within packed frames beside the picture is blanked."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Final
 
 from gateway.dicom.part10 import LONG_VRS, UNDEFINED, NotDicom
 from gateway.privacy.elements import Writing
+from gateway.privacy.frames import Frame
 
 _PIXELS: Final = frozenset((0x7FE00008, 0x7FE00009, 0x7FE00010))
 
@@ -20,6 +22,7 @@ class Tail:
         self._passing = 0
         self._in_fragments = False
         self._over = False
+        self._frame = Frame()
 
     def feed(self, data: memoryview) -> Iterator[memoryview]:
         if self._rest and not self._over:
@@ -28,7 +31,8 @@ class Tail:
         while not self._over:
             step = min(self._passing, len(data) - at)
             if step:
-                yield data[at : at + step]
+                passing = data[at : at + step]
+                yield self._frame.blanked(passing) if self._in_fragments else passing
                 at += step
                 self._passing -= step
             if self._passing:
@@ -51,6 +55,7 @@ class Tail:
                 raise NotDicom("the fragments of an instance don't end")
             self._in_fragments = tag == 0xFFFEE000
             self._passing = self._writing.number(data, 4, 4)
+            self._frame.begin()
             return 8
         if tag not in _PIXELS:
             self._over = True
