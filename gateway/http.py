@@ -225,20 +225,25 @@ async def chunks_of(response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterat
 
 async def read_body(peer: Peer, response: aiohttp.ClientResponse, doing: str, most: int) -> bytes:
     """The whole answer, if it isn't larger than any sensible one."""
+    return b"".join([part async for part in parts_of(peer, response, doing, most)])
+
+
+async def parts_of(
+    peer: Peer, response: aiohttp.ClientResponse, doing: str, most: int
+) -> AsyncIterator[bytes]:
+    """Of an answer as it comes, up to where it is larger than any sensible one."""
     packed = response.headers.get("Content-Encoding", "identity").lower()
     if packed != "identity":  # nobody asked for that, and it may hold anything
         raise nonsense(peer, doing, "with something packed", writes=response.method != "GET")
-    parts: list[bytes] = []
     size = 0
     async for part in response.content.iter_any():
-        parts.append(part)
         size += len(part)
         if size > most:
             raise peer.refused(
                 f"{peer.name} answered with more than {most / (1 << 20):g} MiB while {doing}",
                 "Nothing of that size belongs there: its makers should know.",
             )
-    return b"".join(parts)
+        yield part
 
 
 async def parse_json(peer: Peer, body: bytes, doing: str, *, writes: bool = False) -> Any:

@@ -281,11 +281,23 @@ async def read_items(
     kind = media_type_of(response.headers.get("Content-Type", ""))
     if kind not in (ACCEPT_JSON, "application/json"):
         raise nonsense(peer, doing, f"with {kind[:60] or 'no content type'} instead of DICOM JSON")
-    body = await http.read_body(replace(_named(peer), refused=Overlong), response, doing, _LARGEST_JSON)
+    reader, read = items.ItemReader(keep), bytearray()
+    is_large = False
+    who = replace(_named(peer), refused=Overlong)
     try:
-        if len(body) < _QUICKLY_READ:
-            return items.read_items(body, keep)
-        return await asyncio.to_thread(items.read_items, body, keep)
+        async for part in http.parts_of(who, response, doing, _LARGEST_JSON):
+            read += part
+            if len(read) >= _QUICKLY_READ:
+                is_large = True
+                await asyncio.to_thread(reader.feed, bytes(read))
+                read.clear()
+        reader.feed(bytes(read))
+        return await asyncio.to_thread(reader.finish) if is_large else reader.finish()
+    except items.TooMany as error:
+        raise Overlong(
+            f"{who.name} answered with more than any real answer holds while {doing}: {error}",
+            "Nothing of that size belongs there: its makers should know.",
+        ) from None
     except items.NoItems as error:
         raise nonsense(peer, doing, f"with something that is no DICOM JSON: {error}") from None
 

@@ -121,17 +121,21 @@ def environment_of_gateways() -> dict[str, str]:
     return environment | {"PYTHONPYCACHEPREFIX": str(_BYTECODE)}
 
 
+def _program(words: Path, cold: bool) -> tuple[str, ...]:
+    return ("-m", "gateway") if cold else ("-m", "tests.peers.pulse", str(words))
+
+
 class Gateway:
     """One process. `url` is known once its doors are open."""
 
     def __init__(self, process: asyncio.subprocess.Process | Born, words: Path) -> None:
         self.process = process
         self.url = ""
-        self._words = words
+        self.words = words
 
     @property
     def log(self) -> str:
-        return self._words.read_text(errors="replace") if self._words.exists() else ""
+        return self.words.read_text(errors="replace") if self.words.exists() else ""
 
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.splitlines() if line.startswith("{")]
@@ -223,7 +227,7 @@ class Hospital:
                 process = await asyncio.create_subprocess_exec(
                     *("setpriv", "--pdeathsig", "KILL", "--"),
                     *(() if open_files is None else ("prlimit", nofile, "--")),
-                    *(program or (sys.executable, "-m", "gateway", *command)),
+                    *(program or (sys.executable, *_program(words, cold), *command)),
                     stdin=asyncio.subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,

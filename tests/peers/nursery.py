@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 
+from tests.peers.pulse import with_pulse
+
 _HOUSE = [
     "uvloop",
     "gateway.__main__",
@@ -93,6 +95,7 @@ def _live(arguments: list[str], environment: dict[str, str], words: str) -> None
         os.dup2(said, number)
     os.close(said)
     sys.argv = ["gateway", *arguments]
+    with_pulse(Path(words))
 
     from gateway.__main__ import main
 

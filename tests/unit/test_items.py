@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.dicom.items import NoItems, read_items
+from gateway.dicom.items import ItemReader, NoItems, read_items
 
 TAGS = ("00080018", "0020000D", "00100010")
 VALUES = st.one_of(st.text(max_size=20), st.integers(-(2**40), 2**40), st.none())
@@ -26,6 +26,41 @@ def test_what_is_written_is_read(items: list[dict[str, Any]], indent: int | None
     assert read_items(body, keep) == [
         {tag: value for tag, value in item.items() if keep is None or tag in keep} for item in items
     ]
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(ITEMS, max_size=5), st.lists(st.integers(0, 400), max_size=6))
+def test_however_it_comes_in_pieces(items: list[dict[str, Any]], cuts: list[int]) -> None:
+    body = json.dumps(items, ensure_ascii=False).encode()
+    reader, begin = ItemReader(), 0
+    for end in (*sorted(cuts), len(body)):
+        reader.feed(body[begin:end])
+        begin = max(begin, end)
+    assert reader.finish() == items
+
+
+def test_of_an_answer_that_comes_no_more_is_kept_than_is_wanted() -> None:
+    item = json.dumps({"00080018": {"Value": ["1.2"]}, "00104000": {"Value": ["x" * 10_000]}}).encode()
+    reader = ItemReader({"00080018"})
+    tracemalloc.start()
+    try:
+        reader.feed(b"[")
+        for _ in range(3000):
+            reader.feed(item + b",")
+        reader.feed(item + b"]")
+        assert len(reader.finish()) == 3001
+        assert tracemalloc.get_traced_memory()[1] < 5 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_large_item_that_trickles_in_is_looked_at_now_and_then() -> None:
+    item = {"00104000": {"vr": "LT", "Value": ["x" * 4_000_000]}}
+    body = json.dumps([item]).encode()
+    reader = ItemReader()
+    for at in range(0, len(body), 100):
+        reader.feed(body[at : at + 100])
+    assert reader.finish() == [item]
 
 
 def test_one_dataset_is_an_answer_and_so_is_nothing() -> None:
