@@ -14,6 +14,7 @@ from gateway.sectra.known import known_result
 from gateway.sectra.results import Patch, PatchCollection, Point, Primitive
 from gateway.sectra.shapes import frame, line, outline, pin, to_fractions
 
+NOT_DRAWN = "Not drawn"  # the property that says so
 MANY = 40  # more drawings than this hide the slide
 _PATCH_PIXELS = 256
 _MAGNIFICATION = 20
@@ -48,7 +49,8 @@ def with_these_alone(drawn: Sequence[Finding], finished: Finished) -> Finished:
     if len(drawn) == len(finished.findings):
         return replace(finished, findings=tuple(drawn))
     left_out = f"{len(finished.findings) - len(drawn)} finding(s) in other images or at an unknown place"
-    properties = {**finished.properties, "Not drawn": left_out}
+    told = "; ".join(filter(None, (str(finished.properties.get(NOT_DRAWN, "")), left_out)))
+    properties = {**finished.properties, NOT_DRAWN: told}
     return replace(finished, findings=tuple(drawn), properties=properties)
 
 

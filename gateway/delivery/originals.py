@@ -4,7 +4,7 @@ whose it is, what it consists of, and the images that findings lie in."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from gateway.archives.lookup import Lookup
 from gateway.archives.sectra import Slides
 from gateway.contract import Finding, NeedsHuman, Permanent
 from gateway.delivery.objects import Source
+from gateway.dicom.geometry import Plane, plane_noted, planes_of, space_noted
 from gateway.dicom.heading import frames_of, place_of_frame, read_heading
 from gateway.dicom.subject import Subject, subject_of
 from gateway.jobs.records import InstanceRecord, Job
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # pydicom is loaded when the first study is met
     from pydicom.dataset import FileDataset
 
 
+_MOST_HEADERS = 20  # that are read again for what was marked in space
 _LARGEST = 2**29  # of an image that is fetched for one of its frames
 
 
@@ -78,6 +80,29 @@ class Originals:
                 points = tuple((x + corner[0], y + corner[1]) for x, y in finding.points)
                 placed.append(replace(finding, points=points, frame=None))
         return tuple(placed)
+
+    async def planes(self, job: Job, spaces: Collection[str], folder: Path) -> list[Plane]:
+        """Of the images in these frames of reference, as was noted on their way. The headers of those with
+        several frames are read again; of a slide's images, which show the same, the finest one's alone."""
+        planes: list[Plane] = []
+        unsaid: list[InstanceRecord] = []
+        for record in await self._records(job):
+            if record.lies is None or space_noted(record.lies) not in spaces:
+                continue
+            plane = plane_noted(record.sop_instance_uid, record.lies)
+            if plane is None:
+                unsaid.append(record)
+            else:
+                planes.append(plane)
+        slides: set[str] = set()
+        for record in sorted(unsaid, key=lambda each: -(each.width or 0))[:_MOST_HEADERS]:
+            if space_noted(record.lies or "") in slides:
+                continue
+            header = await self._header(job, [record], folder)
+            planes += await asyncio.to_thread(list, planes_of(header))
+            if "TotalPixelMatrixColumns" in header:
+                slides.add(space_noted(record.lies or ""))
+        return planes
 
     async def _records(self, job: Job) -> list[InstanceRecord]:
         records = await self._store.instances_of(job.id)

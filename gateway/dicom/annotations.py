@@ -1,17 +1,20 @@
 """What a report, a presentation state, bulk annotations or a segmentation point at in their images, as
-findings."""
+findings; or in space, as marks; and what of it can't be drawn, as sentences."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final
 
 from gateway.contract import Finding
-from gateway.dicom import segmentation
+from gateway.dicom import bulk, presentations, segmentation
+from gateway.dicom.bulk import UNTOLD
+from gateway.dicom.graphics import figures
+from gateway.dicom.marks import Mark, Seen
 from gateway.dicom.part10 import NotDicom
+from gateway.dicom.presentations import frames_named
 from gateway.dicom.reading import read_before, readable
 from gateway.extras import is_installed
 
@@ -19,56 +22,88 @@ if TYPE_CHECKING:  # pydicom is loaded when the first study is met
     from pydicom.dataset import Dataset
 
 
-_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
-_PRESENTATIONS = "1.2.840.10008.5.1.4.1.1.11."
-_BULK = "1.2.840.10008.5.1.4.1.1.91.1"
-_LARGEST = 64 * 2**20  # what is larger is no report
-_MOST = 2000  # of a group: of ten thousand cells nobody looks at each
+_REPORTS: Final = "1.2.840.10008.5.1.4.1.1.88."
+_PRESENTATIONS: Final = "1.2.840.10008.5.1.4.1.1.11."
+_LARGEST: Final = 64 * 2**20  # what is larger is no report
+_MOST: Final = 5_000  # of one object
+_MOST_POINTS: Final = 300_000
 
-Shape = Literal["box", "polygon", "polyline", "point", "none"]
-Points = tuple[tuple[float, float], ...]
 # What names a finding, the best first: finding, impression, impression in SNOMED, tracking identifier.
 _RANKS = ("121071", "121073", "42752001", "112039")
-UNTOLD = 0  # coordinates of a frame, and nobody says of which
 _NO_WIDTHS: Mapping[str, int | None] = {}
-_SHAPES: dict[str, Shape] = {"POINT": "point", "MULTIPOINT": "point", "POLYLINE": "polyline"}
+_NO_FIGURE: Final = "mark(s) whose coordinates make no figure aren't drawn"
+_NO_DECODER: Final = "a segmentation isn't drawn: what reads its pixels isn't installed"
+_TOO_LARGE: Final = "an object of more than 64 MiB isn't drawn"
+
+Read = Iterator["Finding | Mark | str"]
 
 
 def read_findings(path: Path) -> tuple[Finding, ...]:
     """Nothing for objects of other kinds, and for coordinates that aren't pixels of an image; NotDicom, where
     it can't be read."""
-    return () if path.stat().st_size > _LARGEST else findings_in(read_before(path), path)
+    return marks_in(read_before(path), path).findings if path.stat().st_size <= _LARGEST else ()
 
 
-def findings_in(
-    dataset: Dataset, path: Path, widths: Mapping[str, int | None] = _NO_WIDTHS
-) -> tuple[Finding, ...]:
+def marks_in(dataset: Dataset, path: Path, widths: Mapping[str, int | None] = _NO_WIDTHS) -> Seen:
     """`dataset`: of what lies there, all before the pixels. `widths`: of the images, as far as they are
-    known; what marks pixels of its own is only believed to mean theirs where there are as many."""
+    known; what marks pixels of its own is only believed to mean theirs where there are as many. A report or
+    presentation state that can't be read is NotDicom; of the others it is said."""
+    sop_class = str(dataset.get("SOPClassUID", ""))
+    if f"{sop_class}.".startswith(_REPORTS):
+        return _read(dataset, path, _of_report_whole)
+    if f"{sop_class}.".startswith(_PRESENTATIONS):
+        return _read(dataset, path, presentations.marks_of)
+    if sop_class == bulk.BULK:
+        return _suspect(dataset, path, "bulk annotations", bulk.marks_of)
+    if sop_class in segmentation.SEGMENTATIONS and widths:
+        if not is_installed("reports"):
+            return Seen(remarks=(_NO_DECODER,))
+        return _suspect(
+            dataset, path, "a segmentation", lambda whole: segmentation.marks_of(whole, path, widths)
+        )
+    return Seen()
+
+
+def _read(dataset: Dataset, path: Path, read: Callable[[Dataset], Read]) -> Seen:
     if path.stat().st_size > _LARGEST:
-        return ()
-    sop_class = f"{dataset.get('SOPClassUID', '')}."
-    if sop_class.removesuffix(".") in (_BULK, *segmentation.SEGMENTATIONS):
-        return _of_marks(dataset, path, widths)
+        return Seen(remarks=(_TOO_LARGE,))
     with readable():
-        if sop_class.startswith(_REPORTS):
-            return tuple(_of_report(dataset, _label_of(dataset)))
-        if sop_class.startswith(_PRESENTATIONS):
-            return tuple(_of_presentation(dataset))
-        return ()
+        return _gather(read(dataset))
 
 
-def _of_marks(dataset: Dataset, path: Path, widths: Mapping[str, int | None]) -> tuple[Finding, ...]:
-    """Where they can't be decoded nothing is drawn; the object itself is delivered all the same."""
-    with suppress(NotDicom, RuntimeError, ImportError), readable():
-        if str(dataset.SOPClassUID) == _BULK:
-            return tuple(_of_bulk(dataset))
-        if widths and is_installed("reports"):
-            return tuple(segmentation.findings_of(dataset, path, widths))
-    return ()
+def _suspect(dataset: Dataset, path: Path, what: str, read: Callable[[Dataset], Read]) -> Seen:
+    """Where it can't be decoded nothing of it is drawn; the object itself is delivered all the same."""
+    try:
+        return _read(dataset, path, read)
+    except (NotDicom, RuntimeError, ImportError, MemoryError):
+        return Seen(remarks=(f"{what} can't be decoded, and isn't drawn",))
 
 
-def _of_report(item: Dataset, label: str) -> Iterator[Finding]:
+def _gather(read: Read) -> Seen:
+    findings: list[Finding] = []
+    marks: list[Mark] = []
+    remarks = Counter[str]()
+    points = 0
+    for each in read:
+        if isinstance(each, str):
+            remarks[each] += 1
+            continue
+        points += len(each.points)
+        if len(findings) + len(marks) >= _MOST or points > _MOST_POINTS:
+            remarks["mark(s) of one object that has too many aren't drawn"] += 1
+        elif isinstance(each, Mark):
+            marks.append(each)
+        else:
+            findings.append(each)
+    told = (f"{count} {what}" if what.startswith("mark(s)") else what for what, count in remarks.items())
+    return Seen(tuple(findings), tuple(marks), tuple(told))
+
+
+def _of_report_whole(dataset: Dataset) -> Read:
+    return _of_report(dataset, _label_of(dataset))
+
+
+def _of_report(item: Dataset, label: str) -> Read:
     """Walk the content tree; an area is labelled by the finding it stands in."""
     children = item.get("ContentSequence") or []
     said = [(_RANKS.index(name), text) for child in children for name, text in _finding_of(child) if text]
@@ -77,129 +112,48 @@ def _of_report(item: Dataset, label: str) -> Iterator[Finding]:
     for child in children:
         if child.get("ValueType") == "SCOORD":
             yield from _of_area(child, named, measured)
+        elif child.get("ValueType") == "SCOORD3D":
+            yield from _of_space(child, named, measured, frozenset(_images_of(children)))
         yield from _of_report(child, named)
 
 
-def _of_area(item: Dataset, label: str, measured: str | None) -> Iterator[Finding]:
-    shape, points = _shape(str(item.get("GraphicType", "")), _pairs(item.get("GraphicData")))
+def _of_area(item: Dataset, label: str, measured: str | None) -> Read:
+    drawn = list(figures(str(item.get("GraphicType", "")), item.get("GraphicData")))
+    if not drawn:
+        yield _NO_FIGURE
     origin = item.get("PixelOriginInterpretation")
     for child in item.get("ContentSequence") or []:
         for reference in child.get("ReferencedSOPSequence") or []:
-            frames: list[int | None] = [None] if origin == "VOLUME" else _frames_of(reference)
+            frames: list[int | None] = [None] if origin == "VOLUME" else frames_named(reference)
             if origin == "FRAME" and frames == [None]:
                 frames = [UNTOLD]
-            yield from _findings(label, shape, points, reference, frames, measured)
+            uid = str(reference.ReferencedSOPInstanceUID)
+            for shape, points in drawn:
+                for frame in frames:
+                    flat = tuple((x, y) for x, y, *_ in points)
+                    yield Finding(label, shape, flat, uid, measure=measured, frame=frame)
 
 
-def _of_bulk(dataset: Dataset) -> Iterator[Finding]:
-    """Those in pixels of a slide's image, which stand in long lists of numbers."""
-    images = [str(image.ReferencedSOPInstanceUID) for image in dataset.get("ReferencedImageSequence") or []]
-    if dataset.get("AnnotationCoordinateType") != "2D" or len(images) != 1:
+def _of_space(item: Dataset, label: str, measured: str | None, named: frozenset[str]) -> Read:
+    kind = str(item.get("GraphicType", ""))
+    if kind == "ELLIPSOID":
+        yield "mark(s) that are ellipsoids aren't drawn"
         return
-    origin = dataset.get("PixelOriginInterpretation", "VOLUME")
-    frames = dataset.ReferencedImageSequence[0].get("ReferencedFrameNumber") if origin == "FRAME" else None
-    frame = UNTOLD if origin == "FRAME" and not isinstance(frames, int) else frames
-    for group in dataset.get("AnnotationGroupSequence") or []:
-        label = str(
-            group.get("AnnotationGroupLabel") or _meaning(group.get("AnnotationPropertyTypeCodeSequence"))
-        )
-        parts = list(_parts_of(group))
-        kind = str(group.get("GraphicType", ""))
-        for part in parts[:_MOST]:
-            shape, points = _bulk_shape(kind, part)
-            if points:
-                yield Finding(label.strip(), shape, points, images[0], frame=frame)
-        if len(parts) > _MOST:
-            yield Finding(f"{label.strip()}: {len(parts) - _MOST} more", "none", (), images[0])
+    space = str(item.get("ReferencedFrameOfReferenceUID", ""))
+    drawn = list(figures(kind, item.get("GraphicData"), 3))
+    if not drawn:
+        yield _NO_FIGURE
+    for shape, points in drawn:
+        solid = tuple((x, y, z) for x, y, z in points)
+        yield Mark(label, shape, solid, space, named, measured)
 
 
-def _bulk_shape(kind: str, points: Points) -> tuple[Shape, Points]:
-    if kind == "RECTANGLE":
-        return "polygon", points
-    if kind == "ELLIPSE":  # the ends of both axes
-        return _shape(kind, points)
-    return ("polygon", points) if kind == "POLYGON" else (_SHAPES.get(kind, "polyline"), points)
-
-
-def _parts_of(group: Dataset) -> Iterator[Points]:
-    """The points of each annotation."""
-    packed = group.get("PointCoordinatesData") or group.get("DoublePointCoordinatesData") or b""
-    letter = "f" if "PointCoordinatesData" in group else "d"
-    size = struct.calcsize(letter)
-    numbers = struct.unpack(f"<{len(packed) // size}{letter}", packed[: len(packed) // size * size])
-    points = tuple(zip(numbers[::2], numbers[1::2], strict=False))
-    indexes = group.get("LongPrimitivePointIndexList")
-    if indexes is None:
-        each = {"POINT": 1, "ELLIPSE": 4, "RECTANGLE": 4}.get(str(group.get("GraphicType", "")), len(points))
-        begins = list(range(0, len(points), max(each, 1)))
-    else:
-        begins = [(index - 1) // 2 for index in struct.unpack(f"<{len(indexes) // 4}I", indexes)]
-    for begin, end in zip(begins, [*begins[1:], len(points)], strict=True):
-        yield points[begin:end]
-
-
-def _of_presentation(dataset: Dataset) -> Iterator[Finding]:
-    everywhere = [
-        image
-        for series in dataset.get("ReferencedSeriesSequence") or []
-        for image in series.get("ReferencedImageSequence") or []
-    ]
-    for annotation in dataset.get("GraphicAnnotationSequence") or []:
-        named = annotation.get("ReferencedImageSequence") or everywhere
-        texts = annotation.get("TextObjectSequence") or []
-        label = next((str(text.get("UnformattedTextValue", "")).strip() for text in texts), "")
-        for graphic in annotation.get("GraphicObjectSequence") or []:
-            units = graphic.get("GraphicAnnotationUnits")
-            if units not in ("PIXEL", "MATRIX"):
-                continue
-            shape, points = _shape(str(graphic.get("GraphicType", "")), _pairs(graphic.get("GraphicData")))
-            for image in named:
-                frames = _frames_of(image) if units == "PIXEL" else [None]
-                yield from _findings(label, shape, points, image, frames, None)
-
-
-def _findings(
-    label: str,
-    shape: Shape,
-    points: Points,
-    image: Dataset,
-    frames: Iterable[int | None],
-    measured: str | None,
-) -> Iterator[Finding]:
-    uid = str(image.ReferencedSOPInstanceUID)
-    parts = [(point,) for point in points] if shape == "point" else [points] if len(points) > 1 else []
-    for frame in frames:
-        for part in parts:
-            yield Finding(label, shape, part, uid, measure=measured, frame=frame)
-
-
-def _frames_of(reference: Dataset) -> list[int | None]:
-    """The frames that the coordinates count in; None for the image as a whole."""
-    numbers = reference.get("ReferencedFrameNumber") or [None]
-    return [numbers] if isinstance(numbers, int) else list(numbers)
-
-
-def _shape(kind: str, points: Points) -> tuple[Shape, Points]:
-    if kind == "CIRCLE" and len(points) == 2:
-        (x, y), (edge_x, edge_y) = points
-        radius = ((edge_x - x) ** 2 + (edge_y - y) ** 2) ** 0.5
-        return "box", ((x - radius, y - radius), (x + radius, y + radius))
-    if kind == "ELLIPSE" and len(points) == 4:
-        across, down = [x for x, _ in points], [y for _, y in points]
-        return "box", ((min(across), min(down)), (max(across), max(down)))
-    if kind in ("POLYLINE", "INTERPOLATED") and len(points) > 3 and points[0] == points[-1]:
-        return "polygon", points[:-1]
-    if kind == "POLYGON":
-        return "polygon", points
-    return _SHAPES.get(kind, "polyline"), points
-
-
-def _pairs(numbers: object) -> Points:
-    try:
-        values = [float(number) for number in numbers]  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        return ()
-    return tuple(zip(values[::2], values[1::2], strict=False))
+def _images_of(children: object) -> Iterator[str]:
+    """That a group's items name beside the areas: where these were seen."""
+    for child in children:  # type: ignore[attr-defined]
+        if child.get("ValueType") == "IMAGE":
+            for reference in child.get("ReferencedSOPSequence") or []:
+                yield str(reference.get("ReferencedSOPInstanceUID"))
 
 
 def _label_of(dataset: Dataset) -> str:

@@ -29,7 +29,14 @@ _SOP_CLASS, _SOP_INSTANCE, _MODALITY = 0x00080016, 0x00080018, 0x00080060
 _STUDY, _SERIES = 0x0020000D, 0x0020000E
 WANTED: Final = frozenset((_SOP_CLASS, _SOP_INSTANCE, _MODALITY, _STUDY, _SERIES))
 _PATIENT, _ISSUER = 0x00100020, 0x00100021
-_COLUMNS, _SLIDE_COLUMNS = 0x00280011, 0x00480006
+_FRAMES, _ROWS, _COLUMNS, _SLIDE_COLUMNS = 0x00280008, 0x00280010, 0x00280011, 0x00480006
+_THICKNESS, _APART, _POSITION, _ORIENTATION = 0x00180050, 0x00180088, 0x00200032, 0x00200037
+_SPACE, _SPACING = 0x00200052, 0x00280030
+_OF_ITS_PLACE: Final = frozenset(
+    (_THICKNESS, _APART, _POSITION, _ORIENTATION, _SPACE, _FRAMES, _ROWS, _COLUMNS, _SPACING, _SLIDE_COLUMNS)
+)
+_PLAIN: Final = frozenset("0123456789.+-eE\\ ")
+_LONGEST: Final = 128
 PIXELS: Final = 0x7FE00008  # all that can hold them begins here
 _PIXELS: Final = frozenset((PIXELS, 0x7FE00009, 0x7FE00010))
 
@@ -94,15 +101,15 @@ def header_of(found: Mapping[int, str], meta: Meta) -> Header:
     return header
 
 
-class WidthReader:
-    """How many columns the image has, or the whole slide that it is a part of, from its bytes as they come,
-    however they are cut: gathered no further than needed to be sure."""
+class ImageReader:
+    """How many columns the image has, or the whole slide that it is a part of, and where it lies, from its
+    bytes as they come, however they are cut: gathered no further than needed to be sure."""
 
     def __init__(self) -> None:
         self._gathered = b""
         self._look_at = 0
         self._sure = False
-        self._width: int | None = None
+        self._seen: dict[int, str] = {}
 
     def feed(self, data: bytes) -> None:
         if self._sure:
@@ -113,36 +120,60 @@ class WidthReader:
 
     def width(self) -> int | None:
         """Of what has come so far."""
+        seen = self._now()
+        told = seen.get(_SLIDE_COLUMNS) or seen.get(_COLUMNS)
+        return None if told is None else int(told)
+
+    def lies(self) -> str | None:
+        """In which frame of reference, and where there, in the words of its header; of several frames, and of
+        a slide, nothing but the first, as the rest stands deep within."""
+        seen = self._now()
+        space = seen.get(_SPACE, "")
+        if not space:
+            return None
+        if _SLIDE_COLUMNS in seen or seen.get(_FRAMES, "1").strip("+ ") not in ("", "1"):
+            return space
+        size = f"{seen.get(_ROWS, '')}\\{seen.get(_COLUMNS, '')}"
+        place = [seen.get(each, "") for each in (_THICKNESS, _APART, _POSITION, _ORIENTATION)]
+        return "|".join((space, *place, size, seen.get(_SPACING, "")))
+
+    def _now(self) -> dict[int, str]:
         if not self._sure:
             self._look()
-        return self._width
+        return self._seen
 
     def _look(self) -> None:
-        self._width, self._sure = _read_width(self._gathered)
+        self._seen, self._sure = _read_image(self._gathered)
         self._look_at = 2 * len(self._gathered)
         if self._sure or len(self._gathered) >= MAX_HEADER:
             self._sure, self._gathered = True, b""
 
 
-def _read_width(data: bytes) -> tuple[int | None, bool]:
+def _read_image(data: bytes) -> tuple[dict[int, str], bool]:
     """And whether more bytes would change nothing."""
-    width = None
+    seen: dict[int, str] = {}
     try:
         meta = read_meta(data)
         if meta is None:
-            return None, False
+            return seen, False
         dataset, at = _open_dataset(data, meta)
+        order: Literal["little", "big"] = "big" if meta.transfer_syntax == BIG_ENDIAN else "little"
         for element in _elements(dataset, at, meta.transfer_syntax):
             if element.tag > _SLIDE_COLUMNS:
-                return width, True
+                return seen, True
             if element.end > len(dataset):
                 break
-            if element.tag in (_COLUMNS, _SLIDE_COLUMNS):
-                order: Literal["little", "big"] = "big" if meta.transfer_syntax == BIG_ENDIAN else "little"
-                width = int.from_bytes(dataset[element.value : element.end], order)
+            if element.tag not in _OF_ITS_PLACE:
+                continue
+            if element.tag in (_ROWS, _COLUMNS, _SLIDE_COLUMNS):
+                seen[element.tag] = str(int.from_bytes(dataset[element.value : element.end], order))
+            elif element.end - element.value <= _LONGEST and _PLAIN.issuperset(
+                said := _text(dataset, element)
+            ):
+                seen[element.tag] = said
     except NotDicom:  # perhaps only cut off here
-        return width, False
-    return width, False
+        return seen, False
+    return seen, False
 
 
 def dataset_start(data: bytes) -> int | None:

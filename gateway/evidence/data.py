@@ -42,7 +42,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
         "where results went; a peer's reference and refusal",
         "the latter as the job; the rest stays",
     ),
-    "instances": ("UIDs, sizes and digests of what was sent", _AS_THE_JOB),
+    "instances": ("UIDs, sizes and digests of what was sent, and where its images lie in space", _AS_THE_JOB),
     "delivered": (
         "UIDs of the result objects that went into archives",
         "stays: they are never taken for images",

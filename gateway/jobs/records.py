@@ -172,6 +172,7 @@ class InstanceRecord:
     blake3: str | None = None
     sent: bool = False
     acknowledged: bool = False
+    lies: str | None = None  # where, in the words of whoever reads images
 
 
 @dataclass(frozen=True, slots=True)

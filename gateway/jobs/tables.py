@@ -255,6 +255,7 @@ instances = Table(
     Column("blake3", Text),
     Column("sent", Boolean, nullable=False, server_default="false"),
     Column("acknowledged", Boolean, nullable=False, server_default="false"),
+    Column("lies", Text),
     Index("instances_by_uid", "sop_instance_uid"),
 )
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.contract import Document, Finding, Finished, Header, NeedsHuman, Retryable, SlideResult
-from gateway.dicom.annotations import findings_in
+from gateway.delivery.drawings import NOT_DRAWN
+from gateway.dicom.annotations import marks_in
+from gateway.dicom.geometry import Plane
 from gateway.dicom.identity import IDENTIFYING, Identity, identity_of, require_agreement
+from gateway.dicom.marks import Mark, place
 from gateway.dicom.part10 import NotDicom
 from gateway.dicom.reading import read_before, readable
 from gateway.dicom.references import REFERRING, references_in
@@ -68,15 +71,28 @@ def from_json(stored: Mapping[str, Any], work: Path) -> Finished:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """`version`: of the vendor, as it says itself, as its result on the slide says, or as its objects do."""
+    """`version`: of the vendor, as it says itself, as its result on the slide says, or as its objects do.
+    `marks`: what its objects mark in space. `undrawn`: sentences on what of them isn't drawn."""
 
     finished: Finished
     version: str
-    stored: dict[str, Any]
+    marks: tuple[Mark, ...] = ()
+    undrawn: tuple[str, ...] = ()
+
+    @property
+    def spaces(self) -> set[str]:
+        """The frames of reference of its marks."""
+        return {mark.space for mark in self.marks}
+
+    def placed(self, planes: Sequence[Plane]) -> Judged:
+        """With its marks in the images that they lie in."""
+        seen = place(self.marks, planes)
+        finished = replace(self.finished, findings=(*self.finished.findings, *seen.findings))
+        return Judged(finished, self.version, (), (*self.undrawn, *seen.remarks))
 
 
 def judge(
-    finished: Finished, asked: Identity, images: Mapping[str, int | None], work: Path, *, images_known: bool
+    finished: Finished, asked: Identity, images: Mapping[str, int | None], *, images_known: bool
 ) -> Judged:
     """Whose it is, what it marks and who made it; each object is read once for all of that. A vendor that
     marks things in its objects only: they are drawn on the slide all the same, but not what it marks in a
@@ -87,13 +103,19 @@ def judge(
     versions = Versions()
     own: set[str] = set()
     found: list[Finding] = []
+    marks: list[Mark] = []
+    undrawn: list[str] = []
     unreadable = False
     for path, uid, header in _agreeing(finished, asked, images, whole=draws or not told):
         own.add(uid)
         if not told:
             versions.look(header)
         try:
-            found += findings_in(header, path, images) if draws else ()
+            if draws:
+                seen = marks_in(header, path, images)
+                found += seen.findings
+                marks += seen.marks
+                undrawn += seen.remarks
         except NotDicom:
             unreadable = True  # that the next one is somebody else's is worse
     if unreadable:
@@ -104,7 +126,16 @@ def judge(
         finished = replace(finished, findings=tuple(f for f in found if f.sop_instance_uid not in own))
     if images_known:
         check_findings(finished, images)
-    return Judged(finished, plain(told) if told else versions.told, to_json(finished, work))
+    version = plain(told) if told else versions.told
+    return Judged(finished, version, tuple(marks), tuple(dict.fromkeys(undrawn)))
+
+
+def say_undrawn(judged: Judged) -> Finished:
+    """Who looks at the slide is told of it too."""
+    if not judged.undrawn:
+        return judged.finished
+    properties = {**judged.finished.properties, NOT_DRAWN: "; ".join(judged.undrawn)}
+    return replace(judged.finished, properties=properties)
 
 
 def files_are_here(stored: Mapping[str, Any], work: Path) -> bool:

@@ -12,7 +12,7 @@ from blake3 import blake3
 from gateway.archives.archive import Archive, InstanceRef, unlisted
 from gateway.contract import Header, Instance, Retryable, Unsuitable, blaming
 from gateway.dicom.heading import ENDS_IDENTITY, parse_heading, take_heading
-from gateway.dicom.part10 import WidthReader, read_patient
+from gateway.dicom.part10 import ImageReader, read_patient
 from gateway.jobs.records import InstanceRecord
 from gateway.work.disguise import Disguise
 
@@ -112,7 +112,13 @@ class Shipment:
         if on_end is None:
             return
         read = [
-            replace(self._chosen[uid], bytes=passed.size, blake3=passed.digest, width=passed.width)
+            replace(
+                self._chosen[uid],
+                bytes=passed.size,
+                blake3=passed.digest,
+                width=passed.image.width(),
+                lies=passed.image.lies(),
+            )
             for uid, passed in seen.items()
         ]
         whole = [record for record, passed in zip(read, seen.values(), strict=True) if passed.whole]
@@ -132,12 +138,8 @@ class _Counted:
         self._peer = peer
         self._hash = blake3()  # a fifth of what SHA-256 costs on the way
         self.size = 0
-        self._width = WidthReader()
+        self.image = ImageReader()
         self.whole = False
-
-    @property
-    def width(self) -> int | None:
-        return self._width.width()
 
     @property
     def digest(self) -> str:
@@ -146,7 +148,7 @@ class _Counted:
     async def chunks(self) -> AsyncIterator[bytes]:
         with blaming(self._peer):
             async for chunk in self._chunks:
-                self._width.feed(chunk)
+                self.image.feed(chunk)
                 self._hash.update(chunk)
                 self.size += len(chunk)
                 yield chunk

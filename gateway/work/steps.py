@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -28,8 +28,10 @@ from gateway.contract import (
     blaming,
 )
 from gateway.delivery.dispatch import Dispatch
+from gateway.delivery.originals import Originals
 from gateway.delivery.result_objects import application_of
 from gateway.delivery.slide_status import SlideStatus
+from gateway.dicom.geometry import Plane
 from gateway.dicom.reading import loaded
 from gateway.jobs.outcomes import Advance, Outcome, Rest, Wait
 from gateway.jobs.records import Job, Origin
@@ -97,6 +99,7 @@ class JobSteps:
         self._settings = settings
         self._store = store
         self._lookup = lookup
+        self._originals = Originals(store, lookup, slides)
         self._vendors = vendors
         self._status = status
         self._dispatch = dispatch
@@ -359,10 +362,11 @@ class JobSteps:
             finished,
             asked_of(job),
             await self._images_of(job),
-            self._spool.folder(job.id),
             images_known=bool(job.promised),
         )
-        finished, version = judged.finished, judged.version
+        if judged.marks:
+            judged = await asyncio.to_thread(judged.placed, await self._planes_of(job, judged.spaces))
+        finished, version = results.say_undrawn(judged), judged.version
         await check_version(self._store, job.application, application, version)
         followed = decide(application.when, finished.findings)
         await self._store.plan_deliveries(job, destinations_of(application, job, followed))
@@ -381,9 +385,10 @@ class JobSteps:
                 **({"failed": list(finished.failed)} if finished.failed else {}),
                 **({"analyses": list(finished.analyses)} if finished.analyses else {}),
                 **({"by_rule": followed.told} if followed.met else {}),
+                **({"not_drawn": list(judged.undrawn)} if judged.undrawn else {}),
             },
             {
-                "result": judged.stored,
+                "result": await asyncio.to_thread(results.to_json, finished, self._spool.folder(job.id)),
                 "received": len(finished.dicom),
                 "result_by": None,
                 "vendor_version": version or None,
@@ -394,6 +399,12 @@ class JobSteps:
     async def _images_of(self, job: Job) -> dict[str, int | None]:
         """And how wide each is."""
         return {image.sop_instance_uid: image.width for image in await self._store.instances_of(job.id)}
+
+    async def _planes_of(self, job: Job, spaces: Collection[str]) -> list[Plane]:
+        if job.archive is None or not job.promised:
+            return []
+        with blaming(self._lookup.peer_of(job.archive, job.server if job.slide_id is not None else None)):
+            return await self._originals.planes(job, spaces, self._spool.folder(job.id))
 
     # -- delivering -----------------------------------------------------------------------------------
 

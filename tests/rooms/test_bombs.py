@@ -23,7 +23,7 @@ from gateway.contract import NeedsHuman, Retryable
 from gateway.dicom import web as dicomweb
 from gateway.dicom.annotations import read_findings
 from gateway.dicom.heading import read_heading
-from gateway.dicom.part10 import NotDicom, WidthReader, without_pixels
+from gateway.dicom.part10 import ImageReader, NotDicom, without_pixels
 from gateway.dicom.reading import read_before, read_whole
 from gateway.dicom.references import references_of
 from gateway.dicom.whole import WholeCheck, check_whole
@@ -200,7 +200,7 @@ async def test_a_heading_that_trickles_in_is_looked_at_now_and_then() -> None:
 
 
 async def test_a_width_that_trickles_in_is_looked_for_now_and_then() -> None:
-    data, reader = long_header(100_000), WidthReader()
+    data, reader = long_header(100_000), ImageReader()
     began = time.process_time()
     async for piece in in_pieces(data, 16):
         reader.feed(piece)

@@ -47,7 +47,7 @@ def judge(folder: Path, *results: Dataset, **asked: str) -> None:
 
 
 def collect(folder: Path, *results: Dataset) -> Judged:
-    return results_judged(*asked_and_got(folder, *results), dict.fromkeys(IMAGES), folder, images_known=True)
+    return results_judged(*asked_and_got(folder, *results), dict.fromkeys(IMAGES), images_known=True)
 
 
 @pytest.mark.parametrize(

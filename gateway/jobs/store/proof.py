@@ -43,8 +43,9 @@ _PROMISE = f"""
 _SENT = f"""
     WITH told AS MATERIALIZED (
         SELECT * FROM
-            unnest(%(uids)s::text[], %(sizes)s::bigint[], %(digests)s::text[], %(widths)s::integer[])
-            AS told (uid, size, digest, width)
+            unnest(%(uids)s::text[], %(sizes)s::bigint[], %(digests)s::text[], %(widths)s::integer[],
+                %(places)s::text[])
+            AS told (uid, size, digest, width, lies)
     ),
     held AS MATERIALIZED (
         UPDATE jobs SET updated_at = now(), sent = (
@@ -54,7 +55,8 @@ _SENT = f"""
         WHERE {OURS} RETURNING id
     ),
     now_sent AS (
-        UPDATE instances SET sent = true, bytes = size, blake3 = digest, width = told.width
+        UPDATE instances SET sent = true, bytes = size, blake3 = digest, width = told.width,
+            lies = told.lies
         FROM held, told WHERE job_id = held.id AND sop_instance_uid = uid
     ),
     before AS (
@@ -230,6 +232,7 @@ class Proof(Fenced):
             sizes=[each.bytes for each in sent],
             digests=[each.blake3 for each in sent],
             widths=[each.width for each in sent],
+            places=[storable(each.lies) for each in sent],
         )
 
     async def acknowledge(self, job: Job, sop_instance_uid: str) -> None:
