@@ -8,11 +8,11 @@ it is there. What comes back is proof that the way is open, and not that a findi
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import structlog
 
@@ -29,6 +29,7 @@ from gateway.watch import metrics
 log = structlog.get_logger(__name__)
 
 _LOOK = 5.0
+_SELDOM = 3600.0  # where none are sent, and some may have been
 _PATIENCE = 1800.0  # for one that is rarely sent
 _SHORTEST = 30.0
 _IN_A_ROW = 2  # failures that are an alarm: one may be chance
@@ -54,9 +55,9 @@ class CanaryWatch:
         self._on_slides = on_slides
 
     async def run(self) -> None:
-        """Until it is cancelled; at once if there are none."""
-        if self._every:
-            await Loop("canaries").run(self.look, pause=min(_LOOK, *self._every.values()))
+        """Until it is cancelled."""
+        pause = min(_LOOK, *self._every.values()) if self._every else _SELDOM
+        await Loop("canaries").run(self.look, pause=pause)
 
     async def look(self) -> None:
         paused = {pause.peer for pause in await self._store.pauses()}
@@ -65,22 +66,30 @@ class CanaryWatch:
             state = states.get(adapter)
             if state is not None and state.job_id is not None:
                 await self._follow(state)
-            elif f"adapters.{adapter}" not in paused:
+            elif f"adapters.{adapter}" in paused:
+                continue
+            elif state is not None and state.pending and not self._on_slides(adapter):
+                await self._send(adapter, state.began_at)  # whoever began it may have died of it
+            else:
                 await self._begin(adapter)
         for adapter, state in (await self._store.canaries()).items():
             if adapter in self._every:
                 await self._tell(state)
+            else:
+                await self._forget(state)
 
     async def _begin(self, adapter: str) -> None:
         whole_way = not self._on_slides(adapter)
-        if not await self._store.begin_canary(adapter, self._every[adapter], whole_way=whole_way):
+        began = await self._store.begin_canary(adapter, self._every[adapter], whole_way=whole_way)
+        if began is None:
             return
-        if whole_way:  # no job without somebody who follows it, should we be told to stop
-            await asyncio.shield(self._send(adapter))
+        if whole_way:
+            await self._send(adapter, began)
         else:
             await self._ask(adapter)
 
-    async def _send(self, adapter: str) -> None:
+    async def _send(self, adapter: str, began: datetime) -> None:
+        """What was made already is taken over: a vendor has one canary at a time, whoever asks for it."""
         new = NewJob(
             "",
             f"{CANARY}{adapter}",
@@ -89,8 +98,15 @@ class CanaryWatch:
             study_instance_uid=fresh_study(),
             canary=True,
         )
-        job, _ = await self._store.create(new)
-        await self._store.follow_canary(adapter, job.id)
+        job, fresh = await self._store.create(new)
+        if not fresh and job.created_at < began:  # it was given up, and whoever did that died before its end
+            await self._give_up(job.id)
+        elif not await self._store.follow_canary(adapter, began, job.id) and fresh:
+            await self._give_up(job.id)  # another had sent it, and it is back
+
+    async def _give_up(self, job_id: UUID) -> None:
+        with suppress(Refused):  # it has ended
+            await self._store.cancel(job_id, "gateway")
 
     async def _ask(self, adapter: str) -> None:
         began = time.monotonic()
@@ -119,8 +135,14 @@ class CanaryWatch:
             return
         if await self._store.end_canary(state.adapter, state.job_id, why=why):
             log.warning("a canary didn't come back", adapter=state.adapter, reason=why)
-        with suppress(Refused):  # it has ended
-            await self._store.cancel(state.job_id, "gateway")
+        await self._give_up(state.job_id)
+
+    async def _forget(self, state: CanaryState) -> None:
+        """None are sent to it any more."""
+        if state.job_id is not None:
+            await self._give_up(state.job_id)
+        await self._store.clear_alert(f"canary.{state.adapter}")
+        await self._store.forget_canary(state.adapter)
 
     async def _tell(self, state: CanaryState) -> None:
         if state.ok is not None:

@@ -184,3 +184,91 @@ async def test_it_comes_back_by_dicomweb_and_by_dimse(tmp_path: Path, database_u
     finally:
         await runner.cleanup()
         await asyncio.to_thread(node.stop)
+
+
+async def on(url: str, *statements: str) -> None:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            await connection.execute(statement.encode())
+
+
+async def sent(url: str) -> list[tuple[Any, ...]]:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        found = await connection.execute(
+            "SELECT id, state FROM jobs WHERE application = 'canary/milvue' ORDER BY created_at"
+        )
+        return await found.fetchall()
+
+
+NEVER_FOLLOWED = (
+    "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS"
+    " $$ BEGIN PERFORM pg_sleep(3600); RETURN NEW; END $$",
+    "CREATE TRIGGER stall BEFORE UPDATE ON canaries FOR EACH ROW"
+    " WHEN (NEW.job_id IS NOT NULL AND OLD.job_id IS NULL) EXECUTE FUNCTION stall()",
+)
+WELL_AGAIN = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE wait_event = 'PgSleep' AND datname = current_database()",
+    "DROP TRIGGER stall ON canaries",
+)
+
+
+async def begin_and_die(house: Hospital, url: str) -> Any:
+    """As soon as its job is made; which one."""
+    house.configuration["adapters"]["milvue"]["canary"] = {"every": "1h"}
+    await house.start()
+    async with asyncio.timeout(PATIENCE):
+        while not (left := await sent(url)):
+            await asyncio.sleep(0.1)
+    await house.gateway.kill()
+    return left[0][0]
+
+
+async def test_one_whose_sender_died_before_it_was_followed_is_taken_over(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        house.milvue.front.faults[:] = [Fault(method="POST", path="/v3/studies", status=503)]
+        await on(database_url, *NEVER_FOLLOWED)
+        left = await begin_and_die(house, database_url)
+        await on(database_url, *WELL_AGAIN)
+        house.milvue.front.faults.clear()
+        await house.start()
+        await turns(house, "ok")
+        assert await sent(database_url) == [(left, "done")], "the same, and no other"
+
+
+async def test_one_that_was_given_up_and_lives_on_is_ended_before_the_next(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        house.milvue.front.faults[:] = [Fault(method="POST", path="/v3/studies", status=503)]
+        left = await begin_and_die(house, database_url)
+        await on(
+            database_url,
+            "UPDATE canaries SET job_id = NULL, pending = false, began_at = now() - interval '2 h'",
+            "UPDATE jobs SET created_at = created_at - interval '2 h'",
+        )
+        house.milvue.front.faults.clear()
+        await house.start()
+        await turns(house, "ok")
+        assert [state for _, state in await sent(database_url)] == ["cancelled", "done"]
+        assert (await sent(database_url))[0][0] == left
+
+
+async def test_one_that_is_sent_no_more_leaves_nothing_behind(tmp_path: Path, database_url: str) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        house.milvue.front.faults[:] = [Fault(method="POST", path="/v3/studies", status=400)]
+        house.configuration["adapters"]["milvue"]["canary"] = {"every": "1s"}
+        await house.start()
+        async with asyncio.timeout(PATIENCE):
+            while await alerts(database_url) != [("canary.milvue", True)]:
+                await asyncio.sleep(0.1)
+        await house.gateway.stop()
+        del house.configuration["adapters"]["milvue"]["canary"]
+        await house.start()
+        async with asyncio.timeout(PATIENCE):
+            while await alerts(database_url) != [("canary.milvue", False)]:
+                await asyncio.sleep(0.1)
+            while not {state for _, state in await sent(database_url)} <= {"cancelled", "failed"}:
+                await asyncio.sleep(0.1)

@@ -223,6 +223,6 @@ def indexable(token: str) -> str:
 
 
 def same_as(new: NewJob) -> ColumnElement[bool]:
-    if new.joinable:
+    if new.join_key is not None:
         return and_(jobs.c.join_key == new.join_key, ALIVE)
     return and_(jobs.c.caller == new.caller, jobs.c.idempotency_key == new.idempotency_key)

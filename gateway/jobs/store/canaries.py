@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import case, func, or_, select, update
+from sqlalchemy import case, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from gateway.jobs.records import storable
@@ -18,11 +18,13 @@ _BEGINS_WITHIN = 60.0  # its job is made, or whoever began it has died
 
 @dataclass(frozen=True, slots=True)
 class CanaryState:
-    """`ok`, `since`: whether the last one came back, and since when that is so. `failures`: in a row.
-    `seconds`: how long the last one took that came back."""
+    """`pending`: one is on its way, `job_id` once its job is made. `ok`, `since`: whether the last one came
+    back, and since when that is so. `failures`: in a row. `seconds`: how long the last one took that came
+    back."""
 
     adapter: str
     began_at: datetime
+    pending: bool
     job_id: UUID | None
     ok: bool | None
     since: datetime | None
@@ -40,8 +42,8 @@ class Canaries(Database):
             rows = (await connection.execute(select(*columns))).mappings()
             return {row["adapter"]: CanaryState(**row) for row in rows}
 
-    async def begin_canary(self, adapter: str, every: float, *, whole_way: bool) -> bool:
-        """Whether it is time for another, and ours to send."""
+    async def begin_canary(self, adapter: str, every: float, *, whole_way: bool) -> datetime | None:
+        """Since when, if it is time for another, and ours to send."""
         due = func.now() - timedelta(seconds=every)
         idle = or_(canaries.c.pending.is_(False), canaries.c.began_at < soon(-_BEGINS_WITHIN))
         statement = (
@@ -52,15 +54,27 @@ class Canaries(Database):
                 set_={"began_at": func.now(), "pending": True, "whole_way": whole_way},
                 where=(canaries.c.began_at <= due) & canaries.c.job_id.is_(None) & idle,
             )
+            .returning(canaries.c.began_at)
+        )
+        async with self._single.connect() as connection:
+            began: datetime | None = await connection.scalar(statement)
+            return began
+
+    async def follow_canary(self, adapter: str, began_at: datetime, job_id: UUID) -> bool:
+        """Whether the one that began then still lacked its job."""
+        lacking = canaries.c.job_id.is_(None) & (canaries.c.began_at == began_at)
+        statement = (
+            update(canaries)
+            .where(canaries.c.adapter == adapter, canaries.c.pending, lacking)
+            .values(job_id=job_id)
             .returning(canaries.c.adapter)
         )
         async with self._single.connect() as connection:
             return await connection.scalar(statement) is not None
 
-    async def follow_canary(self, adapter: str, job_id: UUID) -> None:
-        statement = update(canaries).where(canaries.c.adapter == adapter).values(job_id=job_id)
+    async def forget_canary(self, adapter: str) -> None:
         async with self._single.connect() as connection:
-            await connection.execute(statement)
+            await connection.execute(delete(canaries).where(canaries.c.adapter == adapter))
 
     async def end_canary(
         self, adapter: str, job_id: UUID | None, *, seconds: float | None = None, why: str | None = None
