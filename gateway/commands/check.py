@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -11,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from gateway.building.house import House, build
-from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings, source_of
+from gateway.commands.opening import FAILED, STOPPED, complain, go, only_looking, read_settings, source_of
 from gateway.contract import Health
 from gateway.delivery.destinations import IntoRis
 from gateway.extras import is_installed, say_missing
@@ -32,7 +34,19 @@ _LIMIT = 30.0
 
 def check(config: Path | None, offline: bool, as_json: bool) -> int:
     settings = read_settings(config, aloud=False)
-    return go(_check(settings, source_of(config), offline, as_json))
+    return go(_at_once(_check(settings, source_of(config), offline, as_json)))
+
+
+async def _at_once(work: Awaitable[int]) -> int:
+    """Until Ctrl-C, which doesn't wait for peers that hang: threads that ask them would keep the process for
+    half a minute. Nothing has begun that would have to be ended."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, _stop)
+    return await work
+
+
+def _stop() -> None:
+    complain("stopped before all had answered; nothing was changed")
+    os._exit(STOPPED)
 
 
 async def _check(settings: Settings, source: str, offline: bool, as_json: bool) -> int:

@@ -29,7 +29,7 @@ from gateway.building.entrances import listening
 from gateway.building.ground import lay_lasting
 from gateway.building.tenancy import Tenancy
 from gateway.commands import demo_past, demo_shadow, demo_troubles
-from gateway.commands.opening import FAILED, complain, go
+from gateway.commands.opening import FAILED, STOPPED, complain, go
 from gateway.database import prepare
 from gateway.embedded.server import serve
 from gateway.loops import beside
@@ -46,7 +46,6 @@ from gateway.systemd import Systemd
 from gateway.watch.roll import Roll
 
 _PATIENCE = 60.0
-_STOPPED = 130  # as shells say it of Ctrl-C
 _APPLICATION = "milvue-trauma"
 _PATHOLOGY = "nuclei"
 
@@ -127,7 +126,7 @@ def demo(stays: bool) -> int:
     try:
         return go(_demo(stays))
     except asyncio.CancelledError:
-        return _STOPPED
+        return STOPPED
 
 
 async def _demo(stays: bool) -> int:

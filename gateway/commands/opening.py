@@ -26,6 +26,7 @@ from gateway.settings.tree import Misconfigured
 
 FAILED = 1
 WRONG_USE = 2
+STOPPED = 130  # as shells say it of Ctrl-C
 
 
 def read_settings(config: Path | None, *, failed: int = FAILED, aloud: bool = True) -> Settings:
@@ -65,7 +66,7 @@ def go(main: Coroutine[Any, Any, int], *, failed: int = FAILED, log: Log | None 
     except DatabaseError as trouble:
         complain(why(trouble))
     except KeyboardInterrupt:
-        return 130
+        return STOPPED
     return failed
 
 

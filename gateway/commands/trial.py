@@ -16,7 +16,7 @@ from uuid import UUID
 from rich.console import Console
 from rich.table import Table
 
-from gateway.commands.opening import FAILED, complain, go, read_settings, store_of
+from gateway.commands.opening import FAILED, STOPPED, complain, go, read_settings, store_of
 from gateway.jobs.records import LOWEST, TRIAL, Job, NewJob, Origin
 from gateway.jobs.states import FINAL, State
 from gateway.jobs.store import Store
@@ -35,7 +35,6 @@ _LOOK = 1.0
 _STARTS_WITHIN = 20  # looks
 _MOST_SENTENCES = 50
 _INTERVAL = "Wilson"
-_STOPPED = 130  # as shells say it of Ctrl-C
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ def run(config: Path | None, application: str, adapter: str, studies: Path, name
         complain(*([f"and {left} more"] if left > 0 else []), "nothing was started")
         return FAILED
     ended = go(_run(settings, trial, as_json))
-    if ended == _STOPPED:
+    if ended == STOPPED:
         complain("what was begun goes on; the same command again waits for it, and begins only what is left")
     return ended
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -263,3 +264,41 @@ async def test_an_adapter_that_breaks_is_said_in_a_sentence(tmp_path: Path) -> N
     code, _, complained = await checked(tmp_path, configuration, PYTHONPATH=str(installed.parent))
     assert code == 1
     assert "adapters.own.kind is nowhere, which can't be loaded (ModuleNotFoundError)" in complained
+
+
+async def test_ctrl_c_waits_for_no_peer_that_hangs(tmp_path: Path) -> None:
+    asked = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        asked.set()
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    archive = {"kind": "dimse", "host": "127.0.0.1", "port": port, "ae_title": "PACS", "retrieve": "get"}
+    config = tmp_path / "gateway.yaml"
+    config.write_text(yaml.safe_dump(configure(tmp_path, archives={"vna": archive})))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "check", "--config", str(config)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(60):
+            await asked.wait()
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(20):  # the peer is waited for longer
+            said, complained = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        server.close()
+    assert process.returncode == 130
+    assert (said, complained.decode().splitlines()[-1]) == (
+        b"",
+        "stopped before all had answered; nothing was changed",
+    )
+    assert b"Traceback" not in complained
