@@ -47,7 +47,7 @@ class Options(WebOptions, PolledOptions):
     signed_url_hosts: tuple[str, ...] = CLOUDS  # where signed urls may lead, besides Milvue's own server
     signed_url_networks: tuple[IPvAnyNetwork, ...] = ()  # private ones, where those hosts may lie
     uploads_at_once: Annotated[int, Field(ge=1, le=64)] = 8  # of one study, by signed urls
-    upload_rate: PositiveSize | None = None  # bytes a second at most, of all studies that a process sends
+    upload_rate: PositiveSize | None = None  # bytes a second at most, of all studies together
 
     output_format: Literal["overlay", "highbit", "gsps"] | None = None
     language: Literal["fr", "en", "es", "de", "it", "pt"] | None = None

@@ -93,6 +93,7 @@ async def lay_ground(settings: Settings, lasting: Lasting, first: bool) -> Async
         servers = SectraServers(settings.sectra, sessions)
         vendors = Vendors(settings, sessions)
         vendors.check(settings)
+        vendors.share_rates(store)
         writer = SlideWriter(store)
         status = SlideStatus(writer, servers, lasting.circuits)
         yield Ground(

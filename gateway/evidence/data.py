@@ -60,6 +60,7 @@ TABLES: Mapping[str, tuple[str, str]] = {
     "alerts": (_NO_PATIENT, "183 days after they were cleared"),
     "revisions": (_NO_PATIENT, "stays; secrets masked"),
     "pulls": (_NO_PATIENT, "an hour"),
+    "uploads": (_NO_PATIENT, "until the vendor's next upload"),
     "ended_visits": (_NO_PATIENT, "until the visit would have ended"),
     "installation": (_NO_PATIENT, "stays"),
     "replicas": (_NO_PATIENT, "until it ends"),

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    Double,
     Float,
     ForeignKey,
     Identity,
@@ -432,6 +433,15 @@ pulls = Table(
     metadata,
     Column("archive", Text, primary_key=True),
     Column("kept", JSONB, nullable=False),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("peer", Text, primary_key=True),
+    Column("sender", Uuid, primary_key=True),
+    Column("share", Double, nullable=False),  # bytes a second
+    Column("until", _moment, nullable=False),
 )
 
 ended_visits = Table(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 from pathlib import Path
+from uuid import uuid4
 
 import aiohttp
 from pydantic import BaseModel, ValidationError
@@ -19,6 +20,8 @@ from gateway.contract import (
     Sender,
     WorksOnSlide,
 )
+from gateway.jobs.store import Store
+from gateway.kit.brake import Lease, Share, brake_of
 from gateway.nearest import did_you_mean
 from gateway.sessions import Sessions
 from gateway.settings.sections import AdapterSettings, Application, Settings
@@ -66,6 +69,11 @@ class Vendors:
             for name, configured in settings.adapters.items()
             if configured.max_concurrent is not None
         }
+
+    def share_rates(self, store: Store) -> None:
+        """How fast a vendor's uploads may go holds for all processes together."""
+        for name, session in self._sessions.items():
+            brake_of(session).lease = _leasing(store, f"adapters.{name}")
 
     @property
     def names(self) -> list[str]:
@@ -162,6 +170,15 @@ class Vendors:
                 problems.append(settings.told(("dimse",), needs))
         if problems:
             raise Misconfigured(problems)
+
+
+def _leasing(store: Store, peer: str) -> Lease:
+    sender = uuid4()
+
+    async def ask(most: float) -> Share:
+        return Share(*await store.lease_upload(peer, sender, most))
+
+    return ask
 
 
 def _sentences(settings: Settings, name: str, options: type[BaseModel], error: ValidationError) -> list[str]:

@@ -16,6 +16,7 @@ watching    for those who watch: flags (alerts), rounds (what one replica does f
             (what an audit collector is to hear), replicas (the gateway's own processes)
 arrivals    what was sent to us and lies in a bucket
 pulls       how many studies were fetched from each archive lately
+uploads     how much of the line each process has for a vendor's uploads
 joining     who joins a job, until he is let in
 recovery    what was held for a peer that is well again
 restoring   what isn't known any more once a backup was restored
@@ -70,6 +71,7 @@ from gateway.jobs.store.seals import Seals
 from gateway.jobs.store.shadows import Shadows
 from gateway.jobs.store.slides import Slides
 from gateway.jobs.store.upkeep import Upkeep
+from gateway.jobs.store.uploads import Uploads
 from gateway.jobs.store.visited import Visited
 from gateway.jobs.store.watching import Watching
 
@@ -89,6 +91,7 @@ class Store(
     Watching,
     Arrivals,
     Pulls,
+    Uploads,
     Proof,
     Slides,
     Shadows,
