@@ -24,6 +24,7 @@ from gateway.dicom.storing import describe, describe_all
 from gateway.dicom.subject import Subject
 from gateway.jobs.records import Job
 from gateway.jobs.store import Store
+from gateway.privacy.returning import SAID_OF_DOCUMENT, UNTOUCHED
 from gateway.settings.certificates import calling
 from gateway.settings.sections import Hl7Destination, Settings
 from gateway.settings.tree import Misconfigured
@@ -213,13 +214,15 @@ class IntoRis:
         text = wording.fill(finished, subject, application.display_name, application.manufacturer)
         if wording.whole:
             return [readdress(text, subject, self._to, seed)]
-        pdf = await asyncio.to_thread(_document, finished, text) if self._place.format == "pdf" else None
+        pdf = None
+        if self._place.format == "pdf":
+            text, pdf = await asyncio.to_thread(with_document, finished, text)
         observation = Observation(job.application, application.display_name, text, job.created_at, pdf)
         return [compose(subject, observation, self._to, seed)]
 
 
-def _document(finished: Finished, text: str) -> bytes:
-    """The vendor's own, if it gave one."""
+def with_document(finished: Finished, text: str) -> tuple[str, bytes]:
+    """The vendor's own, if it gave one: where it names the patient by a pseudonym, the text says so."""
     for document in finished.documents:
         if document.media_type.partition(";")[0].strip().lower() == "application/pdf":
             if document.path.stat().st_size > _LARGEST_DOCUMENT:
@@ -227,8 +230,10 @@ def _document(finished: Finished, text: str) -> bytes:
                     "the vendor's report is larger than a message to the RIS can be",
                     "Set the destination's format to text, then resume the job.",
                 )
-            return document.path.read_bytes()
-    return set_in_pages(text)
+            if document.title.endswith(UNTOUCHED):
+                text = f"{text.rstrip()}\n{SAID_OF_DOCUMENT}"
+            return text, document.path.read_bytes()
+    return text, set_in_pages(text)
 
 
 def _wordings(name: str, place: Hl7Destination, settings: Settings) -> Mapping[str, Wording]:

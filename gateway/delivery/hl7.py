@@ -257,6 +257,8 @@ def _check_order(order: list[str], marks: _Marks, subject: Subject) -> None:
         raise NeedsHuman("a ready HL7 message is a message for another order; it wasn't sent", _COMPARE)
     if not named and order[0] == "OBR" and subject.accession_number:
         _put(order, 3, _escape_for(subject.accession_number, marks))
+    if order[0] == "OBR" and len(order) > 7 and not order[7]:
+        order[7] = _moment(subject)
 
 
 def _segment(name: str, values: dict[int, str]) -> list[str]:

@@ -11,10 +11,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, Final
 
+from gateway.dicom.inflation import Inflation
 from gateway.dicom.part10 import DEFLATED, MAX_HEADER, PIXELS, Meta, NotDicom, find_element, read_meta
 from gateway.privacy.charsets import DEFAULT, TEXTS, Charsets, encode, read_charsets
 from gateway.privacy.elements import Element, Writing
@@ -23,11 +26,13 @@ from gateway.privacy.meta import write_meta
 
 _CHARSET: Final = 0x00080005
 UNTOUCHED: Final = "(names the patient by a pseudonym)"
+SAID_OF_DOCUMENT: Final = "The document is as the vendor made it: it names the patient by a pseudonym."
 _TITLE, _DOCUMENT = 0x00420010, 0x00420011
-_NAME: Final = 5  # of a patient, in PID
+_NAME, _BORN, _TAKEN, _KIND = 5, 7, 7, 2  # of the patient, in PID; of a study, in OBR; of a value, in OBX
 _SIGNS: Final = frozenset((0x00120062, 0x00120063, 0x00120064, 0x00280303))
 _RECOGNISED: Final = 4  # characters by which an original is known again
 _SHOWN: Final = ("displayResult", "displayProperties", "data", "attachments")
+_PIECE: Final = 2**20
 _LARGEST: Final = 512 * 2**20  # of a result without pixels: a report, a list of annotations
 
 
@@ -62,14 +67,22 @@ class WayBack:
         return self._pattern.sub(lambda found: written(self._issued[found[0]]), text)
 
     def message(self, text: str, escape: Callable[[str], str]) -> str:
-        """Of HL7. Where the vendor took the patient's pseudonym for a name, none is left."""
+        """Of HL7. Where the vendor took the patient's pseudonym for a name, none is left, nor dates of birth
+        and of the study, which it knew as others. Documents in it aren't touched, and a note says so."""
         lines = re.split("([\r\n]+)", text)
-        separator = text[3:4] or "|"
+        end, separator = "\r" if "\r" in text else "\n", text[3:4] or "|"
         for number, line in enumerate(lines):
             fields = line.split(separator)
-            if fields[0] == "PID" and len(fields) > _NAME and self.text(fields[_NAME]) != fields[_NAME]:
-                fields[_NAME] = ""
-                lines[number] = separator.join(fields)
+            if fields[0] == "PID" and self.text(line) != line:
+                born = fields[_BORN : _BORN + 1]
+                fields[_BORN : _BORN + 1] = [""] * len(born)
+                if len(fields) > _NAME and self.text(fields[_NAME]) != fields[_NAME]:
+                    fields[_NAME] = ""
+            elif fields[0] == "OBR" and self.text(text) != text:
+                fields[_TAKEN : _TAKEN + 2] = [""] * len(fields[_TAKEN : _TAKEN + 2])
+            lines[number] = separator.join(fields)
+            if fields[0] == "OBX" and fields[_KIND : _KIND + 1] == ["ED"]:
+                lines[number] += end + separator.join(("NTE", "1", "L", SAID_OF_DOCUMENT))
         return self.text("".join(lines), escape)
 
     def value(self, value: Any) -> Any:
@@ -84,11 +97,14 @@ class WayBack:
 
     def object(self, path: Path) -> None:
         """In its place, once it is whole; NotDicom, if it can't be read."""
-        with path.open("rb") as file:
+        with path.open("rb") as file, TemporaryFile(dir=path.parent) as inflated:
             meta, at = _read_meta(file.read(MAX_HEADER))
             file.seek(at)
+            packed = meta.transfer_syntax == DEFLATED
+            source = _inflate(file, inflated) if packed else file
+            start = source.tell()
             begun, end = b"", None
-            while end is None and (more := file.read(max(MAX_HEADER, len(begun)))):
+            while end is None and (more := source.read(max(MAX_HEADER, len(begun)))):
                 begun += more
                 if len(begun) > _LARGEST:
                     raise NotDicom("the header of an instance doesn't end")
@@ -100,9 +116,12 @@ class WayBack:
             beside = path.with_name(f"{path.name}.restored")
             with beside.open("wb") as out:
                 out.write(write_meta(meta, self._issued.get))
-                out.write(restored)
-                file.seek(at + end)
-                shutil.copyfileobj(file, out, 2**20)
+                written = _Deflated(out) if packed else out
+                written.write(restored)
+                source.seek(start + end)
+                shutil.copyfileobj(source, written, _PIECE)
+                if isinstance(written, _Deflated):
+                    written.finish()
         os.replace(beside, path)  # noqa: PTH105 - of one folder
 
     def _restore(self, elements: list[Element], charsets: Charsets) -> list[Element]:
@@ -146,6 +165,28 @@ def _read_meta(begun: bytes) -> tuple[Meta, int]:
     meta = read_meta(begun)
     if meta is None:
         raise NotDicom("the file meta information of an instance doesn't end")
-    if meta.transfer_syntax == DEFLATED:
-        raise NotDicom("a deflated result can't be led back to its patient")
     return meta, meta.dataset
+
+
+def _inflate(file: BinaryIO, into: BinaryIO) -> BinaryIO:
+    """No more than a real object holds."""
+    inflation = Inflation()
+    while packed := file.read(_PIECE):
+        for piece in inflation.feed(packed):
+            into.write(piece)
+    if not inflation.at_end:
+        raise NotDicom("a deflated instance is cut off")
+    into.seek(0)
+    return into
+
+
+class _Deflated:
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+
+    def write(self, data: bytes) -> None:
+        self._out.write(self._deflate.compress(data))
+
+    def finish(self) -> None:
+        self._out.write(self._deflate.flush())

@@ -7,14 +7,19 @@ from typing import Any
 
 import pytest
 from pydicom import Dataset, Sequence, dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from gateway.contract import Document, Finished
+from gateway.delivery.destinations import with_document
 from gateway.delivery.hl7 import escape
+from gateway.dicom.part10 import NotDicom
 from gateway.privacy.header import HeaderRewriter
 from gateway.privacy.profile import Rules
 from gateway.privacy.pseudonyms import ISSUER, Pseudonyms
-from gateway.privacy.returning import UNTOUCHED, WayBack
+from gateway.privacy.returning import SAID_OF_DOCUMENT, UNTOUCHED, WayBack
 from gateway.privacy.rewriting import rewrite
 from gateway.settings.sections import Profile
+from tests.peers.bombs import deflated_bomb
 from tests.peers.dicom_kinds import KINDS, Somebody
 from tests.peers.dicom_samples import encode
 from tests.unit.test_rewriting import KEY, ct, report, sent, sent_bytes, written
@@ -60,6 +65,25 @@ async def test_an_image_that_went_out_comes_back_as_it_was(tmp_path):
     assert str(ours.PatientName) == ""
     assert "PatientIdentityRemoved" not in ours
     assert ours.PixelData == ct().PixelData
+
+
+async def test_a_deflated_result_comes_back_deflated(tmp_path):
+    before = await sent(ct())
+    before.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    ours = await returned(before, tmp_path)
+    assert ours.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian
+    assert (ours.PatientID, ours.StudyInstanceUID) == ("PAT-4711", ct().StudyInstanceUID)
+    assert ours.PixelData == ct().PixelData
+
+
+def test_what_only_begins_like_a_deflated_result_is_refused_before_it_fills_the_disk(tmp_path):
+    path = tmp_path / "result.dcm"
+    for data in (deflated_bomb("1.2.3.4", "1.2.3.5", "1.2.3.6"), deflated_bomb("1.2", "1.3", "1.4")[:2000]):
+        path.write_bytes(data)
+        with pytest.raises(NotDicom):
+            way_back()[0].object(path)
+        assert path.read_bytes() == data
+        assert [each.name for each in tmp_path.iterdir()] == ["result.dcm"]
 
 
 async def test_references_and_texts_of_a_report_come_back(tmp_path):
@@ -160,12 +184,35 @@ def test_a_ready_message_names_the_true_patient_as_hl7_writes_it():
     pseudonyms = Pseudonyms(KEY)
     patient, order = pseudonyms.patient("7^1", "", ""), pseudonyms.of("accession", "ACC-9")
     way = WayBack({each: original.value for each, original in pseudonyms.unkept().items()})
-    sent = f"MSH|^~\\&|V\rPID|1||{patient}^^^X||{patient}||M\rOBR|1||{order}\rOBX|1|TX|||of {patient}\r"
+    sent = f"MSH|^~\\&|V\rPID|1||{patient}^^^X||{patient}|||M\rOBR|1||{order}\rOBX|1|TX|||of {patient}\r"
     assert way.message(sent, escape) == (
-        "MSH|^~\\&|V\rPID|1||7\\S\\1^^^X||||M\rOBR|1||ACC-9\rOBX|1|TX|||of 7\\S\\1\r"
+        "MSH|^~\\&|V\rPID|1||7\\S\\1^^^X|||||M\rOBR|1||ACC-9\rOBX|1|TX|||of 7\\S\\1\r"
     )
     named = "MSH|^~\\&|V\nPID|1||PAT-1||Somebody^Else\n"
     assert way.message(named, escape) == named, "whose that is, others judge"
+
+
+@pytest.mark.parametrize("end", ["\r", "\n"])
+def test_a_ready_message_tells_no_date_that_the_vendor_knew_as_another_and_says_of_documents(end):
+    """Until somebody who knows the study fills them in."""
+    pseudonyms = Pseudonyms(KEY)
+    patient = pseudonyms.patient("7", "", "")
+    way = WayBack({each: original.value for each, original in pseudonyms.unkept().items()})
+    lines = [
+        *(
+            "MSH|^~\\&|V",
+            f"PID|1||{patient}||{patient}||19001224|F",
+            "OBR|1||A|X|||20200101|20200102|||20240301",
+        ),
+        *("OBX|1|ED|R||^application^pdf^Base64^JVBERi0=", "OBX|2|TX|||well"),
+    ]
+    note = "NTE|1|L|The document is as the vendor made it: it names the patient by a pseudonym."
+    assert way.message(end.join(lines), escape).split(end) == [
+        *("MSH|^~\\&|V", "PID|1||7||||" + "|F", "OBR|1||A|X|||||||20240301"),
+        *(lines[3], note, lines[4]),
+    ]
+    others = end.join(lines).replace(patient, "another")
+    assert "19001224" in way.message(others, escape), "whose that is, others judge"
 
 
 @pytest.mark.parametrize("titled", ["Bericht über die Hand", None])
@@ -181,3 +228,11 @@ async def test_a_document_is_untouched_and_its_title_says_so(tmp_path, titled):
     assert ours.EncapsulatedDocument == dataset.EncapsulatedDocument
     assert ours.DocumentTitle == " ".join(filter(None, (titled, UNTOUCHED)))
     assert ours.PatientID == ct().PatientID
+
+
+def test_a_document_on_its_way_to_the_ris_is_said_to_name_a_pseudonym(tmp_path):
+    path = tmp_path / "report.pdf"
+    path.write_bytes(b"%PDF-1.4 of P123")
+    for title, said in ((f"Report {UNTOUCHED}", f"well\n{SAID_OF_DOCUMENT}"), ("Report", "well")):
+        finished = Finished("well", documents=(Document(path, "application/pdf", title),))
+        assert with_document(finished, "well") == (said, path.read_bytes())
