@@ -18,12 +18,12 @@ from gateway.jobs.store.reading import Filter
 from gateway.nearest import did_you_mean
 from gateway.settings.sections import Settings
 
-_COLUMNS = {"study": "study_instance_uid"}
+_COLUMNS = {"study": "study_instance_uid", "worker": "lease_holder"}
 _NAMES = (
     *("state", "doing", "department", "application", "adapter", "waits_for", "failing", "cause"),
-    *("study", "accession_number", "slide_id", "since", "id"),
+    *("worker", "study", "accession_number", "slide_id", "since", "id"),
 )
-_LIVING = ("doing", "waits_for", "failing", "cause")
+_LIVING = ("doing", "waits_for", "failing", "cause", "worker")
 _IDENTIFYING = ("study", "accession_number", "slide_id")
 _LONGEST = 200
 _LONGEST_NAME = 40
@@ -102,6 +102,8 @@ def read_filter(given: Iterable[tuple[str, str]], beside: Collection[str] = ()) 
             typed["state"] = [State(each) for each in values["state"]]
         if "id" in values:
             typed["id"] = [UUID(each) for each in values["id"]]
+        if "worker" in values:
+            typed["lease_holder"] = [_read_number(each) for each in values["worker"]]
         if "since" in values:
             typed["since"] = datetime.fromisoformat(values["since"][0]).astimezone(UTC)
         if not set(values.get("doing", ())) <= {"waiting", "working"}:
@@ -109,6 +111,12 @@ def read_filter(given: Iterable[tuple[str, str]], beside: Collection[str] = ()) 
     except (ValueError, OverflowError):
         raise Problem(422, "this address asks for jobs in a way that nobody here understands") from None
     return Asked(values, Filter(**typed))
+
+
+def _read_number(given: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", given):
+        raise ValueError
+    return int(given)
 
 
 def require_known(name: str, known: Collection[str]) -> None:
@@ -152,6 +160,8 @@ def _say(settings: Settings, name: str, value: str) -> str:
             return f"not delivered to {value}"
         case "cause":
             return "of one cause"
+        case "worker":
+            return "at work in one process"
         case "since":
             at = datetime.fromisoformat(value) if re.match(r"\d{4}-", value) else None
             return f"since {wording.clock(at)}"

@@ -76,6 +76,7 @@ class PicturePage:
             columns=0 if picture is None else picture.columns,
             rows=0 if picture is None else picture.rows,
             trouble=trouble,
+            instead="",
             drawn=[] if picture is None else _outlines(here, picture),
             findings=[words(each) for each in here],
             whence=job.archive,

@@ -18,6 +18,7 @@ from gateway.console.pages import Desk, Guard
 from gateway.console.picture import Drawn
 from gateway.contract import Failure
 from gateway.delivery.drawings import present
+from gateway.delivery.pictures import findings_of, places_of
 from gateway.intake.looks import Looks
 from gateway.intake.problems import Problem
 from gateway.intake.visits import Visitor
@@ -85,6 +86,7 @@ class SlidePage:
             columns=columns,
             rows=rows,
             trouble=trouble,
+            instead=f"/jobs/{job.id}/pictures/1" if trouble and places_of(findings_of(job)) else "",
             drawn=await self._drawn(seen, columns, rows) if seen is not None and columns else [],
             findings=[],
             whence=f"Sectra ({job.server})",

@@ -78,6 +78,7 @@ class ReplicaView(BaseModel):
     began_at: datetime
     seen_at: datetime
     jobs_at_work: int
+    worker: int  # its number among those that work on jobs; 0: it does not
     silent: bool
 
 
@@ -192,6 +193,7 @@ async def look_at_replicas(store: Store) -> list[ReplicaView]:
             began_at=each.began_at.astimezone(UTC),
             seen_at=each.seen_at.astimezone(UTC),
             jobs_at_work=each.at_work,
+            worker=each.worker,
             silent=each.silent,
         )
         for each in await store.replicas()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -51,3 +52,14 @@ async def operator(page: Page, lively: Lively) -> Page:
     await enter(page, lively.url, TOKENS["operator"])
     await expect(page.get_by_role("heading", name="Now", exact=True)).to_be_visible()
     return page
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def plain(lively: Lively, tmp_path: Path) -> AsyncIterator[Page]:
+    """An operator's, whose browser runs no scripts."""
+    async with (
+        chromium(tmp_path / "profile", scripts=False) as browser,
+        without_complaints(browser, lively.url) as opened,
+    ):
+        await enter(opened, lively.url, TOKENS["operator"])
+        yield opened

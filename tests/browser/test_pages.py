@@ -6,13 +6,12 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.lively import HIP, Lively, places
-from tests.peers.chromium import chromium, enter, look_at, without_complaints
+from tests.peers.chromium import enter, look_at
 from tests.peers.gateway import ARCHIVE_PASSWORD, PATIENCE, TOKENS, TRAUMA
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -160,6 +159,12 @@ async def test_a_slide_is_shown_by_its_tiles_with_what_was_drawn_on_it(
     assert await look_at(operator, "job-slide", "light") == []
     overview = await operator.request.get(f"{lively.url}/jobs/{job['id']}/slide/image")
     assert overview.status == 200 and (await overview.body()).startswith(b"\xff\xd8")
+    house.sectra.kill_tokens()
+    await operator.goto(f"{lively.url}/jobs/{job['id']}")
+    await operator.get_by_role("link", name="Show the slide").click()
+    await expect(operator.get_by_role("alert")).to_contain_text("Sectra")
+    await operator.get_by_role("link", name="Show the picture in vna instead").click()
+    await expect(operator.locator(".openseadragon-canvas svg polyline").first).to_be_visible()
     for wrong in ("slide/99/0_0", f"../{lively.jobs['done']}/slide"):
         assert (await operator.request.get(f"{lively.url}/jobs/{job['id']}/{wrong}")).status in (404, 502), (
             wrong
@@ -379,24 +384,19 @@ async def test_the_configuration_tells_what_is_in_force_and_what_changed(
         assert secret not in shown
 
 
-async def test_everything_goes_without_scripts(lively: Lively, tmp_path: Path) -> None:
-    async with (
-        chromium(tmp_path / "profile", scripts=False) as plain,
-        without_complaints(plain, lively.url) as page,
-    ):
-        await enter(page, lively.url, TOKENS["operator"])
-        await page.get_by_role("searchbox").fill(lively.patients["held"].accession)
-        await page.get_by_role("button", name="Find").click()
-        await page.goto(f"{lively.url}/jobs/{lively.jobs['held']}")
-        await page.get_by_role("radio").first.check()
-        await page.get_by_role("button", name="Go on with this study").click()
-        await expect(page.get_by_role("status").filter(has_text="Resumed")).to_be_visible()
-        await lively.house.settled(lively.jobs["held"], "done")
-        await page.goto(f"{lively.url}/jobs/{lively.jobs['done']}")
-        await page.get_by_role("link", name="Show the picture").click()
-        await expect(page.locator(".picture polyline")).to_be_visible()
-        await expect(page.locator(".picture image")).to_be_visible()
-        await page.goto(f"{lively.url}/jobs/{lively.jobs['failed']}")
-        await page.get_by_role("link", name="Begin again").click()
-        await page.get_by_role("button", name="Retry 1 job").click()
-        await expect(page.get_by_role("status").filter(has_text="Retried")).to_be_visible()
+async def test_everything_goes_without_scripts(plain: Page, lively: Lively) -> None:
+    await plain.get_by_role("searchbox").fill(lively.patients["held"].accession)
+    await plain.get_by_role("button", name="Find").click()
+    await plain.goto(f"{lively.url}/jobs/{lively.jobs['held']}")
+    await plain.get_by_role("radio").first.check()
+    await plain.get_by_role("button", name="Go on with this study").click()
+    await expect(plain.get_by_role("status").filter(has_text="Resumed")).to_be_visible()
+    await lively.house.settled(lively.jobs["held"], "done")
+    await plain.goto(f"{lively.url}/jobs/{lively.jobs['done']}")
+    await plain.get_by_role("link", name="Show the picture").click()
+    await expect(plain.locator(".picture polyline")).to_be_visible()
+    await expect(plain.locator(".picture image")).to_be_visible()
+    await plain.goto(f"{lively.url}/jobs/{lively.jobs['failed']}")
+    await plain.get_by_role("link", name="Begin again").click()
+    await plain.get_by_role("button", name="Retry 1 job").click()
+    await expect(plain.get_by_role("status").filter(has_text="Retried")).to_be_visible()

@@ -284,6 +284,7 @@ async def test_jobs_are_never_chosen_by_a_name_that_nobody_knows(house: Hospital
     await house.settled(job, "held")
     for path in (
         *("/jobs?accession=A1", "/jobs?nonsense=1", "/jobs?cursor=zzz", "/jobs?after=zzz"),
+        *("/jobs?worker=x", "/jobs?worker=1234567890"),
         *("/jobs/act?do=resume&accession=A1", "/jobs/act?do=resume&told=resume-1"),
     ):
         status, page, headers = await browser.ask("GET", path)
@@ -371,6 +372,7 @@ async def test_several_states_are_asked_for_one_after_the_other(browser: Browser
     assert page.count('aria-current="true"') == 2
     assert f'href="/jobs?state=failed&amp;application={TRAUMA}"' in page
     assert page.count('<input type="hidden" name="state"') == 2
+    assert "at work in one process" in (await browser.ask("GET", "/jobs?worker=1"))[1]
 
 
 _ENDED = """INSERT INTO jobs (id, department, application, adapter, origin, state, ticket, beside, canary)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import psycopg
 from sqlalchemy import event
@@ -13,6 +14,7 @@ from gateway.contract import NeedsHuman
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.jobs.store.reading import Filter
+from gateway.jobs.store.replicas import Sign
 from gateway.settings.sections import Settings
 from tests.db.crew import ask_for, bring
 
@@ -58,6 +60,20 @@ async def test_troubles_are_told_once_each_and_found_again(store: Store, databas
     under_way = {(each.doing, each.jobs) for each in await store.tell_under_way()}
     assert under_way == {("waiting", 4), (None, 1)}
     assert await store.count(Filter(doing=["waiting"])) == 4
+
+
+async def test_what_a_process_is_at_work_on_is_found_by_its_number(store: Store, database_url: str) -> None:
+    made = [(await store.create(ask_for()))[0] for _ in range(3)]
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute(
+            "UPDATE jobs SET lease_holder = 7, canary = id = %s WHERE id <> %s", [made[1].id, made[0].id]
+        )
+    sign = Sign(uuid4(), "node-1", 1, "workers", "1.0", datetime.now(UTC))
+    await store.beat(sign, 7)
+    [replica] = await store.replicas()
+    assert (replica.worker, replica.at_work) == (7, 2)
+    found = await store.find(Filter(lease_holder=[replica.worker]))
+    assert {job.id for job in found} == {job.id for job in made[1:]}
 
 
 async def test_where_a_study_has_to_be_chosen_the_button_leads_to_the_jobs(store: Store) -> None:

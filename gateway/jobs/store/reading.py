@@ -40,7 +40,7 @@ FAILING = and_(
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which jobs are meant: by columns, of whose values any will do. Where nothing is said, all; canaries,
-    and jobs that only try a vendor, where they are named.
+    and jobs that only try a vendor, where they are named or somebody is at work on them (`lease_holder`).
 
     `waits_for` is a peer. `doing`, `cause` (the digest of what failed) and `failing` (a destination) are said
     of living jobs alone."""
@@ -58,6 +58,7 @@ class Filter:
     waits_for: Collection[str] = ()
     cause: Collection[str] = ()
     failing: Collection[str] = ()
+    lease_holder: Collection[int] = ()
 
     def conditions(self) -> list[ColumnElement[bool]]:
         asked = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _BESIDE_COLUMNS}
@@ -66,7 +67,8 @@ class Filter:
             for name, values in asked.items()
             if values
         ]
-        if not self.id and not any(name.startswith(UNASKED_FOR) for name in self.application):
+        unasked_for = any(name.startswith(UNASKED_FOR) for name in self.application)
+        if not (self.id or self.lease_holder or unasked_for):
             met.append(REAL)
         if self.since is not None:
             met.append(jobs.c.created_at >= self.since)

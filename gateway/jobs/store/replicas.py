@@ -32,10 +32,12 @@ class Sign:
 
 @dataclass(frozen=True, slots=True)
 class Replica(Sign):
-    """`at_work`: on so many jobs. `silent`: for too long, and it never said that it would go."""
+    """`worker`: its number among workers, or 0. `at_work`: on so many jobs. `silent`: for too long, and it
+    never said that it would go."""
 
     revision: str
     seen_at: datetime
+    worker: int
     at_work: int
     silent: bool
 
