@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -114,12 +115,13 @@ def short(job_id: UUID | str) -> str:
     return str(job_id)[:8]
 
 
-def sentence(text: str | None) -> str:
-    """A failure's message begins small and has no full stop."""
+def sentence(text: str | None) -> Markup:
+    """A failure's message begins small and has no full stop; what is to be written as it stands is `so`."""
     if not text:
-        return ""
+        return Markup()
     begun = text[0].upper() + text[1:]
-    return begun if begun.endswith((".", "!", "?", "…")) else f"{begun}."
+    whole = begun if begun.endswith((".", "!", "?", "…")) else f"{begun}."
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(whole))))  # noqa: S704
 
 
 def told(value: object) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.console.wording import count, exact, second, zone
+from gateway.console.wording import count, exact, second, sentence, zone
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,9 @@ def test_times_say_whose_they_are(monkeypatch: pytest.MonkeyPatch, place: str, t
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_a_sentence_begins_large_ends_and_shows_what_is_written_as_it_stands() -> None:
+    assert sentence("try `a<b`, or ask") == "Try <code>a&lt;b</code>, or ask."
+    assert sentence("is <b> `there?") == "Is &lt;b&gt; `there?"
+    assert sentence(None) == ""
