@@ -184,9 +184,13 @@ async def test_nothing_moves_under_the_hands_of_who_types_or_reads(operator: Pag
     await operator.goto(f"{lively.url}/jobs/{lively.jobs['done']}")
     history = operator.locator("details", has=operator.get_by_text("Event by event"))
     await history.locator("summary").click()
-    await operator.evaluate("htmx.trigger(document.body, 'moved')")
-    await operator.wait_for_load_state("networkidle")
-    assert await history.get_attribute("open") is not None
+    swapped = (
+        "new Promise((tell) => document.body.addEventListener('htmx:afterSettle', tell, { once: true }))"
+    )
+    await operator.evaluate(
+        f"() => {{ const done = {swapped}; htmx.trigger(document.body, 'moved'); return done.then(() => 1) }}"
+    )
+    await expect(history).to_have_attribute("open", "")
 
     await operator.goto(f"{lively.url}/peers")
     vendor = operator.locator("[id='adapters.milvue']")
