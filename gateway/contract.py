@@ -440,6 +440,16 @@ class CallsBack(Protocol):
 
 
 @runtime_checkable
+class Gathering(Protocol):
+    """Its vendor makes several things of a study, each in its own time."""
+
+    async def gather(self, ticket: Ticket) -> Finished | None:
+        """What is there when no more is waited for: what isn't stands among what `failed`. None: nothing is,
+        so that the job goes on waiting, or is held."""
+        ...
+
+
+@runtime_checkable
 class Sharing(Protocol):
     """Its vendor's results are looked for where others put theirs too."""
 

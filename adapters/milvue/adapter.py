@@ -77,7 +77,17 @@ class Milvue:
             )
         if said["status"] == "running":
             return pending(ticket, self._options, "Milvue is analysing.")
-        broken = said["status"] == "error"
+        found = await self._collect(uid, said, waits=True)
+        return found or pending(ticket, self._options, "Milvue is analysing.")
+
+    async def gather(self, ticket: Ticket) -> Finished | None:
+        uid = _checked(str(ticket.state.get("study", ticket.reference)))
+        said = await self._ask_status(uid)
+        return None if said is None else await self._collect(uid, said, waits=False)
+
+    async def _collect(self, uid: str, said: Mapping[str, Any], *, waits: bool) -> Finished | None:
+        """None: one of the commands isn't done; or none is, where nobody `waits` for those that aren't."""
+        broken, running = said["status"] == "error", said["status"] == "running"
         shelf = Shelf(self._work, uid, self._options.most_result_bytes, "Milvue")
         readings: dict[str, Reading] = {}
         failures: dict[str, Failure] = {}
@@ -88,23 +98,28 @@ class Milvue:
             except (NotOffered, Permanent) as failure:
                 failures[command] = failure
             except Unknown:
-                if not broken:
+                if not (broken or running):
                     raise
-                failures[command] = _not_analysed(said)
+                failures[command] = _not_analysed(said) if broken else _not_there()
             else:
-                if broken and (reading is None or (reading == Reading() and len(shelf.files) == kept)):
+                nothing = reading is None or (reading == Reading() and len(shelf.files) == kept)
+                if broken and nothing:
                     failures[command] = _not_analysed(said)
-                elif reading is None:
-                    return pending(ticket, self._options, "Milvue is analysing.")
+                elif reading is None and waits:
+                    return None
+                elif reading is None or (running and nothing):  # which may be all that it knows so far
+                    failures[command] = _not_there()
                 else:
                     readings[command] = replace(reading, objects=len(shelf.files) - kept)
                     kept = len(shelf.files)
             del shelf.files[kept:]
-        if not readings:
-            reason = next(iter(failures.values()))
-            reason.detail["analyses"] = list(_tell_each(self._options.commands, readings, failures))
-            raise reason
-        return self._finish(readings, failures, shelf)
+        if readings:
+            return self._finish(readings, failures, shelf)
+        if not waits:
+            return None
+        reason = next(iter(failures.values()))
+        reason.detail["analyses"] = list(_tell_each(self._options.commands, readings, failures))
+        raise reason
 
     async def cancel(self, ticket: Ticket) -> None:
         """Milvue knows no cancelling: what it makes of the study is not fetched any more, that is all."""
@@ -209,7 +224,14 @@ def _tell_each(
     return tuple({"name": command, "sentence": tell(command)} for command in commands)
 
 
-def _not_analysed(said: dict[str, Any]) -> Permanent:
+def _not_there() -> Permanent:
+    return Permanent(
+        "Milvue hadn't finished it in the time that it has",
+        "Ask Milvue's support; `gateway jobs retry` of the job has the study analysed again.",
+    )
+
+
+def _not_analysed(said: Mapping[str, Any]) -> Permanent:
     return Permanent(
         "Milvue couldn't analyse the study", "Milvue's support can tell the reason.", said=heard(said)
     )

@@ -10,6 +10,7 @@ from gateway.contract import (
     Callback,
     CallsBack,
     Finished,
+    Gathering,
     Order,
     Pending,
     Sharing,
@@ -49,6 +50,13 @@ class Conversation:
     async def poll(self, job: Job, adapter: Adapter) -> Pending | Finished:
         answer = await self._poll(job, adapter)
         return await self._disguises.restore(job, answer) if isinstance(answer, Finished) else answer
+
+    async def gather(self, job: Job, adapter: Adapter) -> Finished | None:
+        """What is there, when its time is over."""
+        if not isinstance(adapter, Gathering):
+            return None
+        found = await adapter.gather(ticket_from_json(job.ticket))
+        return None if found is None else await self._disguises.restore(job, found)
 
     async def _poll(self, job: Job, adapter: Adapter) -> Pending | Finished:
         ticket = ticket_from_json(job.ticket)

@@ -41,7 +41,10 @@ class Overdue:
             return False
         await self._spool.empty(job.id)
         try:
-            return not isinstance(await self._conversation.poll(job, adapter), Pending)
+            if not isinstance(await self._conversation.poll(job, adapter), Pending):
+                return True
+            await self._spool.empty(job.id)
+            return await self._conversation.gather(job, adapter) is not None
         except Retryable as failure:
             log.info("an overdue result couldn't be asked for", job=str(job.id), error=failure.message)
             return False

@@ -66,6 +66,10 @@ _MAKE_ROOM = "Make room there; the job then goes on by itself."
 IGNORED = "ignored"  # a notification outside of what the application accepts
 
 
+def _is_due(job: Job) -> bool:
+    return job.result_by is not None and datetime.now(UTC) >= job.result_by
+
+
 class _NotNow(Pending):
     """The vendor takes no questions: too many, or a quota is used up."""
 
@@ -311,6 +315,8 @@ class JobSteps:
         if await way.is_to_call_again(job):
             return await way.submit(job, application, self._adapter(job))
         answer = await self._ask(job)
+        if isinstance(answer, Pending) and _is_due(job):
+            answer = await self._gather(job) or answer
         if isinstance(answer, Finished):
             return await self._collect(job, application, answer)
         await asyncio.to_thread(self._spool.remove, job.id)
@@ -355,6 +361,15 @@ class JobSteps:
                 return await self._conversation.poll(job, self._adapter(job))
         except Busy as failure:
             return _NotNow(failure.after or _BUSY_FOR, failure.message)
+
+    async def _gather(self, job: Job) -> Finished | None:
+        """Of several things that a vendor makes, one that doesn't end holds none of the others back."""
+        await self._spool.empty(job.id)
+        try:
+            with blaming(f"adapters.{job.adapter}"):
+                return await self._conversation.gather(job, self._adapter(job))
+        except Busy:
+            return None
 
     async def _collect(self, job: Job, application: Application, finished: Finished) -> Outcome:
         judged = await asyncio.to_thread(
@@ -425,6 +440,8 @@ class JobSteps:
         # Collected by another machine, or lost with its disk: the vendor still has them.
         await self._spool.empty(job.id)
         answer = await self._ask(job)
+        if isinstance(answer, Pending) and job.result.get("failed"):
+            answer = await self._gather(job) or answer
         if isinstance(answer, Finished):
             images = await self._images_of(job)
             await asyncio.to_thread(results.check_study, answer, asked_of(job), images)

@@ -37,6 +37,46 @@ async def test_one_fails_and_the_others_finding_is_delivered(tmp_path: Path, dat
         assert house.stored_of(patient.study)
 
 
+async def test_one_that_never_ends_holds_back_nothing_of_the_others(
+    tmp_path: Path, database_url: str
+) -> None:
+    """Once its time is over: what is there is delivered, and what isn't is named."""
+    async with hospital(tmp_path, database_url) as house:
+        house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "smartxpert"]
+        house.application["result_within"] = "3s"
+        house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes={"smartxpert": "running"})
+        patient = house.admit()
+        await house.start()
+        await house.fire(patient.slide)
+        job = await house.job_on(patient.slide, "done")
+        [result] = house.results_on(patient.slide)
+        assert "Milvue smarturgences: abnormal (Fracture)" in result["displayResult"]
+        assert "smartxpert: failed (Milvue hadn't finished it in the time" in result["displayResult"]
+        told = {each["name"]: each["sentence"] for each in job["analyses"]}
+        assert told["smarturgences"] == "the result is there"
+        assert told["smartxpert"] == "failed: Milvue hadn't finished it in the time that it has"
+        assert house.stored_of(patient.study)
+
+
+async def test_where_none_ends_the_job_is_held_and_goes_on_once_one_has(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "smartxpert"]
+        house.application["result_within"] = "2s"
+        both: dict[str, Outcome] = {"smarturgences": "running", "smartxpert": "running"}
+        house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes=both)
+        patient = house.admit()
+        await house.start()
+        await house.fire(patient.slide)
+        job = await house.job_on(patient.slide, "held")
+        assert "no result within 2 s" in job["error"]["message"]
+        house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes={"smartxpert": "running"})
+        await house.job_on(patient.slide, "done")
+        [result] = house.results_on(patient.slide)
+        assert "Milvue smarturgences: abnormal (Fracture)" in result["displayResult"]
+
+
 async def test_unknown_is_not_told_as_nothing_found(tmp_path: Path, database_url: str) -> None:
     async with hospital(tmp_path, database_url) as house:
         house.application["retry"]["attempts"] = 2

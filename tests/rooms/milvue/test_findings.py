@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from adapters.milvue.adapter import Milvue
-from gateway.contract import Failure, Finding, Finished, NeedsHuman, Permanent, Retryable
+from gateway.contract import Failure, Finding, Finished, NeedsHuman, Pending, Permanent, Retryable
 from gateway.suite.studies import OTHER_STUDY, STUDY
 from tests.peers.milvue_vendor import (
     RESULT,
@@ -150,6 +150,29 @@ async def test_findings_that_are_none(
     vendor.findings["smarturgences"] = answer
     with pytest.raises(kind):
         await adapter.poll(TICKET)
+
+
+async def test_what_is_there_is_gathered_and_what_is_not_is_named(
+    vendor: MilvueVendor, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """While Milvue is still at it, "nothing found" may only be all that it knows so far."""
+    vendor.options["commands"] = ["smarturgences", "smartxpert", "trauma"]
+    vendor.status[STUDY] = "running"
+    vendor.findings = {"smarturgences": said(**URGENCES), "smartxpert": said(status="running")}
+    vendor.results = {"smarturgences": parts(dicom(RESULT)), "smartxpert": parts(), "trauma": parts()}
+    adapter = vendor.adapter(session, tmp_path)
+    assert isinstance(await adapter.poll(TICKET), Pending)
+    gathered = await adapter.gather(TICKET)
+    assert gathered is not None and len(gathered.dicom) == 1
+    missing = "failed: Milvue hadn't finished it in the time that it has"
+    assert [each["sentence"] for each in gathered.analyses] == ["the result is there", missing, missing]
+    vendor.status[STUDY] = "done"
+    gathered = await adapter.gather(TICKET)
+    assert gathered is not None
+    assert [each["sentence"] for each in gathered.analyses][1:] == [missing, "nothing found"]
+    vendor.findings = {each: said(status="running") for each in ("smarturgences", "smartxpert")}
+    vendor.status[STUDY] = "running"
+    assert await adapter.gather(TICKET) is None
 
 
 @pytest.mark.parametrize(
