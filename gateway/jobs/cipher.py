@@ -9,6 +9,7 @@ from typing import Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+_LOST = "a stored secret can't be decrypted: put the key it was stored with back into secret_keys"
 _SHORT = 2048  # bytes
 _REMEMBERED = 64
 
@@ -32,8 +33,13 @@ class Cipher:
         try:
             self._first.decrypt(bytes(encrypted))
         except InvalidToken:
+            pass
+        else:
+            return None
+        try:
             return self._fernet.rotate(bytes(encrypted))
-        return None
+        except InvalidToken:
+            raise Unreadable(_LOST) from None
 
     def decrypt(self, encrypted: bytes | None) -> Any:
         if encrypted is None:
@@ -42,6 +48,4 @@ class Cipher:
         try:
             return json.loads(open_(bytes(encrypted)))
         except InvalidToken:
-            raise Unreadable(
-                "a stored secret can't be decrypted: put the key it was stored with back into secret_keys"
-            ) from None
+            raise Unreadable(_LOST) from None

@@ -1,4 +1,4 @@
-"""What nobody waits for: files that jobs left behind, data that is kept no longer."""
+"""What nobody waits for: files that jobs left behind, data that is kept no longer, keys to be renewed."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ class Housekeeping:
 
     async def purge(self) -> int:
         await self._store.forget_alerts(ALERTS_KEPT)
+        if renewed := await self._store.renew_department_keys():
+            log.info("keys of departments are encrypted with the first of secret_keys now", keys=renewed)
         purged = await self._store.purge(self._keep_days)
         if purged:
             log.info("data kept long enough is removed", jobs=purged)

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import structlog
+from cryptography.fernet import Fernet
 from pydicom import dcmread
 from typer.testing import CliRunner
 
@@ -61,6 +62,7 @@ async def shows_what_would_leave(house: Hospital, patient: Patient) -> None:
 async def test_a_study_that_went_out_without_names_comes_back_to_its_patient(tmp_path, database_url):
     async with hospital(tmp_path, database_url) as house:
         disguise(house)
+        keys = house.configuration["secret_keys"]
         await house.start()
         patient = house.admit()
         await shows_what_would_leave(house, patient)
@@ -80,6 +82,13 @@ async def test_a_study_that_went_out_without_names_comes_back_to_its_patient(tmp
         await house.fire(patient.slide)  # a second sending, of whom the vendor knows
         await house.job_on(patient.slide, "done")
         assert house.milvue.posts == {study: 2}
+
+        await house.gateway.stop()
+        house.configuration["secret_keys"] = [Fernet.generate_key().decode(), *keys]
+        await house.start()
+        await house.fire(patient.slide)
+        await house.job_on(patient.slide, "done")
+        assert house.milvue.posts == {study: 3}, "whatever encrypts the keys, the patient stays who he was"
 
         other = house.admit()
         house.milvue.behaviours["*"].spoil = "other-study"

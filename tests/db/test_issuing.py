@@ -8,9 +8,12 @@ import psycopg
 import pytest
 from cryptography.fernet import Fernet
 
+from gateway.archives.spool import Spool
 from gateway.jobs.cipher import Cipher, Unreadable
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
+from gateway.settings.sections import Settings
+from gateway.work.housekeeping import Housekeeping
 from tests.db.crew import ask_for, bring
 from tests.db.test_housekeeping import age, ended
 
@@ -46,6 +49,21 @@ async def test_the_key_outlives_the_keys_that_encrypt_it(database_url):
     await forgetful.close()
 
 
+async def test_the_key_of_a_department_that_sends_nothing_meanwhile_outlives_them_too(database_url, tmp_path):
+    before = Store(database_url, Cipher([OLD]))
+    keys = {name: await before.department_key(name) for name in ("emergency", "research")}
+    await before.close()
+    both = Store(database_url, Cipher([NEW, OLD]))
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO department_keys VALUES ('lost', 'unreadable')")
+    await Housekeeping(Settings(), both, Spool(tmp_path)).purge()
+    assert await both.renew_department_keys() == 0
+    await both.close()
+    after = Store(database_url, Cipher([NEW]))
+    assert {name: await after.department_key(name) for name in keys} == keys
+    await after.close()
+
+
 async def test_what_was_issued_is_read_back_and_lies_nowhere_in_clear(store, database_url):
     job, _ = await store.create(ask_for())
     another, _ = await store.create(ask_for(slide_id="another"))
@@ -76,11 +94,22 @@ async def test_the_way_back_ends_when_the_job_is_purged(store, database_url):
     for job in (old, young):
         await store.keep_issued(job.id, ISSUED)
     key = await store.department_key("emergency")
+    sealed = everything(database_url)
     age(database_url)
     assert await store.purge({"short": 30}) == 1
     assert await store.issued_for(old.id) == {}
     assert await store.issued_for(young.id) == ISSUED
     lies = everything(database_url)
+    for row in sealed["pseudonyms"]:
+        assert row not in lies["pseudonyms"] or row[0] == young.id
+    with psycopg.connect(database_url, autocommit=True) as connection:  # by whoever kept a copy of them
+        for row in sealed["pseudonyms"]:
+            copied = "INSERT INTO pseudonyms VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+            connection.execute(copied, row)
+        [theirs] = connection.execute("SELECT key FROM job_keys").fetchall()
+        connection.execute("INSERT INTO job_keys VALUES (%s, %s)", (old.id, theirs[0]))
+    with pytest.raises(Unreadable):
+        await store.issued_for(old.id)
     assert [row[0] for row in lies["job_keys"]] == [young.id]
     assert {row[0] for row in lies["pseudonyms"]} == {young.id}
     assert await store.department_key("emergency") == key

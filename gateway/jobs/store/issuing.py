@@ -35,6 +35,23 @@ class Issuing(Database):
                 await connection.execute(update(department_keys).where(ours).values(key=renewed))
             return key
 
+    async def renew_department_keys(self) -> int:
+        """As the first key encrypts them. A department that sends nothing while both keys are known would
+        lose its own with the old one, and each patient of its his pseudonym."""
+        renewed = 0
+        async with self._transaction() as connection:
+            known = await connection.execute(select(department_keys.c.department, department_keys.c.key))
+            for department, stored in known.all():
+                try:
+                    fresh = self._cipher.renew(stored)
+                except Unreadable:
+                    continue  # said by whoever needs it
+                if fresh is not None:
+                    ours = department_keys.c.department == department, department_keys.c.key == stored
+                    await connection.execute(update(department_keys).where(*ours).values(key=fresh))
+                    renewed += 1
+        return renewed
+
     async def known_department_key(self, department: str) -> bytes | None:
         """For who only looks: none, where nothing was ever issued."""
         stored = select(department_keys.c.key).where(department_keys.c.department == department)
