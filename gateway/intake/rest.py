@@ -93,10 +93,17 @@ def _several(given: object) -> object:
     return given if isinstance(given, list) else [given]
 
 
+_LEFT_OUT: Any = Field(default_factory=list)  # no default for the schema to tell, which nobody may send
 _SOME = Field(min_length=1)  # to ask for none of all would be taken for asking for each
-_Any = Annotated[list[Line], _SOME, BeforeValidator(_several, json_schema_input_type=list[Line] | Line)]
+_Any = Annotated[
+    list[Line],
+    _SOME,
+    BeforeValidator(_several, json_schema_input_type=Annotated[list[Line], _SOME] | Line),
+]
 _Numbers = Annotated[
-    list[Number], _SOME, BeforeValidator(_several, json_schema_input_type=list[Number] | Number)
+    list[Number],
+    _SOME,
+    BeforeValidator(_several, json_schema_input_type=Annotated[list[Number], _SOME] | Number),
 ]
 
 
@@ -106,14 +113,16 @@ class JobFilter(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     state: Annotated[
-        list[State], _SOME, BeforeValidator(_several, json_schema_input_type=list[State] | State)
-    ] = []
-    department: _Any = []
-    application: _Any = []
-    adapter: _Any = []
-    study: _Any = []
-    accession_number: _Numbers = []
-    slide_id: _Any = []
+        list[State],
+        _SOME,
+        BeforeValidator(_several, json_schema_input_type=Annotated[list[State], _SOME] | State),
+    ] = _LEFT_OUT
+    department: _Any = _LEFT_OUT
+    application: _Any = _LEFT_OUT
+    adapter: _Any = _LEFT_OUT
+    study: _Any = _LEFT_OUT
+    accession_number: _Numbers = _LEFT_OUT
+    slide_id: _Any = _LEFT_OUT
     since: Annotated[datetime | None, BeforeValidator(moment)] = None
 
     def filter(self) -> Filter:
