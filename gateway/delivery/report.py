@@ -1,4 +1,5 @@
-"""Findings as a DICOM structured report (TID 1500): regions with their images, scores, measures, labels.
+"""Findings as a DICOM structured report (TID 1500, Comprehensive 3D SR as IHE's AI Results asks for): regions
+with their images, scores, measures, labels.
 
 It costs two seconds and 200 MB to import highdicom, so this room is only entered by the workshop, which is a
 process of its own.
@@ -9,22 +10,26 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
 
 import numpy as np
 from highdicom.sr import (
     AlgorithmIdentification,
+    CodeContentItem,
     CodedConcept,
-    ComprehensiveSR,
+    Comprehensive3DSR,
+    ContainerContentItem,
     ContentSequence,
     DeviceObserverIdentifyingAttributes,
     GraphicTypeValues,
+    ImageContentItem,
     ImageRegion,
     Measurement,
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
+    NumContentItem,
     ObservationContext,
     ObserverContext,
     PixelOriginInterpretationValues,
@@ -34,6 +39,7 @@ from highdicom.sr import (
     SourceImageForRegion,
     TextContentItem,
     TrackingIdentifier,
+    UIDRefContentItem,
 )
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -45,6 +51,7 @@ from gateway.dicom.heading import frames_of
 
 _OWN_CODES = "99GATEWAY"
 _LANGUAGE = "121049"
+_MODALITIES = {code.value: code for code in codes.cid29.concepts.values()}
 
 Reference = TypeVar("Reference", SourceImageForRegion, SourceImageForMeasurementGroup)
 Group = PlanarROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations
@@ -79,9 +86,11 @@ def write_report(
     root = content[0]
     # The language of the labels is the vendor's affair; highdicom would claim English.
     kept = [item for item in root.ContentSequence if item.ConceptNameCodeSequence[0].CodeValue != _LANGUAGE]
-    root.ContentSequence = ContentSequence([*kept, *([_comment(summary)] if summary.strip() else [])])
+    library = [_library_of(images.values())] if images else []
+    said = [_comment(summary)] if summary.strip() else []
+    root.ContentSequence = ContentSequence([*kept[:-1], *library, *kept[-1:], *said])
     evidence = [_evidence_of(image) for image in images.values()] or [_evidence_of(header)]
-    report = ComprehensiveSR(
+    report = Comprehensive3DSR(
         evidence,
         root,
         series_instance_uid=maker.make_series_uid("reports"),
@@ -113,6 +122,45 @@ def _evidence_of(image: Dataset) -> Dataset:
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         setattr(evidence, keyword, image.get(keyword))
     return complete(evidence)
+
+
+def _library_of(images: Collection[Dataset]) -> ContainerContentItem:
+    """TID 1600: each image that findings name, with as much of it as all images tell."""
+    entries = [
+        ImageContentItem(
+            CodedConcept("260753009", "SCT", "Source"),
+            str(image.SOPClassUID),
+            str(image.SOPInstanceUID),
+            relationship_type=RelationshipTypeValues.CONTAINS,
+        )
+        for image in images
+    ]
+    for entry, image in zip(entries, images, strict=True):
+        entry.ContentSequence = ContentSequence(list(_descriptors_of(image)))
+    group = _container("126200", "Image Library Group", entries)
+    return _container("111028", "Image Library", [group])
+
+
+def _descriptors_of(image: Dataset) -> Iterator[CodeContentItem | UIDRefContentItem | NumContentItem]:
+    context = RelationshipTypeValues.HAS_ACQ_CONTEXT
+    if (modality := _MODALITIES.get(str(image.get("Modality")))) is not None:
+        yield CodeContentItem(codes.DCM.Modality, modality, context)
+    if image.get("FrameOfReferenceUID"):
+        yield UIDRefContentItem(codes.DCM.FrameOfReferenceUID, str(image.FrameOfReferenceUID), context)
+    pixels = CodedConcept("{pixels}", "UCUM", "Pixels")
+    for name, count in ((codes.DCM.PixelDataRows, "Rows"), (codes.DCM.PixelDataColumns, "Columns")):
+        if image.get(count):
+            yield NumContentItem(name, int(image[count].value), pixels, relationship_type=context)
+
+
+def _container(
+    value: str, meaning: str, content: Sequence[ImageContentItem | ContainerContentItem]
+) -> ContainerContentItem:
+    made = ContainerContentItem(
+        CodedConcept(value, "DCM", meaning), relationship_type=RelationshipTypeValues.CONTAINS
+    )
+    made.ContentSequence = ContentSequence(content)
+    return made
 
 
 def _group(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import requests
 from aiohttp import web
-from highdicom.sr import ComprehensiveSR
+from highdicom.sr import Comprehensive3DSR
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
@@ -110,7 +110,7 @@ async def test_findings_become_objects_that_an_archive_holds_and_no_vendor_gets(
                 assert study.ReferencedSeriesSequence[0].SeriesInstanceUID == first.SeriesInstanceUID
                 assert named.ReferencedSOPInstanceUID == first.SOPInstanceUID
                 assert named.ReferencedSOPClassUID == first.SOPClassUID
-                assert ComprehensiveSR.from_dataset(result).content
+                assert Comprehensive3DSR.from_dataset(result).content
         assert len(vna.sop_instance_uids()) == len(images) + 4
 
 

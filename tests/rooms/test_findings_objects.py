@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from highdicom.sr import ComprehensiveSR
+from highdicom.sr import Comprehensive3DSR
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, JPEGLosslessSV1, RLELossless
 
@@ -93,7 +93,7 @@ async def test_everything_made_is_valid_and_of_the_same_patient(tmp_path: Path, 
 async def test_a_report_says_what_was_seen_and_where(tmp_path: Path) -> None:
     files = SAMPLES[1].files
     made = await make(tmp_path, files)
-    report = ComprehensiveSR.from_dataset(pydicom.dcmread(made.files[0]))
+    report = Comprehensive3DSR.from_dataset(pydicom.dcmread(made.files[0]))
     assert report.content[0].name.meaning == "Imaging Measurement Report"
     groups = next(
         item for item in report.content[0].ContentSequence if item.name.meaning == "Imaging Measurements"
