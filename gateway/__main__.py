@@ -20,6 +20,7 @@ from typer.main import get_group
 FAMILIES: Final = {  # as help lists them
     "run": "daemon",
     "check": "daemon",
+    "status": "status",
     "pause": "pauses",
     "unpause": "pauses",
     "interesting": "studies",

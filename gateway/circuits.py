@@ -51,7 +51,7 @@ _TAKEN_AGAIN = 60.0  # where a vendor doesn't say when
 _TRIAL = 4  # a look may fail where a job wouldn't: at each so many, one job goes through
 _TOLD_AT_ONCE = 4
 _LATE = "Check the load of the server and the network between it and this machine."
-_LOOKED_AT = "It is looked at again and again; nothing is lost."
+_TRIED = "It is tried again and again by itself; nothing is lost."
 _ONCE_RIGHT = "It goes on by itself once the credentials are right."
 _STATES = {
     "away": "is not reachable",
@@ -201,7 +201,7 @@ class Circuits:
         return circuit is not None and (job_id is None or circuit.trial_job != job_id)
 
     def _barred(self, peer: str) -> Barred:
-        barred = Barred(self.why(peer), self.advice(peer) or _LOOKED_AT)
+        barred = Barred(self.why(peer), self.advice(peer) or _TRIED)
         barred.blame(peer)
         return barred
 
@@ -210,7 +210,7 @@ class Circuits:
         pause, circuit = self._pauses.get(peer), self._open.get(peer)
         if pause is not None:
             return pause.advice
-        return "" if circuit is None else circuit.advice or _LOOKED_AT
+        return "" if circuit is None else circuit.advice or _TRIED
 
     def why(self, peer: str) -> str:
         """What a job waits for, as its slide says it."""

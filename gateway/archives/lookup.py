@@ -356,7 +356,7 @@ class Lookup:
         if wait is None:
             return True
         at = (datetime.now() + timedelta(seconds=wait)).astimezone()
-        why = f"{rate.count} studies were fetched within {rate.seconds:g} s already, next at {at:%H:%M:%S}"
+        why = f"{rate.count} studies were fetched within {rate.seconds:g} s already, next try {at:%H:%M:%S}"
         walk.wait(name, at, f"{THERE} {why}")
         return False
 

@@ -21,8 +21,8 @@ from rich.text import Text
 
 from gateway.commands.opening import FAILED, WRONG_USE, complain, with_store, with_store_to_look
 from gateway.intake.views import JobView, view
-from gateway.jobs.records import Job
-from gateway.jobs.states import State
+from gateway.jobs.records import Delivery, Job
+from gateway.jobs.states import ALIVE, State
 from gateway.jobs.store import Refused, Store
 from gateway.jobs.store.batches import Act
 from gateway.jobs.store.reading import Filter
@@ -211,23 +211,34 @@ async def _print(store: Store, job_id: UUID, as_json: bool, *, closer: bool = Fa
     job = await store.glance(job_id)
     assert job is not None
     said = await store.said_of(job_id, who_asks()) if closer else None
-    shown = view(job, await store.events_of(job_id), await store.deliveries_of(job_id), said)
-    print(
-        shown.model_dump_json(indent=2, exclude=None if said else {"said"}) if as_json else _describe(shown)
-    )
+    deliveries = await store.deliveries_of(job_id)
+    shown = view(job, await store.events_of(job_id), deliveries, said)
+    if as_json:
+        print(shown.model_dump_json(indent=2, exclude=None if said else {"said"}))
+        return
+    paused = {pause.peer: pause for pause in await store.pauses()}
+    print(_describe(shown, [paused[each].command for each in _awaited(job, deliveries) if each in paused]))
 
 
 def _print_line(job: Job, as_json: bool) -> None:
     print(view(job).model_dump_json(exclude=_NOT_IN_LISTS) if as_json else f"{job.id}  {job.state}")
 
 
-def _describe(job: JobView) -> str:
+def _awaited(job: Job, deliveries: Sequence[Delivery]) -> list[str]:
+    """The peers without which it doesn't go on."""
+    if job.state not in ALIVE:
+        return []
+    return list(dict.fromkeys(filter(None, (job.waits_for, *(each.waits_for for each in deliveries)))))
+
+
+def _describe(job: JobView, commands: Sequence[str] = ()) -> str:
+    """`commands`: those that let it go on."""
     proof = job.proof
     lines = [
         f"job {job.id}",
         f"  {job.application} ({job.department}), adapter {job.adapter}, priority {job.priority}",
         *_subjects(job),
-        f"  {job.state}, try {job.attempt}" + (f", next at {here(job.next_at)}" if job.next_at else ""),
+        f"  {job.state}, try {job.attempt}" + _next(job),
         f"  instances promised {_count(proof.promised)}, sent {_count(proof.sent)},"
         f" acknowledged {_count(proof.acknowledged)};"
         f" results received {_count(proof.received)}, stored {_count(proof.stored)}",
@@ -235,13 +246,14 @@ def _describe(job: JobView) -> str:
     if job.waits:
         until = "" if job.waits.until is None else f" until {here(job.waits.until)}"
         lines.append(f"  waits{until}: {job.waits.why}")
+    lines += [f"  what lets it go on: {command}" for command in commands]
     if job.error:
         lines += [f"  {job.error.kind}: {job.error.message}", f"  what to do: {job.error.advice}"]
     lines += _choices(job)
     lines += [f"  {each.name}: {each.sentence}" for each in job.analyses or []]
     for delivery in job.deliveries or []:
         there = f", there {delivery.reference}" if delivery.reference else ""
-        again = f", next at {here(delivery.next_at)}" if delivery.next_at and delivery.last_error else ""
+        again = f", next try {here(delivery.next_at)}" if delivery.next_at and delivery.last_error else ""
         wrong = f": {delivery.last_error}" if delivery.last_error else ""
         tried = f"{delivery.state}, attempts {delivery.attempts}"
         lines.append(f"  to {delivery.destination}: {tried}{there}{again}{wrong}")
@@ -253,6 +265,12 @@ def _describe(job: JobView) -> str:
             f"  {here(said.at)}  said with “{said.what}”: {json.dumps(said.words, ensure_ascii=False)}"
         )
     return "\n".join(_fold(line) for line in lines)
+
+
+def _next(job: JobView) -> str:
+    if job.next_at is None:
+        return ""
+    return f", next {'try' if job.error else 'step'} {here(job.next_at)}"
 
 
 def _choices(job: JobView) -> list[str]:

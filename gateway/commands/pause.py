@@ -8,6 +8,7 @@ from typing import Literal
 
 from gateway.commands.jobs import who_asks
 from gateway.commands.opening import FAILED, WRONG_USE, complain, go, read_settings_to_act, store_of
+from gateway.jobs.store.pauses import write_unpause
 from gateway.nearest import did_you_mean
 
 _LONGEST = 200
@@ -38,7 +39,8 @@ def pause(config: Path | None, kind: Kind, name: str, why: str | None) -> int:
                 print(f"{name} goes on" if changed else f"{name} wasn't paused")
             else:
                 changed = await store.pause(peer, why, who_asks())
-                print(f"{name} is paused" if changed else f"{name} was paused already")
+                said = f"{name} {'is paused' if changed else 'was paused already'}"
+                print(f"{said}; {write_unpause(peer)} lets it go on")
         return 0
 
     return go(work())

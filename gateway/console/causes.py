@@ -42,7 +42,8 @@ class Button:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """`sign`: how it looks. `list`: the address of the jobs that it counts."""
+    """`sign`: how it looks. `list`: the address of the jobs that it counts. `command`: what one may type in
+    place of the button."""
 
     sign: Literal["held", "failing", "paused", "broken"]
     sentence: str
@@ -53,6 +54,7 @@ class Cause:
     list: str | None
     button: Button | None
     next_at: datetime | None = None
+    command: str = ""
 
 
 async def tell_causes(settings: Settings, store: Store) -> list[Cause]:
@@ -92,7 +94,7 @@ def _of_circuit(settings: Settings, circuit: Circuit, jobs: int) -> Cause:
         jobs,
         f"{advice} {more}".strip(),
         f"/jobs?{urlencode({'waits_for': circuit.peer})}" if has_jobs else None,
-        Button("It is mended: look again now", "post", "/peers/look", {"peer": circuit.peer}),
+        Button("It is mended: try again now", "post", "/peers/look", {"peer": circuit.peer}),
         circuit.next_probe_at,
     )
 
@@ -108,6 +110,7 @@ def _of_pause(settings: Settings, pause: Pause, jobs: int) -> Cause:
         f"{pause.advice} {_TAKEN_IN}" if pause.by_itself else _TAKEN_IN,
         f"/jobs?{urlencode({'waits_for': pause.peer})}",
         Button("Unpause", "post", "/peers/unpause", {"peer": pause.peer}),
+        command=pause.command,
     )
 
 

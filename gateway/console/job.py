@@ -107,6 +107,7 @@ class JobPage:
             awaited=awaited,
             until=_until(awaited, paused),
             paused=paused.keys(),
+            commands={peer: pause.command for peer, pause in paused.items()},
             by_itself={peer for peer, pause in paused.items() if pause.by_itself},
             alive=job.state in ALIVE,
             address=request.path,

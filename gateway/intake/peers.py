@@ -48,7 +48,7 @@ class CanaryView(BaseModel):
 class PeerView(BaseModel):
     """`state`: `well` as far as is known; `away`, `silent`, `failing`, `refused` since its circuit is open;
     `busy`: a vendor takes no more studies for now (429), and is still asked for results; `paused` by a
-    person, or by itself after it had refused our credentials too often."""
+    person, or by itself after it had refused our credentials too often; `command` lets it go on."""
 
     kind: Kind
     name: str
@@ -61,6 +61,7 @@ class PeerView(BaseModel):
     last_success: datetime | None
     certificate_expires: datetime | None
     certificate_days: int | None  # it still holds
+    command: str | None = None
     canary: CanaryView | None = None
     owner: str = ""
     runbook: str | None = None
@@ -246,7 +247,7 @@ def _view(kind: Kind, name: str, circuits: Sequence[Circuit], pause: Pause | Non
     if pause is not None:
         why = f"it has paused itself: {pause.why}" if pause.by_itself else pause.why
         told = {"state": "paused", "since": _utc(pause.since), "why": why, "advice": pause.advice}
-        seen = seen.model_copy(update={**told, "next_look": None})
+        seen = seen.model_copy(update={**told, "next_look": None, "command": pause.command})
     return seen
 
 

@@ -244,6 +244,7 @@ async def test_a_pause_says_why(operator: Page, lively: Lively) -> None:
     await vendor.get_by_role("button", name="Pause milvue").click()
     await expect(vendor.get_by_text("paused", exact=True)).to_be_visible()
     await expect(vendor).to_contain_text("Its server is being changed")
+    await expect(vendor.locator("code")).to_have_text("gateway unpause adapter milvue")
     await vendor.get_by_role("button", name="Unpause").click()
     await expect(vendor.get_by_role("heading").locator(".state")).to_have_text(
         re.compile("well|not asked yet")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pty
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import structlog
 import yaml
@@ -44,6 +46,7 @@ def environment(database_url: str, secret_key: str, tmp_path: Path) -> dict[str,
                 "api_tokens": [{"name": "ops", "role": "operator", "sha256": "0123456789" * 6 + "abcd"}],
                 "adapters": {"milvue": {"kind": "milvue", "url": "https://m", "token": "secret-of-milvue"}},
                 "archives": {"vna": {"kind": "dicomweb", "url": "https://vna"}},
+                "destinations": {"ris": {"kind": "hl7", "host": "ris", "port": 2575}},
                 "departments": {"emergency": {"applications": {"trauma": TRAUMA}}},
                 "alerts": {"webhook": {"url": f"${{file:{tmp_path / 'hook'}}}"}},
             }
@@ -144,6 +147,34 @@ async def test_jobs_and_audit_are_looked_at_though_the_file_is_no_good_but_nothi
     path.write_text("archives: [\n")
     shown = await command("jobs", "list")
     assert shown.exit_code == 1 and "database" not in shown.stderr, "nothing says where one is"
+
+
+async def test_what_is_paused_is_told_with_the_command_that_lets_it_go_on(
+    store: Store, command: Command, environment: dict[str, str]
+) -> None:
+    nothing = await command("status")
+    assert (nothing.exit_code, nothing.stdout) == (0, "all is well: there is nothing to do\n")
+    assert "no process of the gateway gives a sign of life" in nothing.stderr
+    for kind, name in (("application", "trauma"), ("adapter", "milvue"), ("destination", "ris")):
+        paused = await command("pause", kind, name, "--why", "they move")
+        assert paused.stdout.startswith(f"{name} is paused; gateway unpause {kind} "), paused.output
+    job, _ = await store.create(ask_for(application="trauma", adapter="milvue"))
+    async with await psycopg.AsyncConnection.connect(environment["GATEWAY_DATABASE_URL"]) as connection:
+        await connection.execute(
+            "UPDATE jobs SET waits_for = 'adapters.milvue', waits_why = 'they move', next_at = NULL"
+        )
+    shown = (await command("jobs", "show", str(job.id))).stdout
+    assert "  what lets it go on: gateway unpause adapter milvue\n" in shown
+    told = json.loads((await command("status", "--json")).stdout)
+    assert [each["jobs"] for each in told["causes"] if each["command"].endswith("milvue")] == [1]
+    written = (await command("status")).stdout
+    for cause in told["causes"]:
+        assert cause["command"] in written.replace("\n    ", "\n").splitlines()
+        gateway, *arguments = shlex.split(cause["command"])
+        done = await command(*arguments)
+        assert (gateway, done.exit_code) == ("gateway", 0) and "goes on" in done.stdout, done.output
+    assert await store.pauses() == []
+    assert "all is well" in (await command("status")).stdout
 
 
 async def test_a_name_that_nothing_is_configured_by_is_told_where_no_job_has_it(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -35,8 +36,17 @@ class Pause:
     def advice(self) -> str:
         if not self.by_itself:
             return "It goes on by itself when it is unpaused; nothing is lost."
-        name = self.peer.partition(".")[2]
-        return f"Mend the token, then unpause it (gateway unpause adapter {name}, or the console)."
+        return f"Mend the token, then unpause it ({self.command}, or the console)."
+
+    @property
+    def command(self) -> str:
+        """That lets it go on, as one types it."""
+        return write_unpause(self.peer)
+
+
+def write_unpause(peer: str) -> str:
+    kind, _, name = peer.partition(".")
+    return f"gateway unpause {kind.removesuffix('s')} {shlex.quote(name)}"
 
 
 _PAUSES = Standing(select(*(pauses.c[f.name] for f in fields(Pause))))
@@ -114,7 +124,7 @@ class Pauses(Database):
         async with self._transaction() as connection:
             away = await connection.scalar(statement) is not None
             if away:
-                await self._audit_peer(connection, who, "look again", {"peer": peer})
+                await self._audit_peer(connection, who, "try again", {"peer": peer})
                 await self._wake(connection, f"peer {peer}")
             return away
 
