@@ -24,7 +24,7 @@ from gateway.intake.views import JobView, view
 from gateway.jobs.records import Delivery, Job
 from gateway.jobs.states import ALIVE, State
 from gateway.jobs.store import Refused, Store
-from gateway.jobs.store.batches import Act
+from gateway.jobs.store.batches import Act, tell_left
 from gateway.jobs.store.reading import Filter
 from gateway.nearest import no_such
 from gateway.settings.load import config_path, load, process_environment
@@ -141,6 +141,8 @@ def _act_on_all(
     async def work(store: Store) -> int:
         count = await store.count_for(what, wanted)
         complain(f"{count} job{'' if count == 1 else 's'} to {what}", *(() if count else misspelt))
+        if left := await store.count_left(what, wanted):
+            complain(f"others match and are left as they are: {tell_left(left)}")
         if not everything:
             complain("nothing was done: say --all to do it")
             return WRONG_USE
@@ -155,6 +157,7 @@ def _act_on_all(
         for job in acted.done:
             _print_line(job, as_json)
         complain(*(f"{job_id}: {why}" for job_id, why in acted.passed_over.items()))
+        complain(acted.tell(what))
         return FAILED if acted.passed_over else 0
 
     return work

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 from aiohttp import web
 
 from gateway.console import wording
@@ -10,7 +12,7 @@ from gateway.console.pages import FORM, Desk, Guard, to
 from gateway.intake.problems import Problem
 from gateway.intake.visits import Visitor
 from gateway.jobs.store import Refused
-from gateway.jobs.store.batches import Act
+from gateway.jobs.store.batches import Act, tell_left
 
 _MEANING: dict[Act, str] = {
     "resume": "Held jobs go on where they were held.",
@@ -49,17 +51,19 @@ class Acts:
         if not expect.isdecimal() or len(expect) > 9:
             raise Problem(422, "this form is none of ours: load the page again")
         try:
-            told, place = await self._act(act, asked, visitor.name, int(expect))
+            if (alone := asked.only_one_job()) is not None:
+                place = await self._act(act, alone, visitor.name)
+                return to(_with(place, f"told={act}-1"))
+            acted = await self._desk.store.act_on_all(act, asked.filter, visitor.name, int(expect))
         except Refused as refused:
             return await self._show(visitor, act, asked, str(refused))
-        return to(_with(place, f"told={act}-{told}"))
+        if acted.passed_over:
+            return await self._show(visitor, act, asked, outcome=acted.tell(act))
+        return to(_with(_back(asked), f"told={act}-{len(acted.done)}"))
 
-    async def _act(self, act: Act, asked: Asked, who: str, expect: int) -> tuple[str, str]:
-        """To how many it was done, how many had moved on, and where that is seen."""
-        store, alone = self._desk.store, asked.only_one_job()
-        if alone is None:
-            acted = await store.act_on_all(act, asked.filter, who, expect)
-            return f"{len(acted.done)}-{len(acted.passed_over)}", _back(asked)
+    async def _act(self, act: Act, alone: UUID, who: str) -> str:
+        """Where it is seen."""
+        store = self._desk.store
         if await store.glance(alone) is None:
             raise Problem(404, "there is no job of this id")
         match act:
@@ -69,11 +73,15 @@ class Acts:
                 job = await store.retry(alone, who)
             case "cancel":
                 job = await store.cancel(alone, who)
-        return "1", f"/jobs/{job.id}"
+        return f"/jobs/{job.id}"
 
-    async def _show(self, visitor: Visitor, act: Act, asked: Asked, refusal: str = "") -> web.Response:
-        alone = asked.only_one_job() is not None
-        number = 1 if alone else await self._desk.store.count_for(act, asked.filter)
+    async def _show(
+        self, visitor: Visitor, act: Act, asked: Asked, refusal: str = "", outcome: str = ""
+    ) -> web.Response:
+        """`outcome`: what was done to some, and not to others."""
+        alone, store = asked.only_one_job() is not None, self._desk.store
+        number = 1 if alone else await store.count_for(act, asked.filter)
+        left = {} if alone else await store.count_left(act, asked.filter)
         return self._desk.show(
             visitor,
             "act.html",
@@ -86,6 +94,8 @@ class Acts:
             meaning=_MEANING[act],
             back=_back(asked),
             refusal=refusal,
+            outcome=outcome,
+            left=tell_left(left) if left else "",
         )
 
 

@@ -83,13 +83,12 @@ def draw_line(settings: Settings, job: Job) -> Line:
     )
 
 
-def read_told(request: web.Request) -> tuple[str, int, int] | None:
-    """What was just done, to how many, and how many were left out since they had moved on."""
-    act, *numbers = request.query.get("told", "").split("-")
-    if act not in _TOLD or not re.fullmatch(r"\d{1,8}(-\d{1,8})?", "-".join(numbers)):
+def read_told(request: web.Request) -> tuple[str, int] | None:
+    """What was just done, and to how many."""
+    act, _, number = request.query.get("told", "").partition("-")
+    if act not in _TOLD or not re.fullmatch(r"\d{1,8}", number):
         return None
-    done, moved_on, *_ = [*map(int, numbers), 0]
-    return act, done, moved_on
+    return act, int(number)
 
 
 _TOLD = ("resume", "retry", "cancel", "interesting")

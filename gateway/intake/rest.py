@@ -249,6 +249,7 @@ class RestDoor:
         return web.json_response(
             {
                 "do": asked.do,
+                "told": acted.tell(asked.do),
                 "jobs": [str(job.id) for job in acted.done],
                 "passed_over": [{"id": str(job), "why": why} for job, why in acted.passed_over.items()],
             }

@@ -432,6 +432,27 @@ async def test_why_what_is_done_is_sent_again_one_by_one(browser: Browser, recor
     assert "each would be analysed and paid for again" in page and "on a job’s own page" in page
 
 
+async def test_of_many_is_told_to_how_many_it_was_done_to_how_many_not_and_why(
+    browser: Browser, records: str
+) -> None:
+    made = """INSERT INTO jobs (id, department, application, adapter, origin, state, held_in, join_key,
+        study_instance_uid)
+      VALUES (gen_random_uuid(), 'emergency', %s, 'milvue', 'rest', %s, %s, %s, '1.2.77')"""
+    failed, held = ("failed", None), ("held", "locating")
+    states = (*failed, None), (*failed, "same"), (*held, "same"), ("done", None, None)
+    async with await psycopg.AsyncConnection.connect(records, autocommit=True) as connection:
+        for each in states:
+            await connection.execute(made, (TRAUMA, *each))
+    await browser.sign_in(TOKENS["operator"])
+    query = "state=failed&state=done&study=1.2.77"
+    _, page, _ = await browser.ask("GET", f"/jobs/act?do=retry&{query}")
+    assert "Retry 2 jobs?" in page and "Others match and are left as they are: 1 done." in page
+    form = {"csrf": csrf_in(page), "do": "retry", "filter": query, "expect": "2"}
+    status, page, _ = await browser.ask("POST", "/jobs/act", data=form)
+    said = "1 job retried, 2 not: 1 another job is already at work on the same as it; 1 done."
+    assert status == 200 and f"<h1>{said}</h1>" in page
+
+
 async def test_who_signs_out_is_out(house: Hospital, browser: Browser) -> None:
     await browser.sign_in(TOKENS["operator"])
     _, page, _ = await browser.ask("GET", "/")

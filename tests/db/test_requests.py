@@ -93,8 +93,12 @@ async def test_all_that_match_are_acted_on_if_they_are_as_many_as_were_seen(stor
         with pytest.raises(Refused, match=f"{acted} jobs match now, not {seen}"):
             await store.act_on_all(act, wanted, "me", seen)
     assert rows(database_url, "SELECT count(*) FROM audit") == [(0,)]
+    left = await store.count_left(act, wanted)
+    assert sum(left.values()) == len(State) - acted and set(left) <= {str(state) for state in State}
     did = await store.act_on_all(act, wanted, "me", acted)
     assert (len(did.done), did.passed_over) == (acted, {})
+    if act == "retry":
+        assert did.tell(act) == "7 jobs retried, 2 not: 1 cancelled; 1 done"
     assert rows(database_url, "SELECT who, what, count(*) FROM audit GROUP BY 1, 2") == [("me", act, acted)]
     for job in did.done:
         assert dict((await store.events_of(job.id))[-1].detail) == {"by": "me", "one_of": acted}
@@ -113,6 +117,7 @@ async def test_many_are_acted_on_in_batches_and_who_has_moved_on_is_passed_over(
     did = await store.act_on_all("retry", Filter(state=["failed"]), "me", 5)
     assert {job.id for job in did.done} == {job.id for job in failed}
     assert list(did.passed_over) == [ended.id] and "another job" in did.passed_over[ended.id]
+    assert did.tell("retry") == "4 jobs retried, 1 not: 1 another job is already at work on the same as it"
     assert rows(database_url, "SELECT count(*) FROM audit WHERE what = 'retry'") == [(4,)]
     for job in did.done:
         assert find_break(job.id, await store.events_of(job.id)) is None
