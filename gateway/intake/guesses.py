@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +20,7 @@ import structlog
 from aiohttp import web
 
 from gateway.intake.access import RIGHT
+from gateway.intake.burst import Burst
 from gateway.intake.callers import Callers
 from gateway.intake.places import household
 from gateway.intake.problems import Problem, WrongToken
@@ -42,7 +43,6 @@ _NAMED = {
     "ia": "/ia, where Sectra calls",
     "console": "the console",
 }
-_TOLD = 10  # addresses
 _ALARMING = 10  # tries at one door between two times that they are told
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -87,7 +87,7 @@ class Guesses:
         self._tell_after = tell_after
         self._suspects: OrderedDict[str, Suspect] = OrderedDict()
         self._right: OrderedDict[tuple[str, bytes], None] = OrderedDict()
-        self._untold: dict[str, Counter[str]] = {}
+        self._untold: dict[str, Burst] = {}
         self._telling: set[asyncio.Task[None]] = set()
 
     def build(self) -> Any:
@@ -124,8 +124,8 @@ class Guesses:
     async def close(self, _: web.Application) -> None:
         for task in self._telling:
             task.cancel()
-        for door in list(self._untold):
-            await self._tell(door)
+        for door, burst in self._untold.items():
+            await self._tell(door, burst)
 
     def _hear_out(self, address: str) -> None:
         suspect = self._suspects.get(address)
@@ -154,42 +154,40 @@ class Guesses:
     def _count(self, door: str, address: str) -> None:
         """With the first of a burst it is told, and again with their number while it goes on."""
         if door not in self._untold:
-            self._untold[door] = Counter()
+            self._untold[door] = Burst()
             log.warning("a wrong token", door=door, address=address)
             task = asyncio.create_task(self._go_on_telling(door))
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
-        addresses = self._untold[door]
-        addresses[address if address in addresses or len(addresses) < _TOLD else "others"] += 1
+        self._untold[door].add(address)
 
     async def _go_on_telling(self, door: str) -> None:
         await asyncio.sleep(self._tell_after)
         alarmed = False
-        while self._untold[door]:
-            alarmed |= self._untold[door].total() >= _ALARMING
-            await self._tell(door)
-            self._untold[door] = Counter()
+        while self._untold[door].tries:
+            burst, self._untold[door] = self._untold[door], Burst()
+            alarmed |= burst.tries >= _ALARMING
+            await self._tell(door, burst)
             await asyncio.sleep(self._tell_after * 6)
         del self._untold[door]
         if alarmed:
             with suppress(DatabaseError):
                 await self._told.clear_alert(_cause(door))
 
-    async def _tell(self, door: str) -> None:
-        addresses = self._untold[door]
-        if not addresses:
+    async def _tell(self, door: str, burst: Burst) -> None:
+        if not burst.tries:
             return
-        told = {"door": door, "tries": addresses.total(), "addresses": dict(addresses)}
+        told = {"door": door, **burst.told()}
         log.warning("wrong tokens", **told)
         try:
             await self._told.note_in_audit("nobody", "wrong tokens", told)
-            if addresses.total() >= _ALARMING:
+            if burst.tries >= _ALARMING:
                 await self._told.raise_alert(
                     _cause(door),
-                    f"wrong tokens come in at {_NAMED[door]}: {addresses.total()} by now",
+                    f"wrong tokens come in at {_NAMED[door]}: {burst.tries} by now",
                     "The audit tells from which addresses: find out who that is, and shut guessers out.",
                 )
-        except DatabaseError as trouble:
+        except Exception as trouble:  # noqa: BLE001 - those that come after are to be told all the same
             log.error("wrong tokens can't be audited now", error=type(trouble).__name__)
 
 

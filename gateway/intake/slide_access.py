@@ -116,10 +116,12 @@ class SlideAccess(VendorCall):
         self.what = "quality control"
         self._check_alive()
         body = await self._rebuilt(known_quality, await self._read_body())
-        await self._require_first()
         path = f"{self._slide}/qualityControl"
         doing = "setting the slide's quality control"
-        return self._say(await self._passage.ask("PUT", path, doing, body=body, headers=self._versions))
+        async with self._writing() as written:
+            answer = await self._passage.ask("PUT", path, doing, body=body, headers=self._versions)
+            written.taken = answer.good
+        return self._say(answer)
 
     # -- results --------------------------------------------------------------------------------------
 
@@ -141,10 +143,10 @@ class SlideAccess(VendorCall):
         self.what = "a new result"
         self._check_alive()
         body = await self._read_result()
-        await self._require_first()
-        answer = await self._results.create(
-            self._passage, self._place, author_of(self._given.job), body, self._versions
-        )
+        author = author_of(self._given.job)
+        async with self._writing() as written:
+            answer = await self._results.create(self._passage, self._place, author, body, self._versions)
+            written.taken = answer.good
         return await self._stored(answer)
 
     async def update_result(self, result_id: int) -> web.StreamResponse:
@@ -153,12 +155,14 @@ class SlideAccess(VendorCall):
         body = await self._read_result()
         if body.get("id", result_id) not in (result_id, str(result_id)):
             raise Problem(422, "id: the address names another result")
-        await self._require_first()
         own = {int(known) for known in self._given.results}
         body["id"] = result_id
-        answer = await self._results.update(
-            self._passage, self._place, author_of(self._given.job), result_id, body, self._versions, own=own
-        )
+        place, author = self._place, author_of(self._given.job)
+        async with self._writing() as written:
+            answer = await self._results.update(
+                self._passage, place, author, result_id, body, self._versions, own=own
+            )
+            written.taken = answer.good
         return await self._stored(answer)
 
     async def _stored(self, answer: Answer) -> web.StreamResponse:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
-from gateway.contract import Order
+from gateway.contract import Failure, Order, Retryable
 from gateway.intake import problems
 from gateway.intake.problems import Problem
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.jobs.store.grants import Grant
+from gateway.jobs.store.rivals import Turn
 from gateway.work.orders import order_of
 
 OUTRUN = "another call for the same job was heard first, and this token has ended"
+
+
+@dataclass
+class Written:
+    taken: bool = False
 
 
 class VendorCall:
@@ -35,13 +43,30 @@ class VendorCall:
         return problems.answer(status, sentence)
 
     async def tell(self, said: Mapping[str, Any]) -> None:
-        await self._require_first()
-        await self._keep(said, {})
+        async with self._writing() as written:
+            await self._keep(said, {})
+            written.taken = True
 
-    async def _require_first(self) -> None:
-        """Before anything that the vendor writes: of several calls for one job only the first may."""
-        if not await self._store.hear(self._given.job, self._given.token_sha256):
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[Written]:
+        """Around anything that the vendor writes: of several calls for one job only the first may whose words
+        are `taken`. Where nobody knows whether they are, they count as taken by no other."""
+        who = self._given.job, self._given.token_sha256
+        turn = await self._store.hear(*who)
+        if turn is Turn.NEVER:
             raise Problem(401, OUTRUN)
+        if turn is Turn.LATER:
+            raise Problem(
+                503, "another call for the same job is just writing; try again", {"Retry-After": "1"}
+            )
+        written = Written()
+        try:
+            yield written
+        except (Failure, Problem) as failure:
+            if not (isinstance(failure, Retryable) and failure.uncertain):
+                await self._store.settle(*who, taken=False)
+            raise
+        await self._store.settle(*who, taken=written.taken)
 
     async def _keep(self, said: Mapping[str, Any], results: Mapping[str, str]) -> None:
         job = self._given.job

@@ -311,6 +311,7 @@ grants = Table(
     Column("tiles", BigInteger, nullable=False, server_default="0"),
     Column("tile_bytes", BigInteger, nullable=False, server_default="0"),
     Column("heard_sha256", Text),  # the token of the call that was heard first
+    Column("heard_at", _moment),
     Index("grants_by_token", "token_sha256", unique=True),
     Index("grants_by_slide", "server", "application", "slide_id"),
 )

@@ -15,6 +15,7 @@ import pytest
 import sectra_client.client
 
 from gateway.simulate import ia_app
+from gateway.simulate.front import Fault
 from gateway.simulate.ia_app import IaAppState
 from gateway.simulate.serve import serve
 from tests.peers.gateway import Hospital, hospital
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.slow
 SLIDE = "slide-wsi"
 HASTY = {"read_timeout": "4s", "call_timeout": "4s"}
 HEARD = "of several calls on the vendor one was heard first: the others' tokens have ended"
+NOT_TAKEN = "what the vendor wrote first wasn't taken: the tokens of its other calls are good again"
 REFUSED = "a call on the vendor whose token has ended, since another was heard first, was refused"
 
 
@@ -74,6 +76,24 @@ async def test_the_first_call_that_is_heard_counts_and_the_other_ends(
             now = await house.settled(job["id"], "done")
             assert whats(now).count(HEARD) == 1
             assert whats(now).count(REFUSED) == 1
+
+
+@pytest.mark.parametrize("first", [0, 1])
+async def test_after_a_first_result_that_sectra_refused_the_other_call_counts(
+    tmp_path: Path, database_url: str, first: int
+) -> None:
+    with sdk_vendor(Turn(), Turn(reads_first=True)) as vendor:
+        async with ward(tmp_path, database_url, vendor, HASTY) as house:  # type: ignore[arg-type]
+            await invoke(house, SLIDE)
+            await called_twice(house, vendor)
+            house.sectra.front.faults.append(Fault(method="P(OS|U)T", path="/results", status=422))
+            assert await let_go(vendor, first) == 422
+            house.sectra.front.faults.clear()
+            assert await let_go(vendor, 1 - first) == "stored"
+            job = await house.job_on(SLIDE, "done")
+            [result] = house.results_on(SLIDE, KIDNEY)
+            assert result["displayResult"] == f"ANSWER of call {2 - first}"
+            assert NOT_TAKEN in whats(job)
 
 
 async def test_it_holds_across_replicas_and_kills(tmp_path: Path, database_url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from gateway.jobs.records import Job
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.jobs.store.grants import ChangedResult
+from gateway.jobs.store.rivals import Turn
 from tests.db.crew import WAY, ask_for, bring
 
 CALLBACK = {"callback_url": "https://b/", "callback_token": "of B"}
@@ -118,7 +120,10 @@ async def call_again(store: Store, job: Job) -> str | None:
 async def may_write(store: Store, token: str) -> bool:
     given = await store.begin_call("vendor", token, "a new result")
     assert given is not None
-    return given.reach == "all" and await store.hear(given.job, given.token_sha256)
+    if given.reach != "all" or await store.hear(given.job, given.token_sha256) is not Turn.FIRST:
+        return False
+    await store.settle(given.job, given.token_sha256, taken=True)
+    return True
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
@@ -159,9 +164,45 @@ async def test_of_those_that_write_at_once_one_counts(
                 if one is not None
             )
         )
-        assert sorted(heard) == [False] * 7 + [True]
+        assert heard.count(Turn.FIRST) == 1
+        assert heard.count(Turn.LATER) == 7
     finally:
         await another.close()
+
+
+async def turn_of(store: Store, token: str) -> Turn:
+    given = await store.begin_call("vendor", token, "a new result")
+    assert given is not None
+    return Turn.NEVER if given.outrun else await store.hear(given.job, given.token_sha256)
+
+
+async def test_after_a_first_write_that_was_not_taken_another_may(store: Store) -> None:
+    job, token = await called(store)
+    second = await call_again(store, job) or ""
+    digests = [hashlib.sha256(each.encode()).hexdigest() for each in (token, second)]
+    assert await turn_of(store, token) is Turn.FIRST
+    assert await turn_of(store, second) is Turn.LATER
+    await store.settle(job, digests[1], taken=False)
+    assert await turn_of(store, second) is Turn.LATER, "whoever hasn't written settles nothing"
+    await store.settle(job, digests[0], taken=False)
+    assert await turn_of(store, second) is Turn.FIRST
+    assert await turn_of(store, token) is Turn.LATER
+    await store.settle(job, digests[1], taken=True)
+    assert await turn_of(store, token) is Turn.NEVER
+    await store.settle(job, digests[1], taken=False)
+    assert await turn_of(store, token) is Turn.NEVER, "what was taken once isn't given back"
+    assert (await store.open_grant(job, "https://g", fresh=False)).token == second
+    assert "what the vendor wrote first wasn't taken" in str(await store.events_of(job.id))
+
+
+async def test_whose_writing_was_cut_off_is_not_waited_for(store: Store, database_url: str) -> None:
+    job, token = await called(store)
+    second = await call_again(store, job) or ""
+    assert await turn_of(store, token) is Turn.FIRST
+    with psycopg.connect(database_url) as connection:
+        connection.execute("UPDATE grants SET heard_at = now() - interval '3 minutes'")
+    assert await turn_of(store, second) is Turn.NEVER
+    assert await turn_of(store, token) is Turn.FIRST
 
 
 async def test_who_writes_while_the_vendor_is_called_again_is_the_only_one(store: Store) -> None:

@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from tests.peers.gateway import PATIENCE, Hospital
-from tests.peers.pulse import Delays, feel, pulses
+from tests.peers.pulse import Delays, family, feel, pulses
 
 MOST_MEMORY = 500.0  # MiB
 MOST_STALL = 1.0  # seconds in which the event loop gives nobody a turn
@@ -122,7 +122,7 @@ async def _invoke(house: Hospital, figures: Figures, attack: asyncio.Future[obje
     while not figures.create or not attack.done():
         slide = f"slide-under-attack-{next(_SLIDES)}"
         house.show(slide)
-        began, delays = time.monotonic(), Delays(_family())
+        began, delays = time.monotonic(), Delays(family())
         answer = await house.fire(slide)
         if answer.status != 200 or answer.complaints:
             figures.refused.append(f"create: {answer.status} {answer.complaints}")
@@ -130,18 +130,6 @@ async def _invoke(house: Hospital, figures: Figures, attack: asyncio.Future[obje
         figures.create.append(time.monotonic() - began)
         figures.owed.append(max(0.0, figures.create[-1] - delays.seconds()))
         await asyncio.sleep(0.3)
-
-
-def _family() -> list[int]:
-    """Who has a part in an answer: this process and all that stand below it, gateways and databases."""
-    parents: dict[int, int] = {}
-    for told in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            parents[int(told.parent.name)] = int(told.read_text().rpartition(")")[2].split()[1])
-    family = {os.getpid()}
-    while more := {pid for pid, parent in parents.items() if parent in family} - family:
-        family |= more
-    return sorted(family)
 
 
 def _told(times: list[float]) -> str:

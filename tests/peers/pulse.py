@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections.abc import Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -71,16 +72,18 @@ def pulses(words: Path, since: float, until: float) -> list[Pulse]:
 
 
 class Delays:
-    """How long threads of these processes have stood ready without a processor since then. One that has ended
-    meanwhile is told no more, and makes nothing shorter. `besides`: a thread that doesn't count."""
+    """How long threads of these processes stood ready without a processor since then. `besides`: a thread
+    that doesn't count."""
 
     def __init__(self, pids: Iterable[int], besides: int = 0) -> None:
         self._pids, self._besides = list(pids), str(besides)
         self._before = self._look()
+        self._told = dict(self._before)
 
     def seconds(self) -> float:
-        now = self._look()
-        return sum(max(0, told - self._before.get(thread, 0)) for thread, told in now.items()) / 1e9
+        """Of a thread that ends, as much as was told when it was last asked."""
+        self._told |= self._look()
+        return sum(max(0, told - self._before.get(thread, 0)) for thread, told in self._told.items()) / 1e9
 
     def _look(self) -> dict[str, int]:
         return {
@@ -89,6 +92,18 @@ class Delays:
             for task in _listed(Path(f"/proc/{pid}/task"))
             if task.name != self._besides
         }
+
+
+def family() -> list[int]:
+    """Who has a part in an answer: this process and all that stand below it, gateways and databases."""
+    parents: dict[int, int] = {}
+    for told in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(told.parent.name)] = int(told.read_text().rpartition(")")[2].split()[1])
+    found = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found)
 
 
 def _listed(folder: Path) -> list[Path]:

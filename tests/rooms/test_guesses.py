@@ -29,6 +29,8 @@ class Door:
     def __init__(self) -> None:
         self.audit: list[tuple[str, str, Mapping[str, Any]]] = []
         self.alerts: list[str] = []
+        self.told, self.telling = asyncio.Event(), asyncio.Event()
+        self.telling.set()
         self.guesses = Guesses(Callers([]), self, tell_after=0.3)
         access = Access([ApiToken(name="ops", sha256=hashlib.sha256(RIGHT.encode()).hexdigest())])
 
@@ -50,6 +52,8 @@ class Door:
         self.port = 0
 
     async def note_in_audit(self, who: str, what: str, detail: Mapping[str, Any]) -> None:
+        self.told.set()
+        await self.telling.wait()
         self.audit.append((who, what, detail))
 
     async def raise_alert(self, cause: str, sentence: str, advice: str) -> bool:
@@ -106,15 +110,28 @@ async def test_a_wrong_way_to_ia_never_closes_the_right_one(door: Door) -> None:
 
 
 async def test_a_burst_is_told_and_audited_once_and_says_no_token(door: Door) -> None:
-    with capture_logs() as told:
+    with capture_logs() as said:
         await asyncio.gather(*(door.try_token(f"wrong-{n}") for n in range(15)))
         async with asyncio.timeout(20):
             while not door.audit:
                 await asyncio.sleep(0.05)
-    assert [event["event"] for event in told] == ["a wrong token", "wrong tokens"]
-    assert "wrong-" not in str(told)
-    expected = {"door": "api", "tries": 15, "addresses": {"127.0.0.1": 15}}
-    assert door.audit == [("nobody", "wrong tokens", expected)]
+    assert [event["event"] for event in said] == ["a wrong token", "wrong tokens"]
+    assert "wrong-" not in str(said)
+    [(who, what, told)] = door.audit
+    assert (who, what, told["door"], told["tries"]) == ("nobody", "wrong tokens", "api", 15)
+    assert (told["addresses"], told["networks"]) == ({"127.0.0.1": 15}, {"127.0.0.0/24": 15})
+
+
+async def test_what_comes_while_a_burst_is_told_is_told_with_the_next(door: Door) -> None:
+    await door.try_token("wrong-1")
+    door.telling.clear()
+    async with asyncio.timeout(60):
+        await door.told.wait()
+        await door.try_token("wrong-2", "127.0.0.9")
+        door.telling.set()
+        while len(door.audit) < 2:
+            await asyncio.sleep(0.05)
+    assert [told["addresses"] for _, _, told in door.audit] == [{"127.0.0.1": 1}, {"127.0.0.9": 1}]
 
 
 async def test_many_raise_an_alarm_that_is_over_with_them_and_few_raise_none(door: Door) -> None:

@@ -69,7 +69,7 @@ _BY_RIVALS = (
         *WITHOUT_RESULT,
         grants.c.results,
         rivals.c.token_sha256.label("shown_sha256"),
-        rivals.c.ended.label("outrun"),
+        and_(rivals.c.ended, rivals.c.token.is_(None)).label("outrun"),
         _REACH,
     )
     .join(grants, grants.c.job_id == jobs.c.id)
@@ -135,6 +135,7 @@ class Grants(Rivals):
                 "stores": 0,
                 "shown": None,
                 "heard_sha256": None,
+                "heard_at": None,
                 **self._mint(),
             }
             statement = upsert(grants).values(values)
