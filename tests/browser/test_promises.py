@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.lively import Lively, places
+from tests.peers.chromium import PICTURES
 from tests.peers.gateway import TRAUMA
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -247,6 +248,7 @@ async def test_a_jobs_page_is_whole_on_paper(operator: Page, lively: Lively) -> 
     for useless in (operator.get_by_role("searchbox"), operator.get_by_role("navigation")):
         await expect(useless).to_be_hidden()
     assert [each for each in await operator.locator(".button").all() if await each.is_visible()] == []
+    await operator.screenshot(path=PICTURES / "job-done-print.png", full_page=True)
     assert len(await operator.pdf(format="A4")) > 10_000
     await operator.emulate_media(media="screen")
 

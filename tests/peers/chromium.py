@@ -22,7 +22,7 @@ _ARGUMENTS = [
     "--disable-sync",
 ]
 _AXE = Axe()
-_PICTURES = Path(os.environ.get("CONSOLE_PICTURES", "build/pictures"))
+PICTURES = Path(os.environ.get("CONSOLEPICTURES", "build/pictures"))
 
 
 @asynccontextmanager
@@ -66,7 +66,7 @@ async def look_at(page: Page, name: str, scheme: str) -> list[str]:
     found = []
     for width in (1280, 390):
         await page.set_viewport_size({"width": width, "height": 800})
-        await page.screenshot(path=_PICTURES / f"{name}-{scheme}-{width}.png", full_page=True)
+        await page.screenshot(path=PICTURES / f"{name}-{scheme}-{width}.png", full_page=True)
         barriers = await find_barriers(page)
         if await page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             barriers.append("it is wider than the screen")
