@@ -18,6 +18,7 @@ import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psycopg
@@ -53,6 +54,24 @@ _TALLIES = """INSERT INTO tallies SELECT 'app-' || app, '1.' || day / 200, curre
 FROM generate_series(1, least(400, %s / 2500)) day, generate_series(1, 10) app,
   unnest(ARRAY['result', 'positive', 'empty', 'unsuitable', 'failed'] || ARRAY(
     SELECT 'took:' || n FROM generate_series(10, 29) n)) what"""
+
+
+_TRIED = """WITH own AS (
+  SELECT id, row_number() OVER (ORDER BY created_at DESC) AS n FROM jobs
+  WHERE application = 'trauma' AND state = 'done' ORDER BY created_at DESC LIMIT least(%s / 20, 50000)
+), made AS (SELECT gen_random_uuid() AS id, id AS of, n FROM own
+), tried AS (
+  INSERT INTO jobs (id, department, application, adapter, origin, state, beside, created_at, updated_at)
+  SELECT id, 'emergency', 'trauma', 'candidate', 'rest', 'done', true, now() - n * interval '30 seconds',
+    now() - n * interval '30 seconds' FROM made
+)
+INSERT INTO shadows (job_id, of, application, shadow, began_at, compared_at,
+  own_outcome, own_seconds, own_found, outcome, seconds, found)
+SELECT id, of, 'trauma', 'candidate', now() - n * interval '30 seconds', now(),
+  'result', 64, CASE n %% 3 WHEN 0 THEN ARRAY['fracture'] ELSE '{}' END,
+  CASE n %% 40 WHEN 0 THEN 'failed' ELSE 'result' END, 31,
+  CASE WHEN n %% 3 = 0 AND n %% 5 > 0 THEN ARRAY['fracture']
+    WHEN n %% 20 = 1 THEN ARRAY['effusion'] ELSE '{}' END FROM made"""
 
 
 def main() -> None:
@@ -94,6 +113,7 @@ def fill(url: str, jobs: int) -> str:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_ENDED, [jobs])
         connection.execute(_LIVING)
+        connection.execute(_TRIED, [jobs])
         connection.execute(_ACTS, [jobs, jobs])
         connection.execute(_TALLIES, [jobs])
         connection.execute("VACUUM ANALYZE")
@@ -112,6 +132,9 @@ def configure(folder: Path, url: str) -> int:
         "adapter": "milvue",
         "archives": ["vna"],
     }
+    adapter = {"kind": "milvue", "url": "http://127.0.0.1:9", "token": "x", "commands": ["smarturgences"]}
+    applications: dict[str, Any] = {name: {**application, "deliver": []} for name in APPLICATIONS}
+    applications["trauma"]["shadow"] = ["candidate"]
     (folder / "gateway.yaml").write_text(
         yaml.safe_dump(
             {
@@ -123,19 +146,8 @@ def configure(folder: Path, url: str) -> int:
                     {"name": TOKEN, "role": "operator", "sha256": hashlib.sha256(TOKEN.encode()).hexdigest()}
                 ],
                 "archives": {"vna": {"kind": "dicomweb", "url": "http://127.0.0.1:9/dicom-web"}},
-                "adapters": {
-                    "milvue": {
-                        "kind": "milvue",
-                        "url": "http://127.0.0.1:9",
-                        "token": "x",
-                        "commands": ["smarturgences"],
-                    }
-                },
-                "departments": {
-                    "emergency": {
-                        "applications": {name: {**application, "deliver": []} for name in APPLICATIONS}
-                    },
-                },
+                "adapters": {"milvue": adapter, "candidate": adapter},
+                "departments": {"emergency": {"applications": applications}},
             }
         )
     )
@@ -153,8 +165,11 @@ async def look(url: str, job: str, rounds: int) -> Took:
             "jobs, of an application": "/jobs?application=trauma&state=done",
             "a job": f"/jobs/{job}",
             "asking to resume all": "/jobs/act?do=resume&state=held",
+            "asking to resume few": "/jobs/act?do=resume&application=app-3",
+            "asking to cancel few": "/jobs/act?do=cancel&application=app-3",
             "peers": "/peers",
             "quality": "/quality",
+            "quality, of a shadowed": "/quality?application=trauma",
             "audit": "/audit",
             "audit, by a person": "/audit?who=rare",
             "audit, by an act": "/audit?what=pause",

@@ -17,7 +17,7 @@ from gateway.jobs.states import State
 from gateway.jobs.store.database import LISTED, Refused
 from gateway.jobs.store.reading import Filter
 from gateway.jobs.store.requests import Detail, Requests
-from gateway.jobs.tables import jobs
+from gateway.jobs.tables import ALIVE, jobs
 
 Act = Literal["resume", "retry", "cancel"]
 BATCH = 100
@@ -70,14 +70,16 @@ class Batches(Requests):
             return int(await connection.scalar(statement) or 0)
 
     async def count_left(self, act: Act, wanted: Filter) -> dict[str, int]:
-        """How many others match, by what keeps it from being done to them."""
+        """How many others match, by what keeps it from being done to them. Those that have ended are counted
+        only where few are meant: to look for them among all would take the longer, the more there are."""
         reason = case(
             (jobs.c.state.in_((State.DONE.value, State.CANCELLED.value)), jobs.c.state),
             (jobs.c.purged_at.is_not(None), "kept no longer"),
             (jobs.c.lease_holder.is_not(None), "being worked on"),
             else_=jobs.c.state,
         )
-        others = select(reason.label("why")).where(not_(_CONCERNS[act]), *wanted.conditions())
+        met = [not_(_CONCERNS[act]), *wanted.conditions(), *(() if wanted.names_few else (ALIVE,))]
+        others = select(reason.label("why")).where(*met)
         few = others.limit(_MOST_LEFT).subquery()
         async with self._single.connect() as connection:
             found = await connection.execute(

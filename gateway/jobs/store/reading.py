@@ -60,6 +60,11 @@ class Filter:
     failing: Collection[str] = ()
     lease_holder: Collection[int] = ()
 
+    @property
+    def names_few(self) -> bool:
+        """However many there are, an index leads to them."""
+        return bool(self.id or self.study_instance_uid or self.accession_number or self.slide_id)
+
     def conditions(self) -> list[ColumnElement[bool]]:
         asked = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _BESIDE_COLUMNS}
         met = [
