@@ -36,7 +36,7 @@ def status(config: Path | None, as_json: bool) -> int:
 def _tell(cause: Cause) -> str:
     waiting = f"; {wording.count(cause.jobs, 'job')} {'waits' if cause.jobs == 1 else 'wait'}"
     again = f"; next try {here(cause.next_at)}" if cause.next_at else ""
-    more = (wording.sentence(cause.reason), wording.sentence(cause.advice), cause.command)
+    more = (wording.in_full(cause.reason), wording.in_full(cause.advice), cause.command)
     since = f"since {here(cause.since)} ({wording.ago(cause.since)})"
     head = f"{cause.sentence} {since}{waiting if cause.list else ''}{again}"
     return "\n    ".join([head, *filter(None, more)])

@@ -141,6 +141,10 @@ def _of_trouble(settings: Settings, trouble: Trouble) -> Cause:
             if alone
             else Button(f"See the {wording.count(trouble.jobs, 'job')} to choose", "get", "/jobs", asked)
         )
+    command = ""
+    if trouble.jobs == 1 and trouble.job:
+        act = "show" if trouble.choosing else "resume" if held else "retry"
+        command = f"gateway jobs {act} {trouble.job}"
     return Cause(
         "held" if held else "failing",
         sentence if trouble.destination else trouble.message,
@@ -151,6 +155,7 @@ def _of_trouble(settings: Settings, trouble: Trouble) -> Cause:
         f"/jobs?{urlencode(asked)}",
         button,
         None if held else trouble.next_at,
+        command,
     )
 
 

@@ -115,13 +115,17 @@ def short(job_id: UUID | str) -> str:
     return str(job_id)[:8]
 
 
-def sentence(text: str | None) -> Markup:
-    """A failure's message begins small and has no full stop; what is to be written as it stands is `so`."""
+def in_full(text: str | None) -> str:
+    """A failure's message begins small and has no full stop."""
     if not text:
-        return Markup()
+        return ""
     begun = text[0].upper() + text[1:]
-    whole = begun if begun.endswith((".", "!", "?", "…")) else f"{begun}."
-    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(whole))))  # noqa: S704
+    return begun if begun.endswith((".", "!", "?", "…")) else f"{begun}."
+
+
+def sentence(text: str | None) -> Markup:
+    """`in_full`; what is to be written as it stands is `so`."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(in_full(text)))))  # noqa: S704
 
 
 def told(value: object) -> str:

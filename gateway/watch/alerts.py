@@ -19,7 +19,7 @@ from gateway.jobs.store import Store
 from gateway.jobs.store.alerts import LOG, Alert
 from gateway.loops import Loop
 from gateway.watch.causes import Source
-from gateway.watch.channels import Channels, Message, name_telling
+from gateway.watch.channels import Channels, Message, how_long, name_telling
 
 log = structlog.get_logger(__name__)
 
@@ -111,8 +111,7 @@ class Alerts:
 def message_of(alert: Alert, waiting: Mapping[str, int], departments: Sequence[str] = ()) -> Message:
     since = f"{alert.sentence} {'at' if alert.is_news else 'since'} {alert.since.astimezone():%H:%M}"
     if alert.cleared_at is not None:
-        minutes = max(1, round((alert.cleared_at - alert.since).total_seconds() / 60))
-        sentence = f"over after {minutes} min: {since}"
+        sentence = f"over after {how_long(alert.since, alert.cleared_at)}: {since}"
     elif _is_a_peer(alert.cause):
         sentence = f"{since}; {_jobs(waiting)}; nothing is lost"
     elif alert.cause == _COLLECTOR:

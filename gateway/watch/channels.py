@@ -22,6 +22,7 @@ from gateway.watch.metrics import channel_failing, count_channel_failure
 log = structlog.get_logger(__name__)
 
 _LIMIT = aiohttp.ClientTimeout(total=15, connect=5)
+_MINUTE = 60
 _FIRST_FAILURES = 2  # one may be a moment's
 
 
@@ -40,6 +41,11 @@ class Message:
     jobs_waiting: int
     departments: tuple[str, ...] = ()
     telling: str = ""
+
+
+def how_long(since: datetime, until: datetime) -> str:
+    seconds = (until - since).total_seconds()
+    return "less than a minute" if seconds < _MINUTE else f"{round(seconds / _MINUTE)} min"
 
 
 def name_telling(id: int, kind: str, reminded: datetime | None) -> str:

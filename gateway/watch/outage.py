@@ -20,7 +20,7 @@ import structlog
 from gateway.contract import Failure
 from gateway.jobs.store import DatabaseError, Store
 from gateway.loops import Loop
-from gateway.watch.channels import Channels, Message, name_telling
+from gateway.watch.channels import Channels, Message, how_long, name_telling
 
 log = structlog.get_logger(__name__)
 
@@ -156,8 +156,8 @@ def _message(known: dict[str, Any], kind: Literal["alert", "reminder", "all-clea
     over = kind == "all-clear"
     sentence = _sentence(known)
     if over:
-        minutes = max(1, round((now - since).total_seconds() / 60))
-        sentence = f"over after {minutes} min: the database answers again; everything goes on by itself"
+        over_after = f"over after {how_long(since, now)}"
+        sentence = f"{over_after}: the database answers again; everything goes on by itself"
     id = int(since.timestamp())
     before = datetime.fromisoformat(known["reminded"]) if kind == "reminder" else None
     return Message(

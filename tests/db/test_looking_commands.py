@@ -168,6 +168,7 @@ async def test_what_is_paused_is_told_with_the_command_that_lets_it_go_on(
     told = json.loads((await command("status", "--json")).stdout)
     assert [each["jobs"] for each in told["causes"] if each["command"].endswith("milvue")] == [1]
     written = (await command("status")).stdout
+    assert "They move." in written
     for cause in told["causes"]:
         assert cause["command"] in written.replace("\n    ", "\n").splitlines()
         gateway, *arguments = shlex.split(cause["command"])
