@@ -22,6 +22,7 @@ from gateway.privacy.table import row_of
 from gateway.privacy.values import DUMMY_WORDS, NUMBERS, STRINGS, WIDTHS, dummy_of, with_text
 
 _CHARSET, _PATIENT, _ISSUER, _STUDY = 0x00080005, 0x00100020, 0x00100021, 0x0020000D
+_DAY: Final = 8  # letters
 _FRAME_TYPE: Final = 0x00089007
 _ZONE: Final = 0x00080201  # of all times, which stay
 _MASKED: Final = frozenset((Act.KEEP, Act.CLEAN))  # and, of those, only what could tell anything
@@ -203,7 +204,10 @@ class HeaderRewriter:
         if act is Act.KEEP and element.tag >> 16 & 1:
             act = self._rules.of_dates
         if act is Act.SHIFT:
-            moved = (move_back(value, element.vr, current.days) for value in values)
+            moved = [move_back(value, element.vr, current.days) for value in values]
+            for told, original in zip(moved, values, strict=True):
+                if told[:_DAY].isdecimal() and len(told) >= _DAY and element.vr != "TM":
+                    self.pseudonyms.note_day(told[:_DAY], original.strip().replace(".", "", 2)[:_DAY])
             return with_text(element, "\\".join(moved), DEFAULT)
         if act is Act.KEEP and all(is_valid(value, element.vr) for value in values):
             return element

@@ -16,12 +16,14 @@ from typing import Final
 _SHORT: Final = 16  # characters of an SH
 _FEWEST_DAYS, _MOST_DAYS = 31, 1855
 ISSUER: Final = "@issuer"  # kept like a pseudonym, though nobody is told it
+DAY: Final = "@day:"  # likewise, before a day that was told in place of another
 _STANDARD: Final = "1.2.840.10008."
 
 
 @dataclass(frozen=True, slots=True)
 class Original:
-    """What a pseudonym stands for. `kind`: uid, patient, accession, study, container, specimen, issuer."""
+    """What a pseudonym stands for. `kind`: uid, patient, accession, study, container, specimen, issuer or
+    day."""
 
     kind: str
     value: str
@@ -72,6 +74,10 @@ class Pseudonyms:
         """By how many all dates of this patient go back."""
         named = self._digest("days", *((issuer, identifier) if identifier else ("", "", study)))
         return _FEWEST_DAYS + int.from_bytes(named[:8], "big") % (_MOST_DAYS - _FEWEST_DAYS + 1)
+
+    def note_day(self, told: str, original: str) -> None:
+        """So that what comes back is of the true one (`YYYYMMDD`)."""
+        self._note(f"{DAY}{told}", "day", original)
 
     def unkept(self) -> Mapping[str, Original]:
         """What was issued since it was last said to be kept."""

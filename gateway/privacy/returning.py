@@ -1,9 +1,9 @@
 """What a vendor made of a study that it knew by pseudonyms, led back to whom it is about.
 
 Every pseudonym that was issued for the job becomes what it stands for, in references and texts too; whether
-what it then claims to be about is the job's study is for others to check. A name is left empty, and what was
-said of the de-identification goes: the result is filled from the study itself. Documents aren't touched, and
-their titles say so.
+what it then claims to be about is the job's study is for others to check. Days that were moved are the true
+ones again. A name is left empty, and what was said of the de-identification goes: the result is filled from
+the study itself. Documents aren't touched, and their titles say so.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gateway.privacy.charsets import DEFAULT, TEXTS, Charsets, encode, read_char
 from gateway.privacy.elements import Element, Writing
 from gateway.privacy.facts import text_of
 from gateway.privacy.meta import write_meta
+from gateway.privacy.values import with_text
 
 _CHARSET: Final = 0x00080005
 UNTOUCHED: Final = "(names the patient by a pseudonym)"
@@ -32,6 +33,7 @@ _NAME, _BORN, _TAKEN, _KIND = 5, 7, 7, 2  # of the patient, in PID; of a study, 
 _SIGNS: Final = frozenset((0x00120062, 0x00120063, 0x00120064, 0x00280303))
 _RECOGNISED: Final = 4  # characters by which an original is known again
 _SHOWN: Final = ("displayResult", "displayProperties", "data", "attachments")
+_DAY: Final = 8  # letters
 _PIECE: Final = 2**20
 _LARGEST: Final = 512 * 2**20  # of a result without pixels: a report, a list of annotations
 
@@ -53,10 +55,11 @@ class OnSlide:
 
 
 class WayBack:
-    """`issued`: of the job, what each pseudonym stands for."""
+    """`issued`: of the job, what each pseudonym stands for; `days`: likewise (`YYYYMMDD`)."""
 
-    def __init__(self, issued: Mapping[str, str]) -> None:
+    def __init__(self, issued: Mapping[str, str], days: Mapping[str, str] | None = None) -> None:
         self._issued = issued
+        self._days = days or {}
         words = sorted(map(re.escape, issued), key=len, reverse=True)
         self._pattern = re.compile(rf"(?<![\w.])(?:{'|'.join(words)})(?![\w]|\.\d)") if words else None
 
@@ -135,6 +138,8 @@ class WayBack:
             return Element(
                 element.tag, "SQ", items=items, as_written=element.as_written, implicit=element.implicit
             )
+        if element.vr in ("DA", "DT"):
+            return self._dated(element)
         if element.vr != "UI" and element.vr not in TEXTS:
             return element
         before = text_of(element, charsets)
@@ -144,6 +149,14 @@ class WayBack:
         value = b"" if element.vr == "PN" else encode(after, element.vr, charsets)
         value += (b"\0" if element.vr == "UI" else b" ") * (len(value) % 2)
         return Element(element.tag, element.vr, value, as_written=element.as_written)
+
+    def _dated(self, element: Element) -> Element:
+        values = text_of(element, DEFAULT).split("\\")
+        days = [self._days.get(value[:_DAY]) for value in values]
+        if not any(days):
+            return element
+        told = (value if day is None else day + value[_DAY:] for value, day in zip(values, days, strict=True))
+        return with_text(element, "\\".join(told), DEFAULT)
 
 
 def _translated(result: Mapping[str, Any], way: WayBack) -> dict[str, Any]:

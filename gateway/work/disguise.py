@@ -15,7 +15,7 @@ from gateway.jobs.store import Store
 from gateway.privacy.header import HeaderRewriter
 from gateway.privacy.known import Facts
 from gateway.privacy.profile import Rules
-from gateway.privacy.pseudonyms import ISSUER, Pseudonyms
+from gateway.privacy.pseudonyms import DAY, ISSUER, Pseudonyms
 from gateway.privacy.returning import UNTOUCHED, OnSlide, WayBack
 from gateway.privacy.rewriting import rewrite, rewritten_header
 from gateway.settings.sections import Settings
@@ -98,15 +98,15 @@ class Disguises:
 
     async def on_slide(self, job: Job) -> OnSlide | None:
         """None, where nothing was issued for the job."""
-        issued = await self._issued(job)
+        issued, _ = await self._issued(job)
         return OnSlide(issued) if issued else None
 
     async def restore(self, job: Job, finished: Finished) -> Finished:
         """Whatever the configuration says by now: what was issued for the job is led back."""
-        issued = await self._issued(job)
+        issued, days = await self._issued(job)
         if not issued:
             return finished
-        back = WayBack(issued)
+        back = WayBack(issued, days)
         await asyncio.to_thread(_restore_objects, back, finished.dicom)
         slide = finished.slide
         return replace(
@@ -127,9 +127,12 @@ class Disguises:
             documents=tuple(map(_say_untouched, finished.documents)),
         )
 
-    async def _issued(self, job: Job) -> dict[str, str]:
-        issued = await self._store.issued_for(job.id)
-        return {alias: original for alias, (_, original) in issued.items() if alias != ISSUER}
+    async def _issued(self, job: Job) -> tuple[dict[str, str], dict[str, str]]:
+        """What each pseudonym stands for, and each day."""
+        issued = {each: told for each, (_, told) in (await self._store.issued_for(job.id)).items()}
+        issued.pop(ISSUER, None)
+        days = {each: issued.pop(each) for each in [*issued] if each.startswith(DAY)}
+        return issued, {each.removeprefix(DAY): told for each, told in days.items()}
 
 
 class _Disguised:

@@ -75,6 +75,7 @@ def add_document(header: Dataset) -> bytes:
     made = document(Somebody(str(header.PatientName), str(header.PatientID), "Report", "", ""))
     for keyword in ("PatientID", "PatientName", "StudyInstanceUID", "AccessionNumber", "StudyID"):
         setattr(made, keyword, header.get(keyword, ""))
+    made.AcquisitionDateTime = f"{header.StudyDate}101112"
     made.EncapsulatedDocument = f"%PDF-1.4 of {header.PatientID}".encode()
     made.EncapsulatedDocument += b" " * (len(made.EncapsulatedDocument) % 2)
     return encode(made)
@@ -157,6 +158,7 @@ async def test_it_went_out_without_names_and_came_back_to_the_one_true_patient(
                 assert str(known.PatientID).encode() in paper, "it is as the vendor made it"
                 del each.EncapsulatedDocument
                 assert each.DocumentTitle == f"Report {UNTOUCHED}"
+                assert each.AcquisitionDateTime == f"{each.StudyDate}101112" > f"{known.StudyDate}1"
             assert not [one for one in aliases if one in f"{each.file_meta}{each.to_json()}"]
 
         assert len(listener.received) == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydicom import Dataset, Sequence, dcmread
@@ -15,15 +15,16 @@ from gateway.delivery.hl7 import escape
 from gateway.dicom.part10 import NotDicom
 from gateway.privacy.header import HeaderRewriter
 from gateway.privacy.profile import Rules
-from gateway.privacy.pseudonyms import ISSUER, Pseudonyms
+from gateway.privacy.pseudonyms import DAY, ISSUER, Pseudonyms
 from gateway.privacy.returning import SAID_OF_DOCUMENT, UNTOUCHED, WayBack
 from gateway.privacy.rewriting import rewrite
 from gateway.settings.sections import Profile
 from tests.peers.bombs import deflated_bomb
 from tests.peers.dicom_kinds import KINDS, Somebody
 from tests.peers.dicom_samples import encode
-from tests.unit.test_rewriting import KEY, ct, report, sent, sent_bytes, written
+from tests.unit.test_rewriting import KEY, ct, report, sent, sent_bytes, whole, written
 
+MODIFIED: Literal["retain-longitudinal-modified-dates"] = "retain-longitudinal-modified-dates"
 OWN_UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 
 
@@ -65,6 +66,24 @@ async def test_an_image_that_went_out_comes_back_as_it_was(tmp_path):
     assert str(ours.PatientName) == ""
     assert "PatientIdentityRemoved" not in ours
     assert ours.PixelData == ct().PixelData
+
+
+async def test_days_that_were_moved_are_the_true_ones_again(tmp_path):
+    """Those of the vendor's own work stay."""
+    pseudonyms = Pseudonyms(KEY)
+    dataset = ct()
+    dataset.AcquisitionDateTime, dataset.AcquisitionDate = "20240301101112.5", "20240301"
+    pieces = rewrite(whole(written(dataset)), HeaderRewriter(Rules(Profile(options=[MODIFIED])), pseudonyms))
+    made = dcmread(BytesIO(b"".join([piece async for piece in pieces])))
+    assert "2024" not in f"{made.AcquisitionDateTime}{made.AcquisitionDate}{made.StudyDate}"
+    made.ContentDate = "20260601"
+    path = tmp_path / "result.dcm"
+    path.write_bytes(written(made))
+    issued = {each: original.value for each, original in pseudonyms.unkept().items()}
+    WayBack({}, {each[len(DAY) :]: day for each, day in issued.items() if each.startswith(DAY)}).object(path)
+    ours = dcmread(path)
+    assert (ours.AcquisitionDateTime, ours.AcquisitionDate) == ("20240301101112.5", "20240301")
+    assert (ours.StudyDate, ours.ContentDate) == (ct().StudyDate, "20260601")
 
 
 async def test_a_deflated_result_comes_back_deflated(tmp_path):
