@@ -236,12 +236,14 @@ class Ticket:
     """Proof that the vendor has the study, and all that is needed to ask for it again. Stored as JSON.
 
     `acknowledged`: the SOP instance UIDs that the vendor confirmed; None when it takes or refuses a study
-    as a whole.
+    as a whole. `answered`: what one that calls back said when it was called; it isn't stored with the ticket
+    but encrypted, and `Heard.answered` for as long as the vendor tells nothing else.
     """
 
     reference: str
     acknowledged: tuple[str, ...] | None = None
     state: Mapping[str, Any] = field(default_factory=dict)
+    answered: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,6 +401,11 @@ class Heard:
     since_told: float | None = None
     told: Mapping[str, Any] = field(default_factory=dict)  # what it said last
     times_told: int = 0
+
+    @property
+    def answered(self) -> Mapping[str, Any]:
+        """What it said when it was called, where it has told nothing since."""
+        return self.told if not self.times_told else {}
 
 
 SILENCE = Heard()

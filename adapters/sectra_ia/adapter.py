@@ -8,7 +8,8 @@ the first has stood for a while: the first may be no more than "queued".
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,6 +17,7 @@ import aiohttp
 from aiohttp import web
 from pydantic import BaseModel
 
+from adapters.sectra_ia.answers import read_answer
 from adapters.sectra_ia.wire import Options as SectraIaOptions
 from adapters.sectra_ia.wire import Wire
 from gateway.contract import (
@@ -33,6 +35,7 @@ from gateway.contract import (
     Permanent,
     Retryable,
     Route,
+    SlideResult,
     Study,
     Ticket,
 )
@@ -64,8 +67,8 @@ class SectraIa:
         }
         if order.arrived:
             body["imageInfo"] = dict(order.image_info or {})
-        await self._invoke("an invocation", body, "/imagenotification" if order.arrived else "")
-        return ticket
+        answer = await self._invoke("an invocation", body, "/imagenotification" if order.arrived else "")
+        return replace(ticket, answered=read_answer(answer, order))
 
     @property
     def sure_after(self) -> float:
@@ -80,6 +83,8 @@ class SectraIa:
     async def poll(self, ticket: Ticket, heard: Heard = SILENCE) -> Pending | Finished:
         stood, quiet = heard.since_told, self._options.quiet
         if stood is None:
+            if heard.answered and not ticket.state.get("arrived"):
+                return self._judge_answer(heard.answered)
             if ticket.state.get("arrived") and not heard.calls and heard.since_invoked >= quiet:
                 return Finished("the vendor leaves this slide alone", empty=True, placed={})
             return Pending(min(_LOOKS, quiet), "the vendor is at work")
@@ -97,6 +102,23 @@ class SectraIa:
             text or "the vendor stored a result without a text",
             properties=heard.told.get("properties") or {},
             placed={"id": heard.told.get("id")},
+        )
+
+    def _judge_answer(self, answer: Mapping[str, Any]) -> Pending | Finished:
+        """It has stored nothing itself: what it answered is a passing "queued", unless it says otherwise."""
+        text = str(answer.get("displayResult") or "")
+        if self._options.final_when is None:
+            return Pending(
+                _LOOKS, "the vendor has answered and stored nothing; if that is final, set final_when"
+            )
+        if not self._options.final_when.search(text):
+            return Pending(_LOOKS, "the vendor's result doesn't match final_when yet")
+        properties = answer.get("displayProperties") or {}
+        return Finished(
+            text or "the vendor answered with a result without a text",
+            properties=properties,
+            slide=SlideResult(text, properties, (answer.get("data") or {}).get("result")),
+            version=str(answer.get("applicationVersion") or ""),
         )
 
     async def modify(self, order: Order, change: Modification) -> Pending | Finished:

@@ -56,6 +56,8 @@ class SlideWay:
             job = await self._store.keep(job, CALLING, submit_began=True, sent=0, doubted_until=None)
             order = order_of(job, callback=callback, image_info=image_info)
             ticket = await adapter.submit(order, NoInstances(order.study_instance_uid))
+            if ticket.answered is not None:
+                await self._store.remember_answer(job.id, ticket.answered)
         return Advance(
             State.ANALYSING,
             "the vendor has been called",

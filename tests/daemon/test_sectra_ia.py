@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.simulate.front import Fault
 from tests.peers.ia_vendor import OWN_NAME, ia_vendor
 from tests.peers.ia_ward import KIDNEY, call, invoke, told, ward
 
@@ -33,6 +34,39 @@ async def test_an_answer_at_once_takes_the_place_of_the_sign(tmp_path: Path, dat
             assert told(job)["a new result"][0]["outcome"] == "201"
             assert [delivery["reference"] for delivery in job["deliveries"]] == [str(result["id"])]
             assert (job["proof"]["promised"], job["proof"]["sent"], job["proof"]["acknowledged"]) == (0, 0, 0)
+
+
+async def test_an_answer_that_nobody_stored_is_stored_for_the_vendor(
+    tmp_path: Path, database_url: str
+) -> None:
+    """Its text says that it is final. The first comes broken, and is asked for anew; so is the second, which
+    isn't of the shape of a result."""
+    spoiled = ["cut", {"displayResult": "ANSWER: 41", "data": ["no result"]}]
+    with ia_vendor(mode="inline", spoiled=spoiled) as vendor:
+        async with ward(tmp_path, database_url, vendor) as house:
+            await invoke(house, "slide-wsi")
+            job = await house.job_on("slide-wsi", "done")
+            [result] = house.results_on("slide-wsi", KIDNEY)
+            assert result["displayResult"] == "ANSWER: 42"
+            [drawn] = result["data"]["result"]["content"]
+            assert [point["y"] for point in drawn["polygons"][0]["points"]] == [0, 0, 0.75, 0.75]
+            assert len(vendor.calls) == 3
+            assert [delivery["reference"] for delivery in job["deliveries"]] == [str(result["id"])]
+
+
+async def test_an_answer_that_nobody_stored_waits_for_sectra(tmp_path: Path, database_url: str) -> None:
+    with ia_vendor(mode="inline") as vendor:
+        vendor.held = threading.Event()
+        async with ward(tmp_path, database_url, vendor) as house:
+            await invoke(house, "slide-wsi")
+            await house.until(lambda: bool(vendor.calls), "the vendor is called")
+            house.sectra.front.faults.append(Fault(status=503))
+            vendor.held.set()
+            await house.job_on("slide-wsi", "delivering")
+            house.sectra.front.faults.clear()
+            await house.job_on("slide-wsi", "done")
+            [result] = house.results_on("slide-wsi", KIDNEY)
+            assert result["displayResult"] == "ANSWER: 42" and len(vendor.calls) == 1
 
 
 @pytest.mark.parametrize("hooks", [False, True])

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,8 @@ LIMIT = 30
 
 @dataclass
 class IaVendor:
-    """`mode`: at-once (stores during the invocation), later (a worker stores), never, or mute (ignores)."""
+    """`mode`: at-once (stores during the invocation), later (a worker stores), inline (answers with its
+    result, and stores nothing), never, or mute (ignores)."""
 
     mode: str = "at-once"
     steps: int = 3
@@ -32,6 +33,7 @@ class IaVendor:
     final_text: str = "ANSWER: 42"
     reads: tuple[str, ...] = ()
     phi: bool = False
+    spoiled: list[Any] = field(default_factory=list)  # what is answered in place of its first; "cut" cuts it
     refuses: int | None = None  # every POST is answered with this status
     refusals_left: int | None = None
     url: str = ""
@@ -53,9 +55,20 @@ class IaVendor:
         """Since an app can't delete its results, it changes the last one it has."""
         api, slide, own = self.api(call), call["slideId"], call["applicationId"]
         info = api.get(f"slides/{slide}/info?scope=extended&includePHI=false").json()
-        lower = info["imageSize"]["height"] / info["imageSize"]["width"]
+        data = self.result(slide, text, progress, info["imageSize"]["height"] / info["imageSize"]["width"])
+        existing = api.get(f"applications/{own}/results/slide/{slide}").json()
+        if existing:
+            latest = {**existing[-1], **data}
+            answer = api.put(f"applications/{own}/results/{latest['id']}", latest)
+        else:
+            answer = api.post(f"applications/{own}/results/", data)
+        stored: dict[str, Any] = answer.json()
+        self.last_id, self.last_version = stored["id"], stored["versionId"]
+        return stored
+
+    def result(self, slide: str, text: str, progress: str | None, lower: float) -> dict[str, Any]:
         corners = [(0.0, 0.0), (1.0, 0.0), (1.0, lower), (0.0, lower)]
-        data = {
+        return {
             "slideId": slide,
             "displayResult": text,
             "displayProperties": {} if progress is None else {"Progress": progress},
@@ -72,15 +85,6 @@ class IaVendor:
                 },
             },
         }
-        existing = api.get(f"applications/{own}/results/slide/{slide}").json()
-        if existing:
-            latest = {**existing[-1], **data}
-            answer = api.put(f"applications/{own}/results/{latest['id']}", latest)
-        else:
-            answer = api.post(f"applications/{own}/results/", data)
-        stored: dict[str, Any] = answer.json()
-        self.last_id, self.last_version = stored["id"], stored["versionId"]
-        return stored
 
     def work(self, call: dict[str, Any]) -> None:
         time.sleep(self.late)
@@ -134,7 +138,7 @@ class IaVendor:
                 self.refusals_left = None if self.refusals_left is None else self.refusals_left - 1
                 return say({"error": "not now"}, self.refuses)
             if call["action"] == "create":
-                return say(self.create(call))
+                return self.spoil(say(self.create(call)), say)
             if call["action"] == "modify":
                 return say(self.modify(call))
             if call["action"] == "cancel":
@@ -152,11 +156,24 @@ class IaVendor:
 
         return app
 
+    def spoil(self, answer: Response, say: Callable[[object], Response]) -> Response:
+        if not self.spoiled:
+            return answer
+        instead = self.spoiled.pop(0)
+        if instead != "cut":
+            return say(instead)
+        whole = answer.get_data()
+        cut = Response(iter([whole[: len(whole) // 2]]), mimetype="application/json")
+        cut.headers["Content-Length"] = str(len(whole))
+        return cut
+
     def create(self, call: dict[str, Any]) -> dict[str, Any]:
         if self.phi:
             self.api(call).get(f"slides/{call['slideId']}/info?scope=extended&includePHI=true")
         if self.mode in ("never", "mute"):
             return {"slideId": call["slideId"], "displayResult": "analysis queued"}
+        if self.mode == "inline":
+            return self.result(call["slideId"], self.final_text, None, 0.75)
         if self.mode == "at-once":
             return self.store(call, self.final_text, None)
         stored = self.store(call, "analysis queued", "0 %")

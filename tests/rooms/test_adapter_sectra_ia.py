@@ -18,7 +18,18 @@ from pydantic import ValidationError
 
 from adapters.sectra_ia.adapter import SectraIa
 from adapters.sectra_ia.wire import Options
-from gateway.contract import Callback, Finished, Heard, Modification, Order, Pending, Ticket
+from gateway.contract import (
+    Callback,
+    Failure,
+    Finished,
+    Heard,
+    Modification,
+    NeedsHuman,
+    Order,
+    Pending,
+    Retryable,
+    Ticket,
+)
 from gateway.suite.contract import CallsContract, stored
 from gateway.suite.studies import STUDY, GivenStudy
 from gateway.suite.vendor import NONSENSE, Fault, Step
@@ -192,6 +203,61 @@ async def test_when_it_is_done(
         assert not answer.empty
     else:
         assert 0 < answer.after <= 5
+
+
+RESULT = {"slideId": "slide-1", "displayResult": "FINAL: 3", "displayProperties": {"Cells": 3}}
+
+
+@pytest.mark.parametrize(
+    ("final_when", "done"), [(None, False), ("^FINAL", True), ("^READY", False), ("", True)]
+)
+async def test_an_answer_is_final_if_its_text_says_so(
+    vendor: App, tmp_path: Path, final_when: str | None, done: bool
+) -> None:
+    drawn = {"type": "primitive", "content": {"labels": [{"location": {"x": 0.5, "y": 0.1}, "label": "3"}]}}
+    vendor.answer = {**RESULT, "applicationVersion": "9", "data": {"context": {}, "result": drawn}}
+    vendor.options["final_when"] = final_when
+    async with aiohttp.ClientSession() as session:
+        adapter = vendor.adapter(session, tmp_path)
+        ticket = await adapter.submit(ORDER, GivenStudy())
+        assert ticket.answered is not None and "FINAL" not in repr(ticket)
+        assert "FINAL" not in str(ticket.state), "which is stored as it is"
+        told = Heard(calls=0, since_invoked=1.0, told=ticket.answered)
+        answer = await adapter.poll(stored(ticket), told)
+        assert isinstance(answer, Finished) is done
+        if isinstance(answer, Finished):
+            assert answer.placed is None and answer.slide is not None
+            assert (answer.summary, answer.version) == ("FINAL: 3", "9")
+            assert answer.slide.display_properties == {"Cells": 3}
+            assert answer.slide.data is not None
+            [primitive] = answer.slide.data["content"]
+            assert primitive["labels"][0]["label"] == "3"
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"status": "ok"}, {**RESULT, "id": 7, "versionId": "a"}])
+async def test_an_answer_that_is_no_result_or_is_stored_is_left_alone(
+    vendor: App, adapter: SectraIa, answer: Any
+) -> None:
+    vendor.answer = answer
+    assert (await adapter.submit(ORDER, GivenStudy())).answered is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "failure"),
+    [
+        ({**RESULT, "slideId": "slide-2"}, NeedsHuman),
+        ({**RESULT, "data": ["no result"]}, Retryable),
+        ({**RESULT, "displayProperties": {"much": "x" * 2**22}}, NeedsHuman),
+    ],
+)
+async def test_an_answer_that_is_no_good_is_refused_without_its_words(
+    vendor: App, adapter: SectraIa, answer: Any, failure: type[Failure]
+) -> None:
+    vendor.answer = answer
+    with pytest.raises(failure) as caught:
+        await adapter.submit(ORDER, GivenStudy())
+    assert "FINAL" not in f"{caught.value} {caught.value.advice}"
+    assert not isinstance(caught.value, Retryable) or caught.value.uncertain, "it may have begun"
 
 
 async def test_a_notification_may_be_ignored(adapter: SectraIa) -> None:

@@ -305,6 +305,15 @@ class Grants(Rivals):
             )
         self._wake_soon()
 
+    async def remember_answer(self, job_id: UUID, said: Mapping[str, Any]) -> None:
+        """What the vendor said when it was called: less than what it tells itself."""
+        async with self._transaction() as connection:
+            await connection.execute(
+                update(grants)
+                .where(grants.c.job_id == job_id, grants.c.stores == 0)
+                .values(shown=self._cipher.encrypt(storable(said)))
+            )
+
     async def heard_of(self, job_id: UUID) -> Heard | None:
         """None: no vendor was called for this job."""
         since = [
