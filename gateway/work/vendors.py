@@ -144,6 +144,16 @@ class Vendors:
             return f"can't be {shadow} without names: its vendor {why}"
         return ""
 
+    def find_doubts(self, settings: Settings) -> list[str]:
+        """Where a user draws an area, and gets what was made of the whole study."""
+        return [
+            f"departments.{department}.applications.{name}.input: of the areas that users draw and tag, the"
+            f" vendor of adapters.{application.adapter} isn't told: it is sent the whole study"
+            for department, part in settings.departments.items()
+            for name, application in part.applications.items()
+            if application.input != "whole_slide" and not self.works_on_slide(application.adapter)
+        ]
+
     def check(self, settings: Settings) -> None:
         """Whether the applications have what their vendors need; raises Misconfigured."""
         problems = []

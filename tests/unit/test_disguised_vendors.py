@@ -17,7 +17,8 @@ IA = {"kind": "sectra-ia", "url": "http://127.0.0.1:9"}
 DIMSE = {"kind": "dimse", "host": "vendor", "port": 104, "ae_title": "AI"}
 
 
-async def check(adapter: dict[str, Any], deidentify: object, **given: object) -> None:
+async def check(adapter: dict[str, Any], deidentify: object, **given: object) -> list[str]:
+    """What it finds doubtful."""
     application = {
         "display_name": "A",
         "adapter": "v",
@@ -36,7 +37,9 @@ async def check(adapter: dict[str, Any], deidentify: object, **given: object) ->
         }
     )
     async with Sessions(settings) as sessions:
-        Vendors(settings, sessions).check(settings)
+        vendors = Vendors(settings, sessions)
+        vendors.check(settings)
+        return vendors.find_doubts(settings)
 
 
 async def test_a_vendor_that_may_see_who_it_is_cannot_be_kept_in_the_dark():
@@ -51,3 +54,14 @@ async def test_a_vendor_that_may_see_who_it_is_cannot_be_kept_in_the_dark():
 @pytest.mark.parametrize("adapter", [MILVUE, DICOMWEB, DIMSE, {**DICOMWEB, "push_token": "t"}])
 async def test_a_vendor_that_is_asked_or_stores_with_us_can(adapter):
     await check(adapter, "research")
+
+
+@pytest.mark.parametrize("given", ["multi_area", {"tagged_polygon": {"tags": ["A", "B"]}}])
+async def test_areas_that_a_vendor_is_not_told_of_are_doubtful(given):
+    for adapter in (MILVUE, DICOMWEB, DIMSE):
+        [doubt] = await check(adapter, False, input=given)
+        assert doubt.startswith(
+            "departments.d.applications.a.input: of the areas that users draw and tag, the"
+        )
+    assert await check(IA, False, input=given) == []
+    assert await check(MILVUE, False) == []
