@@ -28,7 +28,8 @@ def lifted(source: Dataset, pixels: Any, *, whole: bool) -> list[float]:
 
 @pytest.fixture
 def marking(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A vendor that marks these outlines in space, in a report and nowhere else."""
+    """A vendor that marks these outlines in space, in a report and nowhere else: in the frame of reference
+    that is given, or in that of the images that it got."""
     describe, report = milvue_results.describe_urgences, milvue_results.make_report
 
     def marking(*outlines: tuple[str, list[float]]) -> None:
@@ -40,7 +41,10 @@ def marking(monkeypatch: pytest.MonkeyPatch) -> Any:
             for space, numbers in outlines:
                 area = Dataset()
                 area.RelationshipType, area.ValueType, area.GraphicType = "CONTAINS", "SCOORD3D", "POLYGON"
-                area.GraphicData, area.ReferencedFrameOfReferenceUID = numbers, space
+                area.GraphicData, area.ReferencedFrameOfReferenceUID = (
+                    numbers,
+                    space or header.FrameOfReferenceUID,
+                )
                 result.ContentSequence.append(area)
             return encode(result)
 
@@ -74,16 +78,23 @@ async def test_what_is_marked_in_a_slides_space_stands_on_the_slide(
         assert [e["detail"]["not_drawn"] for e in job["events"] if "not_drawn" in e["detail"]] == [[said]]
 
 
+@pytest.mark.parametrize("nameless", [False, True])
 async def test_what_is_marked_in_a_scan_is_shown_in_the_slice_that_it_lies_in(
-    tmp_path: Path, database_url: str, marking: Any
+    tmp_path: Path, database_url: str, marking: Any, nameless: bool
 ) -> None:
+    """Also where the vendor knows the frame of reference by an alias alone."""
     slices = scan()
     slices[3].Rows = slices[3].Columns = 96  # so that it is known again
     slices[3].PixelData = bytes(2 * 96 * 96)
-    marking((SPACE, lifted(slices[3], [(10, 20), (30, 20), (30, 44), (10, 20)], whole=False)))
+    marking(
+        ("" if nameless else SPACE, lifted(slices[3], [(10, 20), (30, 20), (30, 44), (10, 20)], whole=False))
+    )
     async with hospital(tmp_path, database_url) as house:
         for each in slices:
             house.archive.add(encode(each))
+        if nameless:
+            house.configuration["profiles"] = {"research": {}}
+            house.application["deidentify"] = "research"
         await house.start()
         asked = await house.ask(study_instance_uid=str(slices[0].StudyInstanceUID))
         job = await house.settled(asked["id"], "done")
