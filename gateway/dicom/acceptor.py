@@ -156,7 +156,7 @@ class _Handler(RequestHandler):
             take=lambda arrival: self.server.take(arrival, asked),
         )
         association.dimse = provider
-        self.server.guests.append(_Guest(association, provider, asked.address))
+        self.server.guests.append(_Guest(association, provider, asked.address, asked.vouchers))
         return association
 
 
@@ -165,6 +165,7 @@ class _Guest:
     association: Any
     provider: SpoolingProvider
     address: str
+    vouchers: int
 
     @property
     def has_left(self) -> bool:
@@ -182,6 +183,7 @@ class _Server(ThreadedAssociationServer):
     report: Report
     staging: Staging
     seats: int
+    security: Security | None
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
@@ -212,7 +214,13 @@ class _Server(ThreadedAssociationServer):
         return (0x0000 if awaited else _UNKNOWN_TRANSACTION), None
 
     def service_actions(self) -> None:
-        """Whoever broke off amid an instance leaves a piece of it."""
+        """Whoever broke off amid an instance leaves a piece of it. And whoever perhaps nobody vouches for
+        any more goes; he may ask to be let in again."""
+        vouchers = self.security.vouchers() if self.security is not None else 0
+        for guest in self.guests:
+            if guest.vouchers != vouchers and guest.association.is_established:
+                self.refusals.tell("ended an association: others vouch for callers now", guest.address)
+                guest.association.abort(block=False)
         for guest in [guest for guest in self.guests if guest.has_left]:
             guest.provider.abandon()
             self.guests.remove(guest)
@@ -277,7 +285,7 @@ class StorageServer:
             _Server, self._entity.make_server((host, port), server_class=cast(Any, _Server), evt_handlers=[])
         )
         server.admit, server.take, server.report = self._admit, self._take, self._report
-        server.staging, server.seats = self._staging, self._seats
+        server.staging, server.seats, server.security = self._staging, self._seats, self._security
         lobby = Lobby(
             cast(socket.socket, server.socket), self._knows, server.receive, self._room, self._security
         )

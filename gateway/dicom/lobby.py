@@ -23,6 +23,7 @@ from typing import Any, Final
 import structlog
 
 from gateway.loops import Loop
+from gateway.settings.certificates import RenewedContext
 
 log = structlog.get_logger(__name__)
 
@@ -40,12 +41,13 @@ _BUSY: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOME
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a caller asks for: his A-ASSOCIATE-RQ, as it came."""
+    """What a caller asks for: his A-ASSOCIATE-RQ, as it came. `vouchers`: who vouched for his certificate."""
 
     calling: str
     called: str
     address: str
     pdu: bytes
+    vouchers: int = 0
 
 
 Receive = Callable[[socket.socket, Any, Request], bytes | None]  # why not, as a PDU; None: he is taken over
@@ -67,12 +69,16 @@ class Security:
     context: ssl.SSLContext
     accepts: Callable[[bytes], bool]
 
+    def vouchers(self) -> int:
+        return self.context.vouchers() if isinstance(self.context, RenewedContext) else 0
+
 
 @dataclass(eq=False, slots=True)
 class _Caller:
     wire: socket.socket
     peer: Any
     until: float
+    vouchers: int = 0
     data: bytearray = field(default_factory=bytearray)
     secured: bool = False
     leaving: bool = False
@@ -167,14 +173,16 @@ class Lobby:
 
     def _seat(self, wire: socket.socket, peer: Any) -> None:
         wire.setblocking(False)
+        vouchers = 0
         if self._security is not None:
+            vouchers = self._security.vouchers()
             try:
                 context = self._security.context
                 wire = context.wrap_socket(wire, server_side=True, do_handshake_on_connect=False)
             except OSError:  # gone already
                 wire.close()
                 return
-        caller = _Caller(wire, peer, time.monotonic() + self._room.patience)
+        caller = _Caller(wire, peer, time.monotonic() + self._room.patience, vouchers)
         self._callers[caller] = None
         self._selector.register(wire, selectors.EVENT_READ, caller)
 
@@ -227,7 +235,8 @@ class Lobby:
 
     def _hand_over(self, caller: _Caller) -> None:
         pdu = bytes(caller.data)
-        request = Request(_title(pdu[_CALLING]), _title(pdu[_CALLED]), caller.address, pdu)
+        titles = _title(pdu[_CALLING]), _title(pdu[_CALLED])
+        request = Request(*titles, caller.address, pdu, caller.vouchers)
         self._selector.unregister(caller.wire)
         del self._callers[caller]
         try:

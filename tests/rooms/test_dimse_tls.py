@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import aiohttp
 import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from adapters.dimse.adapter import Dimse
 from adapters.dimse.wire import Options
@@ -178,3 +181,27 @@ def test_a_renewed_authority_lets_in_whom_it_knows(
                 asked.write_bytes(renewed.path.read_bytes())
             sent = dcmtk.send(here.port, paths, calling="MODALITY", called="TRAUMA", options=shown)
             assert (sent.returncode == 0) is known, sent.stderr
+
+
+def test_who_was_let_in_by_an_authority_that_counts_no_more_is_sent_away(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certificates, "_LOOKED_FOR", 0.0)
+    ours, renewed = authority.certify("gateway"), Authority(tmp_path, "renewed")
+    modality = authority.certify("modality-2")
+    asked = tmp_path / "client-ca.pem"
+    asked.write_bytes(authority.path.read_bytes())
+    context = ssl.create_default_context(cafile=str(authority.path))
+    context.check_hostname = False
+    context.load_cert_chain(modality.certificate, modality.key)
+    tls = {"certificate": ours.certificate, "key": ours.key, "client_ca": asked}
+    with service(tmp_path / "data", None, PEERS, applications=TRAUMA, tls=tls) as here:
+        entity = AE("MODALITY")
+        entity.add_requested_context(Verification)
+        calling = entity.associate(LOCAL, here.port, ae_title="TRAUMA", tls_args=(context, LOCAL))
+        for _ in range(3):
+            assert calling.send_c_echo().Status == 0
+            time.sleep(0.5)  # it is looked at meanwhile, and stays
+        asked.write_bytes(renewed.path.read_bytes())
+        calling.join(60)
+        assert calling.is_aborted
