@@ -14,7 +14,7 @@ from gateway.watch.concordance import ANY, Concordance, Fourfold, compare
 from gateway.watch.drift import Point
 from gateway.watch.quality import KEPT
 
-_MOST = 5000  # studies of an application that are looked at
+_MOST = 2000  # studies of an application that are looked at, the newest
 _APART = 10  # days between two points of a line
 _TOLD = 30  # periods in numbers
 _SIGMAS = 3
@@ -34,7 +34,7 @@ class Line:
 @dataclass(frozen=True, slots=True)
 class Shadow:
     """`chart`: the agreement about any finding over time, and `told` in numbers, the latest first; the time
-    that isn't over, so far."""
+    that isn't over, so far. `newest`: there are more studies than are looked at here."""
 
     name: str
     maker: str
@@ -45,19 +45,21 @@ class Shadow:
     told: Sequence[tuple[date, date, bool, int, str]]
     own_failed: str
     shadow_failed: str
+    newest: bool
 
 
 async def show_shadows(settings: Settings, store: Store) -> dict[str, list[Shadow]]:
     """By application, of those that have any."""
     since = datetime.now(UTC) - timedelta(days=KEPT)
     return {
-        name: [_tell(settings, each) for each in compare(await store.pairs(name, since, _MOST))]
+        name: [_tell(settings, each, len(pairs) == _MOST) for each in compare(pairs)]
         for name, application in settings.applications.items()
         if application.shadow
+        for pairs in (await store.pairs(name, since, _MOST),)
     }
 
 
-def _tell(settings: Settings, compared: Concordance) -> Shadow:
+def _tell(settings: Settings, compared: Concordance, newest: bool) -> Shadow:
     usual = compared.findings[ANY].agreement or 0.0
     other, today = settings.applications.get(compared.shadow), datetime.now(UTC).astimezone().date()
     seen = [period for period in compared.periods if period.findings[ANY].studies]
@@ -81,6 +83,7 @@ def _tell(settings: Settings, compared: Concordance) -> Shadow:
         ],
         _failed(compared.own_ends),
         _failed(compared.shadow_ends),
+        newest,
     )
 
 
