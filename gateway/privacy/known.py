@@ -22,7 +22,7 @@ _LONGEST: Final = 2**12  # of what is searched for
 _TITLES: Final = "dr|prof|mr|mrs|ms|herr|frau|mme|mlle|monsieur|madame|dott|sra?|patient(?:in)?"
 # What identifies somebody though nobody has said so, in texts that are there to be read.
 _TELLING: Final = re.compile(
-    r"[\w.+-]+@[\w-]+\.[\w.-]+|(?:https?://|www\.)\S+"
+    r"(?<![\w.+-])[\w.+-]+@[\w-]+\.[\w.-]+|(?:https?://|www\.)\S+"
     r"|(?<!\w)\+?\d[\d ()/-]{6,}\d(?!\w)"
     r"|(?<!\w)(?:mrn|pid|acc(?:ession)?|case|ssn|tel|phone|fax)\b[ .:#no]*[\w-]*\d[\w-]*"
     rf"|(?<!\w)(?:{_TITLES})\b\.?,?(?-i:(?: [A-ZÀ-Þ][\w'-]+){{1,3}})",

@@ -23,7 +23,7 @@ _WRITTEN: Final = {each[0]: each[2:].split("|") for each in _OTHERWISE.split()}
 _PLAIN: Final = {letter: written[0] for letter, written in _WRITTEN.items()}
 _DIGRAPHS: Final = ("ae", "oe", "ue", "aa")  # for a letter that whoever wrote it didn't have
 _ELISION: Final = re.compile(r"(?<=\b[^\W\d_])['’ʼ`´](?=[^\W\d_])")  # O'Brien
-BROKEN: Final = re.compile(r"[-\u2010]?[ \t]*(?:\r\n?|\n)[ \t]*")  # a word over two lines
+BROKEN: Final = re.compile(r"(?:[-\u2010]|(?<![ \t]))[ \t]*(?:\r\n?|\n)[ \t]*")  # a word over two lines
 
 
 def fold(text: str, aside: re.Pattern[str] = _ELISION) -> tuple[str, range | list[int]]:
