@@ -16,10 +16,10 @@ from gateway.jobs.store.batches import Act, tell_left
 
 _MEANING: dict[Act, str] = {
     "resume": "Held jobs go on where they were held.",
-    "retry": "What waits or failed is tried again at once; what failed for good begins again. What is done is"
-    " sent once more, as a new job.",
+    "retry": "What waits or failed is tried again at once; what failed for good begins again.",
     "cancel": "They end without a result, and the slide says so. This can’t be undone.",
 }
+_ALONE = "If it is done, it is sent once more, as a new job."
 _FORM = ("csrf", "do", "filter", "expect")
 
 
@@ -91,7 +91,7 @@ class Acts:
             number=number,
             chips=asked.chips(self._desk.settings),
             question=f"{act.capitalize()} {'' if asked.values else 'ALL '}{wording.count(number, 'job')}?",
-            meaning=_MEANING[act],
+            meaning=f"{_MEANING[act]} {_ALONE}" if alone and act == "retry" else _MEANING[act],
             back=_back(asked),
             refusal=refusal,
             outcome=outcome,

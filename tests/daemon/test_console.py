@@ -446,6 +446,7 @@ async def test_of_many_is_told_to_how_many_it_was_done_to_how_many_not_and_why(
     await browser.sign_in(TOKENS["operator"])
     query = "state=failed&state=done&study=1.2.77"
     _, page, _ = await browser.ask("GET", f"/jobs/act?do=retry&{query}")
+    assert "as a new job" not in page, "none of those that are done is sent again"
     assert "Retry 2 jobs?" in page and "Others match and are left as they are: 1 done." in page
     form = {"csrf": csrf_in(page), "do": "retry", "filter": query, "expect": "2"}
     status, page, _ = await browser.ask("POST", "/jobs/act", data=form)
