@@ -22,7 +22,7 @@ _ARGUMENTS = [
     "--disable-sync",
 ]
 _AXE = Axe()
-PICTURES = Path(os.environ.get("CONSOLEPICTURES", "build/pictures"))
+PICTURES = Path(os.environ.get("CONSOLE_PICTURES", "build/pictures"))
 
 
 @asynccontextmanager
