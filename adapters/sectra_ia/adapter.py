@@ -112,7 +112,7 @@ class SectraIa:
                 _LOOKS, "the vendor has answered and stored nothing; if that is final, set final_when"
             )
         if not self._options.final_when.search(text):
-            return Pending(_LOOKS, "the vendor's result doesn't match final_when yet")
+            return Pending(_LOOKS, "the vendor is at work; what it answered isn't its final result")
         properties = answer.get("displayProperties") or {}
         return Finished(
             text or "the vendor answered with a result without a text",
