@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pwd
 import re
+import select
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -35,6 +37,8 @@ _WIDE = 120
 _NAME = 18
 _NOT_IN_LISTS = {"analyses", "events", "deliveries", "said"}
 _LEAST_DIGITS = 4
+_YES, _NO = ("y", "yes"), ("n", "no")
+_PATIENCE = 1.0  # for what is piped in
 
 
 def list_jobs(config: Path | None, filters: Filters, limit: int, as_json: bool) -> int:
@@ -117,6 +121,7 @@ def _act_on_each(
         for job_id in dict.fromkeys(filter(None, found)):
             try:
                 if what == "retry":
+                    await _tell_anew(store, job_id)
                     job = await store.retry(job_id, who)
                 elif what == "cancel":
                     job = await store.cancel(job_id, who)
@@ -146,9 +151,8 @@ def _act_on_all(
         if not everything:
             complain("nothing was done: say --all to do it")
             return WRONG_USE
-        if not yes and sys.stdin.isatty() and not typer.confirm(f"{what} them?", err=True):
-            complain("nothing was done")
-            return FAILED
+        if not yes and (no := _refusal(what, wanted)) is not None:
+            return no
         try:
             acted = await store.act_on_all(what, wanted, who_asks(), count)
         except Refused as refused:
@@ -161,6 +165,51 @@ def _act_on_all(
         return FAILED if acted.passed_over else 0
 
     return work
+
+
+async def _tell_anew(store: Store, job_id: UUID) -> None:
+    """Before it is, since a vendor may want to be paid for each."""
+    job = await store.glance(job_id)
+    if job is not None and job.state == State.DONE:
+        complain(f"job {job_id} is done: a new analysis of the same is begun, as a new job")
+
+
+def _refusal(what: Act, wanted: Filter) -> int | None:
+    """The exit code, if they aren't to be acted on. Where nobody answers, all that a filter means are; to
+    cancel whatever lives is never meant by keeping silent, since nothing brings it back."""
+    if sys.stdin is not None and sys.stdin.isatty():
+        if typer.confirm(f"{what} them?", err=True):
+            return None
+        complain("nothing was done")
+        return FAILED
+    answer = _piped_answer()
+    if answer in _YES:
+        return None
+    if answer in _NO:
+        complain("nothing was done")
+        return FAILED
+    if answer:
+        complain("nothing was done: what was piped in is neither y nor n; --yes does it without asking")
+        return WRONG_USE
+    if what == "cancel" and wanted == Filter():
+        complain(
+            "nothing was done: that is every living job of all departments, and nobody can be asked here;"
+            " say which by the filters of gateway jobs list, or say --yes"
+        )
+        return WRONG_USE
+    return None
+
+
+def _piped_answer() -> str:
+    """Of a script, which writes it at once; a pipe that only stays open isn't waited for."""
+    if sys.stdin is None:
+        return ""
+    try:
+        if not select.select([sys.stdin], [], [], _PATIENCE)[0]:
+            return ""
+    except io.UnsupportedOperation:  # no file, so that nothing has to be waited for
+        pass
+    return sys.stdin.buffer.readline().decode(errors="replace").strip().lower()
 
 
 def _misspelt(config: Path | None, filters: Filters) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -38,8 +40,9 @@ def command(database_url: str, secret_key: str, tmp_path: Path) -> Iterator[Comm
         "GATEWAY_DATA_DIR": str(tmp_path),
     }
 
-    async def run(*arguments: str) -> Result:
-        return await asyncio.to_thread(CliRunner().invoke, app, ["jobs", *arguments], env=settings)
+    async def run(*arguments: str, piped: str = "") -> Result:
+        ask = CliRunner().invoke
+        return await asyncio.to_thread(ask, app, ["jobs", *arguments], env=settings, input=piped)
 
     yield run
     structlog.reset_defaults()  # the command wrote its log where nothing can be written any more
@@ -142,6 +145,80 @@ async def test_all_of_a_filter_after_saying_how_many(store: Store, command: Comm
     assert still is not None and still.state == State.HELD
     for wrong in ([], [str(other.id), "--all"], [str(other.id), "--adapter", "away"]):
         assert (await command("cancel", *wrong)).exit_code == 2, wrong
+
+
+async def states_of(store: Store) -> set[str]:
+    return {job.state for job in await store.find(Filter())}
+
+
+async def test_cancelling_whatever_lives_is_refused_where_nobody_can_be_asked(
+    store: Store, command: Command
+) -> None:
+    for _ in range(2):
+        await held(store)
+    refused = await command("cancel", "--all")
+    assert refused.exit_code == 2, refused.output
+    assert (
+        "2 jobs to cancel" in refused.stderr
+        and "nothing was done: that is every living job" in refused.stderr
+    )
+    assert await states_of(store) == {State.HELD}
+    done = await command("cancel", "--all", "--yes")
+    assert done.exit_code == 0, done.output
+    assert await states_of(store) == {State.CANCELLED}
+
+
+async def test_an_answer_that_is_piped_in_is_heard(store: Store, command: Command) -> None:
+    job = await held(store)
+    for filters in ([], ["--department", job.department]):
+        for said, code in (("n\n", 1), ("No", 1), ("1.2.3\n", 2)):
+            refused = await command("cancel", "--all", *filters, piped=said)
+            assert refused.exit_code == code and "nothing was done" in refused.stderr, refused.output
+            assert "1.2.3" not in refused.output
+    assert await states_of(store) == {State.HELD}
+    assert (await command("cancel", "--all", piped="y\n")).exit_code == 0
+    assert await states_of(store) == {State.CANCELLED}
+
+
+async def test_a_pipe_that_only_stays_open_is_no_answer(
+    store: Store, database_url: str, secret_key: str, tmp_path: Path
+) -> None:
+    job = await held(store)
+    settings = {
+        "GATEWAY_DATABASE_URL": database_url,
+        "GATEWAY_SECRET_KEYS": f'["{secret_key}"]',
+        "GATEWAY_DATA_DIR": str(tmp_path),
+    }
+    for filters, code, state in (
+        ([], 2, State.HELD),
+        (["--department", job.department], 0, State.CANCELLED),
+    ):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway", "jobs", "cancel", "--all", *filters),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=os.environ | settings,
+        )
+        try:
+            async with asyncio.timeout(100):
+                assert await process.wait() == code
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        assert await states_of(store) == {state}
+
+
+async def test_a_new_analysis_of_what_is_done_is_said_before_it_is_begun(
+    store: Store, command: Command
+) -> None:
+    job, _ = await store.create(ask_for(study_instance_uid="1.2.3"))
+    await store.move(await bring(store, job, State.DELIVERING), to=State.DONE, after=None)
+    again = await command("retry", str(job.id))
+    assert again.exit_code == 0, again.output
+    assert f"job {job.id} is done: a new analysis of the same is begun" in again.stderr
+    assert len(await store.find(Filter())) == 2
 
 
 async def test_verifying_tells_intact_tampered_and_unchecked_apart(

@@ -16,7 +16,14 @@ app.add_typer(jobs, name="jobs")
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="their ids, or the beginnings of them")]
 All = Annotated[bool, typer.Option("--all", help="all that the filters mean")]
-Yes = Annotated[bool, typer.Option("--yes", help="without asking, which is done on a terminal only")]
+Yes = Annotated[
+    bool,
+    typer.Option(
+        "--yes",
+        help="with --all, without asking. Where nobody can be asked, what a filter means is done anyhow;"
+        " to cancel all without a filter needs this.",
+    ),
+]
 
 
 @jobs.command("list")
