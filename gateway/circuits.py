@@ -52,7 +52,7 @@ _TRIAL = 4  # a look may fail where a job wouldn't: at each so many, one job goe
 _TOLD_AT_ONCE = 4
 _LATE = "Check the load of the server and the network between it and this machine."
 _TRIED = "It is tried again and again by itself; nothing is lost."
-_ONCE_RIGHT = "It goes on by itself once the credentials are right."
+_ONCE_RIGHT = "It goes on by itself once the credentials are right"
 _STATES = {
     "away": "is not reachable",
     "silent": "doesn't answer as it should",
@@ -130,7 +130,7 @@ class Unguarded:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`name`: as a sentence names it. `hold_after`: refused so often, it pauses itself."""
+    """`name`: as a sentence names it. `hold_after`: refused so often, it is paused."""
 
     name: str
     check: Check | None = None
@@ -216,7 +216,7 @@ class Circuits:
         """What a job waits for, as its slide says it."""
         pause = self._pauses.get(peer)
         if pause is not None and pause.by_itself:
-            return f"{self._name(peer)} has paused itself: {pause.why}"
+            return f"the gateway has paused {self._name(peer)}: {pause.why}"
         if pause is not None:
             return f"{self._name(peer)} is paused since {_clock(pause.since)} ({pause.why})"
         circuit = self._open.get(peer)
@@ -293,7 +293,9 @@ class Circuits:
         self, peer: str, kind: str, failure: Failure, *, canary: bool = False, pause: float | None = None
     ) -> None:
         refused = 2 if kind == "refused" and not canary else 0  # a job, and we who asked
-        advice = f"{failure.advice} {_ONCE_RIGHT}".strip() if kind == "refused" else failure.advice
+        advice = failure.advice
+        if kind == "refused":
+            advice = f"{advice} {_ONCE_RIGHT}{self._not_for_ever(peer)}.".strip()
         opened = await self._store.trip(
             peer,
             kind,
@@ -317,6 +319,12 @@ class Circuits:
         )
         await self._pause_itself(peer, refused)
         self._do(self._park(peer))
+
+    def _not_for_ever(self, peer: str) -> str:
+        known = self._peers.get(peer)
+        if known is None or known.hold_after is None:
+            return ""
+        return f"; refused {known.hold_after} times it is paused, and then has to be unpaused"
 
     async def _close(self, circuit: Circuit) -> None:
         closed = await self._store.close_circuit(circuit.peer, circuit.number)

@@ -103,7 +103,7 @@ def _of_pause(settings: Settings, pause: Pause, jobs: int) -> Cause:
     name = wording.name_peer(settings, pause.peer)
     return Cause(
         "paused",
-        f"{name} has paused itself" if pause.by_itself else f"{name} was paused by {pause.who}",
+        f"the gateway has paused {name}" if pause.by_itself else f"{name} was paused by {pause.who}",
         pause.why,
         pause.since,
         jobs,

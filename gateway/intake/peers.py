@@ -245,7 +245,7 @@ def _view(kind: Kind, name: str, circuits: Sequence[Circuit], pause: Pause | Non
             update={**told, "advice": standing.advice, "next_look": _utc(standing.next_probe_at)}
         )
     if pause is not None:
-        why = f"it has paused itself: {pause.why}" if pause.by_itself else pause.why
+        why = f"the gateway has paused it: {pause.why}" if pause.by_itself else pause.why
         told = {"state": "paused", "since": _utc(pause.since), "why": why, "advice": pause.advice}
         seen = seen.model_copy(update={**told, "next_look": None, "command": pause.command})
     return seen

@@ -130,7 +130,7 @@ class AdapterSettings(Kept, ByHttp):
     kind: Name
     max_concurrent: Positive | None = None
     rate: Rate = Rate(100, 1.0)  # calls back, for each job
-    hold_after: Positive = 5  # credentials refused so often, it pauses itself
+    hold_after: Positive = 5  # credentials refused so often, it is paused
     canary: Canary | None = None
 
     @property

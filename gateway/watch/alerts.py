@@ -119,7 +119,7 @@ def message_of(alert: Alert, waiting: Mapping[str, int], departments: Sequence[s
     else:
         sentence = since
     if alert.cleared and _is_a_peer(alert.cause):
-        sentence = f"{sentence}; what waited goes on by itself"
+        sentence = f"{sentence}; what waited for it is tried again by itself"
     kind = _kind(alert)
     before = (alert.reminded_at or alert.told_at) if kind == "reminder" else None
     return Message(

@@ -139,11 +139,17 @@ def departments_of(settings: Settings) -> dict[str, list[str]]:
 
 def _held(stuck: Stuck) -> Cause:
     jobs = f"{stuck.jobs} {stuck.department} {'job is' if stuck.jobs == 1 else 'jobs are'}"
+    chosen = f"--state held --application {stuck.name}"
+    advice = (
+        f"gateway jobs list {chosen} names them, gateway jobs show ID says why each is held and what lets it"
+        " go on"
+    )
+    if stuck.reason not in _ONE_BY_ONE:
+        advice = f"{advice}; once that is mended, gateway jobs resume {chosen} --all"
     return Cause(
         f"held.{stuck.name}.{stuck.reason}",
         f"{jobs} held at {stuck.name}: {_WHY.get(stuck.reason, stuck.reason)}",
-        f"gateway jobs list --state held --application {stuck.name} names them and what to do; then gateway"
-        f" jobs resume --state held --application {stuck.name} --all.",
+        f"{advice}.",
         (stuck.department,),
     )
 
@@ -154,6 +160,7 @@ _WHY = {
     "permanent": "nothing can be done as it is",
     "": "a person has to decide",
 }
+_ONE_BY_ONE = ("needs_human", "permanent", "")  # resumed as they are, they are held at once again
 
 
 def _failing(failing: Sequence[Stuck]) -> Iterator[Cause]:

@@ -295,7 +295,8 @@ async def test_that_a_peer_has_paused_itself_is_told_once_more_and_what_to_do(
         assert [told["kind"] for told in hook.told] == ["alert"] * (not meanwhile) + ["reminder"]
         told = hook.told[-1]
         tellings = {told["telling"]}
-        assert told["sentence"].startswith("Vendor has paused itself: it refused our credentials 5 times")
+        paused = "the gateway has paused Vendor: it refused our credentials 5 times"
+        assert told["sentence"].startswith(paused)
         assert told["advice"].startswith("Mend the token, then unpause it (gateway unpause adapter vendor, ")
         await store.tell_unpaused(VENDOR, refused, "Renew it.")
         assert [each.sentence for each in await store.standing_alerts()] != [refused], "it is paused"
@@ -359,6 +360,35 @@ async def test_held_jobs_are_told_by_their_reason_and_number(store: Store) -> No
     assert (cause.key, cause.departments) == ("held.app.needs_human", ("dept",))
     assert cause.sentence == "2 dept jobs are held at app: a person has to decide"
     assert "SECRET" not in str(cause) and "Doe" not in str(cause)
+    assert cause.advice == (
+        "gateway jobs list --state held --application app names them, gateway jobs show ID says why each is"
+        " held and what lets it go on."
+    )
+
+
+async def test_resuming_all_held_jobs_is_advised_only_where_it_helps(store: Store) -> None:
+    for kind in ("retryable", "needs_human", "permanent"):
+        await store.create(NewJob("dept", kind, "vendor", Origin.REST, accession_number=kind))
+    for job in await store.claim(1, 3, 60, {}):
+        await store.move(
+            job, to=State.HELD, held_in=job.state.value, error_kind=job.application, error_message="it is so"
+        )
+    told = {cause.key: cause.advice for cause in await Troubles(Settings(), store).standing()}
+    assert {key.rpartition(".")[2] for key, advice in told.items() if "--all" in advice} == {"retryable"}
+    assert len(told) == 3 and all("gateway jobs show ID" in advice for advice in told.values())
+
+
+async def test_the_all_clear_of_a_peer_promises_no_more_than_another_try(
+    store: Store, database_url: str, hook: Hook
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        alerts = Alerts(store, Channels({"webhook": Webhook(hook.url, None, session)}))
+        await trip(store)
+        await look(alerts, database_url)
+        await store.close_circuit(VENDOR)
+        await look(alerts, database_url)
+    assert [told["kind"] for told in hook.told] == ["alert", "all-clear"]
+    assert hook.told[-1]["sentence"].endswith("; what waited for it is tried again by itself")
 
 
 async def test_what_is_long_over_and_told_is_forgotten(store: Store, database_url: str) -> None:

@@ -470,7 +470,7 @@ async def test_a_vendor_that_refuses_our_credentials_so_often_pauses_itself(stor
             assert checks == 3, "and the job's own call"
         [pause] = await store.pauses()
         assert (pause.peer, pause.who) == (VENDOR, "gateway")
-        paused_itself = "Vendor has paused itself: it refused our credentials 4 times"
+        paused_itself = "the gateway has paused Vendor: it refused our credentials 4 times"
 
         async def reworded(why: str) -> Job | None:
             now = await store.get(early.id)
@@ -491,6 +491,7 @@ async def test_a_vendor_that_refuses_our_credentials_so_often_pauses_itself(stor
         await store.unpause(VENDOR, "ito")
         refused = await until(lambda: reworded("Vendor refuses our credentials since"))
         assert "once the credentials are right" in refused.error_advice
+        assert "refused 4 times it is paused, and then has to be unpaused" in refused.error_advice
         vendor.well = True
         await store.unpause(VENDOR, "ito")
 

@@ -166,7 +166,7 @@ async def test_a_vendor_that_refuses_us_pauses_itself_until_a_person_says_so(
         hook.refusing = None
         while (await peer_of(house, "milvue"))["state"] != "paused":
             await asyncio.sleep(0.1)
-        paused = "Milvue has paused itself: it refused our credentials 3 times"
+        paused = "the gateway has paused Milvue: it refused our credentials 3 times"
         await house.until(
             lambda: any(each["sentence"].startswith(paused) for each in hook.told), "the pause is told"
         )

@@ -71,7 +71,7 @@ class Pauses(Database):
                 await connection.execute(
                     update(alerts)
                     .where(alerts.c.cause == peer, alerts.c.cleared_at.is_(None))
-                    .values(**changed(f"{name} has paused itself: {pause}", advice))
+                    .values(**changed(f"the gateway has paused {name}: {pause}", advice))
                 )
             return paused
 
