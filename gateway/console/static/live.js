@@ -2,9 +2,10 @@
 // anew, and only what differs is changed. And it lends a keyboard to those who like one.
 (() => {
   "use strict";
-  const PAUSE = 1500, SELDOM = 15000;
-  const pulse = document.getElementById("pulse");
-  let source = null, due = 0, lost = false;
+  const PAUSE = 1500, SELDOM = 15000, SILENCE = 12000, AGAIN = 3000;
+  const pulse = document.getElementById("pulse"), notice = document.getElementById("lost");
+  let line = null, due = 0, lost = false;
+  let heard = Date.now(), patient = heard; // what is shown was true then; since then an answer is awaited
 
   const say = (words) => {
     if (!pulse || pulse.textContent === words) return;
@@ -29,21 +30,62 @@
     if (!due) due = setTimeout(refresh, PAUSE);
   }
 
-  function listen() {
-    if (source || !document.getElementById("live")) return;
-    source = new EventSource("/api/v1/events");
-    source.addEventListener("job", tell);
-    source.onopen = () => { if (lost) tell(); lost = false; say("live"); };
-    source.onerror = () => { lost = true; say("not live: the gateway doesn’t answer"); };
+  function hear() {
+    heard = patient = Date.now();
+    if (lost) {
+      lost = false;
+      notice.hidden = true;
+      refresh();
+    }
+    say("live");
+  }
+
+  // What stands on the page may be wrong by now: it says so in place of its verdict.
+  function lose(how) {
+    if (!lost) htmx.trigger("#live", "htmx:abort"); // an answer that never comes would hold back those after it
+    lost = true;
+    say("not live");
+    const told = `As of ${new Date(heard).toTimeString().slice(0, 5)}: the gateway doesn’t answer${how}`;
+    if (notice.lastElementChild.textContent !== told) notice.lastElementChild.textContent = told;
+    notice.hidden = false;
+  }
+
+  // Read as it comes, since even that nothing has moved is a sign of life.
+  async function listen() {
+    if (line || !document.getElementById("live")) return;
+    const mine = line = new AbortController();
+    let how = "";
+    patient = Date.now();
+    try {
+      const answer = await fetch("/api/v1/events", { headers: { Accept: "text/event-stream" }, signal: mine.signal });
+      if (!answer.ok) how = " as it should";
+      else {
+        const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+        for (let part = await reader.read(); !part.done; part = await reader.read()) {
+          hear();
+          if (/^(id|event|data):/m.test(part.value)) tell();
+        }
+      }
+    } catch { /* broken, or given up */ }
+    if (line !== mine) return;
+    lose(how);
+    setTimeout(() => { if (line === mine) { line = null; listen(); } }, AGAIN);
+  }
+
+  function leave() {
+    const mine = line;
+    line = null;
+    mine?.abort();
   }
 
   // A browser opens few connections to one place: a page that nobody sees needs none.
   document.addEventListener("visibilitychange", () => {
-    if (document.hidden && source) { source.close(); source = null; }
-    if (!document.hidden) { listen(); tell(); }
+    if (document.hidden) leave();
+    else { listen(); tell(); }
   });
-  addEventListener("pagehide", () => { if (source) source.close(); source = null; });
+  addEventListener("pagehide", leave);
   addEventListener("pageshow", listen);
+  setInterval(() => { if (line && Date.now() - patient > SILENCE) line.abort(); }, 1000);
 
   document.body.addEventListener("htmx:beforeSwap", (event) => {
     const answer = event.detail;
