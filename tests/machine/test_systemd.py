@@ -38,6 +38,7 @@ def machine(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with machines.machine(tmp_path_factory.mktemp("machine")) as made:
         (made.root / "packed").mkdir()
         subprocess.run(["cp", "-r", f"{packed}/.", made.root / "packed"], check=True)
+        made.run("rm -rf /etc/gateway /var/lib/gateway")  # of a gateway that somebody ran on this machine
         made.run("/packed/install.sh --embedded-database")
         yield made
 

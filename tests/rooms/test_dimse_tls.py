@@ -198,6 +198,7 @@ def test_who_was_let_in_by_an_authority_that_counts_no_more_is_sent_away(
     with service(tmp_path / "data", None, PEERS, applications=TRAUMA, tls=tls) as here:
         entity = AE("MODALITY")
         entity.add_requested_context(Verification)
+        entity.network_timeout = None  # or it would break off by itself
         calling = entity.associate(LOCAL, here.port, ae_title="TRAUMA", tls_args=(context, LOCAL))
         for _ in range(3):
             assert calling.send_c_echo().Status == 0
