@@ -59,6 +59,17 @@ class Alerts:
         """Raises what a channel that doesn't work said: it is seen as a loop that keeps failing."""
         await self._see()
         untold = await self._store.take_untold(_TELLING, self._group, self._remind)
+        try:
+            brokens = await self._tell_all(untold)
+        except BaseException:  # ended amid it, as when a changed configuration is taken up
+            for alert in untold:
+                await self._store.put_off_telling(alert, 0.0)
+            raise
+        for broken in brokens:
+            if broken is not None:
+                raise broken
+
+    async def _tell_all(self, untold: Sequence[Alert]) -> list[Failure | None]:
         waiting = await self._store.waiting_by_department() if untold else {}
         places = asyncio.Semaphore(_AT_ONCE)
 
@@ -66,9 +77,7 @@ class Alerts:
             async with places:
                 return await self._tell(alert, waiting.get(alert.cause, {}))
 
-        for broken in await asyncio.gather(*map(tell, untold)):
-            if broken is not None:
-                raise broken
+        return await asyncio.gather(*map(tell, untold))
 
     async def _see(self) -> None:
         now = time.monotonic()

@@ -145,6 +145,28 @@ async def test_one_that_was_being_told_by_who_died_is_told_by_another(
     assert len(hook.told) == 1
 
 
+async def test_one_that_was_being_told_by_who_was_stopped_is_told_at_once_by_who_comes_after(
+    store: Store, database_url: str, hook: Hook
+) -> None:
+    """A changed configuration stops all that works, and begins it anew."""
+    begun = asyncio.Event()
+
+    class Hanging:
+        async def tell(self, message: Message) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+    await trip(store)
+    await minutes_pass(database_url)
+    stopped = asyncio.create_task(Alerts(store, Channels({"webhook": Hanging()})).look())
+    await begun.wait()
+    stopped.cancel()
+    await asyncio.wait([stopped])
+    async with aiohttp.ClientSession() as session:
+        await Alerts(store, Channels({"webhook": Webhook(hook.url, TOKEN, session)})).look()
+    assert hook.kinds(VENDOR) == ["alert"]
+
+
 @pytest.mark.parametrize("died", ["before the log had it", "amid telling it"])
 async def test_the_log_has_a_line_of_whatever_was_being_told_by_who_died_and_of_its_end(
     store: Store, database_url: str, died: str
