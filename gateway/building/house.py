@@ -21,6 +21,7 @@ from gateway.watch.audit_trail import AuditTrail
 from gateway.watch.canary import CanaryWatch
 from gateway.watch.causes import Machine, Troubles, departments_of
 from gateway.watch.certificates import Certificates
+from gateway.watch.channels import Channels
 from gateway.watch.figures import Figures
 from gateway.watch.metrics import JobMetrics
 from gateway.watch.outage import Outage
@@ -54,6 +55,7 @@ class House:
     recovery: Recovery
     admission: Admission
     alerts: Alerts
+    channels: Channels
     outage: Outage
     silence: Silence
     reconciliation: Reconciliation
@@ -133,6 +135,7 @@ def _build_house(
         recovery=Recovery(store, checks, circuits.bars),
         admission=ground.admission,
         alerts=_build_alerts(ground, outage),
+        channels=ground.channels,
         outage=outage,
         silence=Silence(settings, store),
         reconciliation=Reconciliation(

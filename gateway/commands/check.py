@@ -13,12 +13,16 @@ from functools import partial
 from pathlib import Path
 
 from gateway.building.house import House, build
+from gateway.commands.jobs import here
 from gateway.commands.opening import FAILED, STOPPED, complain, go, only_looking, read_settings, source_of
-from gateway.contract import Health
+from gateway.contract import Failure, Health
+from gateway.database import open_store
 from gateway.delivery.destinations import IntoRis
+from gateway.embedded.running import is_made, running_url
 from gateway.extras import is_installed, say_missing
 from gateway.jobs.schema import newest, revision_of, revisions
 from gateway.jobs.store import DatabaseError
+from gateway.jobs.store.pauses import Pause
 from gateway.jobs.store.trouble import why
 from gateway.settings.certificates import expiry_of, serving, telling_lines
 from gateway.settings.checks import find_doubts
@@ -30,6 +34,7 @@ Ask = Callable[[], Awaitable[Health]]
 
 _SOON = timedelta(days=30)
 _LIMIT = 30.0
+_UNKNOWN = Health(False, "")
 
 
 def check(config: Path | None, offline: bool, as_json: bool) -> int:
@@ -51,6 +56,7 @@ def _stop() -> None:
 
 async def _check(settings: Settings, source: str, offline: bool, as_json: bool) -> int:
     # The parts need no database to be built, only to be used.
+    paused: list[Pause] = []
     async with AsyncExitStack() as stack:
         with telling_lines(settings):
             building = build(only_looking(settings), settings.database_url or "postgresql://")
@@ -65,16 +71,20 @@ async def _check(settings: Settings, source: str, offline: bool, as_json: bool) 
             asked = _ask(house, settings)
             answers = await asyncio.gather(*map(_judge, asked.values()))
             judged |= dict(zip(asked, answers, strict=True))
+            paused = await _find_pauses(settings) if judged.get(_place(settings), _UNKNOWN).ok else []
     ok = all(health.ok for health in judged.values())
     if as_json:
         peers = {name: _plain(health) for name, health in judged.items()}
-        print(json.dumps({"ok": ok, "doubts": doubts, "peers": peers}))
+        told = [{"peer": each.peer, "why": each.why, "command": each.command} for each in paused]
+        print(json.dumps({"ok": ok, "doubts": doubts, "peers": peers, "paused": told}))
     else:
         print(f"the configuration is good: {source}")
         complain(*(f"but  {doubt}" for doubt in doubts))
         for name, health in judged.items():
             line = f"{'good' if health.ok else 'BAD '}  {name}: {health.sentence}{_expiry(health)}"
             print(line) if health.ok else complain(line)
+        for each in paused:
+            print(f"paused  {each.peer}: {each.why}, since {here(each.since)}; {each.command}")
     return 0 if ok else FAILED
 
 
@@ -98,8 +108,9 @@ def _ask(house: House, settings: Settings) -> dict[str, Ask]:
         asked["audit_log"] = house.trail.check
     if house.traces is not None:
         asked["traces"] = house.traces.check
-    if settings.database_url is not None:
-        asked["database_url"] = partial(_database, settings.database_url)
+    asked |= house.channels.checks
+    if settings.database_url is not None or is_made(settings.data_dir):
+        asked[_place(settings)] = partial(_database, settings)
     return asked
 
 
@@ -129,9 +140,22 @@ async def _adapter(vendors: Vendors, name: str, work: Path) -> Health:
     return await vendors.make(name, work).check()
 
 
-async def _database(url: str) -> Health:
+def _place(settings: Settings) -> str:
+    return "database" if settings.database_url is None else "database_url"
+
+
+def _url(settings: Settings) -> str | None:
+    return settings.database_url or running_url(settings.data_dir)
+
+
+async def _database(settings: Settings) -> Health:
     try:
+        url = _url(settings)
+        if url is None:
+            return Health(True, "the embedded one is at rest; gateway run starts it")
         revision = await asyncio.to_thread(revision_of, url)
+    except Failure as failure:
+        return Health(False, failure.sentences)
     except DatabaseError as trouble:
         return Health(False, why(trouble))
     if revision is not None and revision not in revisions():
@@ -142,6 +166,19 @@ async def _database(url: str) -> Health:
     if revision != newest():
         return Health(True, f"reachable; it is at {revision}, this release needs {newest()}: migrate first")
     return Health(True, "reachable and migrated")
+
+
+async def _find_pauses(settings: Settings) -> list[Pause]:
+    """Of a database that has just answered."""
+    try:
+        url = _url(settings)
+        if url is None:
+            return []
+        async with asyncio.timeout(_LIMIT), open_store(only_looking(settings), url) as store:
+            return await store.pauses()
+    except (DatabaseError, Failure, TimeoutError):
+        complain("but  what is paused can't be told: ask the database again, once it is migrated")
+        return []
 
 
 async def _judge(ask: Ask) -> Health:

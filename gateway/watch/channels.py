@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import aiohttp
 import structlog
 
-from gateway.contract import Failure, NotLetIn, Permanent, Retryable, Unreachable
+from gateway.contract import Failure, Health, NotLetIn, Permanent, Retryable, Unreachable
 from gateway.http import Peer, distrust, refusal, translated
 from gateway.jobs.store.alerts import Cause
 from gateway.settings.certificates import calling
@@ -23,6 +23,12 @@ log = structlog.get_logger(__name__)
 
 _LIMIT = aiohttp.ClientTimeout(total=15, connect=5)
 _MINUTE = 60
+_ENCRYPTED = {  # at once, later
+    "none": (False, False),
+    "tls": (True, False),
+    "starttls": (False, True),
+    None: (False, None),
+}
 _FIRST_FAILURES = 2  # one may be a moment's
 
 
@@ -57,6 +63,8 @@ def name_telling(id: int, kind: str, reminded: datetime | None) -> str:
 class Channel(Protocol):
     async def tell(self, message: Message) -> None: ...
 
+    async def check(self) -> Health: ...
+
 
 class Webhook:
     def __init__(self, url: str, token: str | None, session: aiohttp.ClientSession) -> None:
@@ -80,6 +88,15 @@ class Webhook:
                 if not 200 <= response.status < 300:
                     raise refusal(self._peer, response, doing, writes=True)
 
+    async def check(self) -> Health:
+        """Whether anything answers there: only a message would show whether it is taken."""
+        try:
+            with translated(self._peer, "asking whether it answers"):
+                async with self._session.head(self._url, timeout=_LIMIT, allow_redirects=False):
+                    return Health(True, "the webhook of alerts answers")
+        except Failure as failure:
+            return Health(False, failure.sentences)
+
 
 class Mail:
     """To IT, and to the contacts of the departments that it is about."""
@@ -93,13 +110,7 @@ class Mail:
         import aiosmtplib
 
         email = self._email
-        encrypted = {
-            "none": (False, False),
-            "tls": (True, False),
-            "starttls": (False, True),
-            None: (False, None),
-        }
-        at_once, later = encrypted[email.tls]
+        at_once, later = _ENCRYPTED[email.tls]
         try:
             refused, _ = await aiosmtplib.send(
                 self._letter(message),
@@ -130,6 +141,24 @@ class Mail:
             log.error(
                 "the mail server takes not all of the addresses", refused=len(refused), advice=_ADDRESSES
             )
+
+    async def check(self) -> Health:
+        """Whether it greets us, encrypted as configured; nobody is written to."""
+        import aiosmtplib
+
+        at_once, later = _ENCRYPTED[self._email.tls]
+        try:
+            async with aiosmtplib.SMTP(
+                hostname=self._email.host,
+                port=self._email.port,
+                use_tls=at_once,
+                start_tls=later,
+                tls_context=self._tls,
+                timeout=15,
+            ):
+                return Health(True, "the mail server of alerts answers")
+        except (aiosmtplib.SMTPException, OSError) as error:
+            return Health(False, _unreachable(error).sentences)
 
     def _letter(self, message: Message) -> EmailMessage:
         contacts = [self._contacts.get(name, "") for name in message.departments]
@@ -163,6 +192,10 @@ class Channels:
         self._failed: dict[str, int] = {}
         for name in channels:
             channel_failing(name, False)
+
+    @property
+    def checks(self) -> dict[str, Callable[[], Awaitable[Health]]]:
+        return {f"alerts.{name}": channel.check for name, channel in self._channels.items()}
 
     async def tell(
         self, message: Message, taken: Collection[str], note: Callable[[str], Awaitable[None]]

@@ -17,8 +17,14 @@ from typing import Any
 import psycopg
 import yaml
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from cryptography.fernet import Fernet
 
+from gateway.commands.opening import only_looking
+from gateway.database import open_store
+from gateway.embedded import server as embedded
+from gateway.jobs.schema import migrate
+from gateway.settings.sections import Settings
 from gateway.simulate import archive, milvue, sectra, sectra_state
 from gateway.simulate.serve import serve
 from tests.peers.certificates import Authority
@@ -227,6 +233,60 @@ async def test_a_database_of_a_newer_release_is_no_good_one(tmp_path: Path, data
     configuration = configure(tmp_path, database_url=database_url, secret_keys=keys)
     _, peers, _ = await checked(tmp_path, configuration)
     assert not peers["database_url"]["ok"] and "newer release" in peers["database_url"]["sentence"]
+
+
+async def test_a_database_that_hangs_is_told_beside_the_peers(tmp_path: Path) -> None:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with embedded.serve(tmp_path / "data", fast=True) as url:
+        await asyncio.to_thread(migrate, url)
+        async with open_store(only_looking(Settings.model_construct(secret_keys=[])), url) as store:
+            await store.pause("adapters.milvue", "their upgrade", "me")
+        _, peers, _ = await checked(tmp_path, configure(tmp_path))
+        assert peers["database"]["ok"], peers
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway", "check", "--config", str(tmp_path / "gateway.yaml")),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        said, _ = await process.communicate()
+        assert b"paused  adapters.milvue: their upgrade" in said
+        assert b"gateway unpause adapter milvue" in said
+    server = await asyncio.start_server(hang, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        away = f"postgresql://gateway@127.0.0.1:{port}/gateway"
+        keys = [Fernet.generate_key().decode()]
+        configuration = configure(tmp_path, database_url=away, secret_keys=keys)
+        code, peers, _ = await checked(tmp_path, configuration)
+    assert code == 1 and "doesn't answer" in peers["database_url"]["sentence"], peers
+    assert "archives.vna" in peers
+
+
+async def test_ways_of_alerts_are_checked_and_nothing_is_told(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def hear(request: web.Request) -> web.Response:
+        asked.append(request.method)
+        return web.Response(status=405)
+
+    def make_hook() -> web.Application:
+        application = web.Application()
+        application.router.add_route("*", "/hook", hear)
+        return application
+
+    email = {"host": "127.0.0.1", "port": 1, "from": "gateway@hospital", "to": ["it@hospital"]}
+    async with TestServer(make_hook()) as hook:
+        alerts = {"webhook": {"url": str(hook.make_url("/hook"))}, "email": email}
+        code, peers, _ = await checked(tmp_path, configure(tmp_path, alerts=alerts))
+    assert code == 1 and asked == ["HEAD"]
+    assert peers["alerts.webhook"]["ok"] and not peers["alerts.email"]["ok"]
+    assert "the mail server can't be reached" in peers["alerts.email"]["sentence"]
+    _, peers, _ = await checked(tmp_path, configure(tmp_path, alerts=alerts))
+    told = peers["alerts.webhook"]
+    assert not told["ok"] and "the webhook of alerts can't be reached" in told["sentence"]
 
 
 BROKEN = """

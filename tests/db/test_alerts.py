@@ -15,7 +15,7 @@ import pytest
 import structlog
 from aiosmtpd.smtp import AuthResult
 
-from gateway.contract import Failure
+from gateway.contract import Failure, Health
 from gateway.jobs.records import NewJob, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
@@ -279,13 +279,13 @@ async def test_a_channel_that_hangs_delays_neither_the_others_nor_other_alerts(
     heard: list[str] = []
     all_heard = asyncio.Event()
 
-    class Ready:
+    class Ready(Unasked):
         async def tell(self, message: Message) -> None:
             heard.append(message.cause)
             if len(heard) == 2:
                 all_heard.set()
 
-    class Hanging:
+    class Hanging(Unasked):
         async def tell(self, message: Message) -> None:
             async with asyncio.timeout(60):
                 await all_heard.wait()
@@ -426,6 +426,11 @@ async def test_what_is_long_over_and_told_is_forgotten(store: Store, database_ur
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
         left = await (await connection.execute("SELECT cause FROM alerts ORDER BY cause")).fetchall()
     assert [cause for (cause,) in left] == ["just over", "over and untold", "standing"]
+
+
+class Unasked:
+    async def check(self) -> Health:
+        raise AssertionError
 
 
 async def tell(url: str, statement: str) -> None:
