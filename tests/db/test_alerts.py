@@ -151,7 +151,7 @@ async def test_one_that_was_being_told_by_who_was_stopped_is_told_at_once_by_who
     """A changed configuration stops all that works, and begins it anew."""
     begun = asyncio.Event()
 
-    class Hanging:
+    class Hanging(Unasked):
         async def tell(self, message: Message) -> None:
             begun.set()
             await asyncio.Event().wait()
