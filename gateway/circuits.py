@@ -130,22 +130,26 @@ class Unguarded:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`name`: as a sentence names it. `hold_after`: refused so often, it is paused."""
+    """`name`: as a sentence names it. `hold_after`: refused so often, it is paused. `asked`: also
+    while nobody calls it."""
 
     name: str
     check: Check | None = None
     backlog: Sequence[Backlog] = ()
     hold_after: int | None = None
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds; tests make it short. `silence`: of calls under way, after which their peer is asked."""
+    """Seconds; tests make it short. `silence`: of calls under way, after which their peer is asked. `again`:
+    before one that nobody needs is asked a second time, and called away."""
 
     first: float = 2.0
     most: float = 60.0
     answers_within: float = 10.0
     silence: float = 20.0
+    again: float = 5.0
 
 
 class Circuits:
@@ -164,6 +168,8 @@ class Circuits:
         self._heard: dict[str, datetime] = {}
         self._flushed = 0.0
         self._asked: dict[str, asyncio.Task[Health]] = {}
+        self._idle = 0.0
+        self._sign_of: dict[str, float] = {}
         self._beside: set[asyncio.Task[None]] = set()
         self._tells = True
         self._looked = 0.0
@@ -173,9 +179,12 @@ class Circuits:
         """For commands that change nothing: what they meet is told to nobody."""
         self._tells = False
 
-    def know(self, peers: Mapping[str, Peer], tell: Callable[[Job], Awaitable[None]]) -> None:
-        """`tell`: says on a job's slide what it waits for, or that it goes on."""
-        self._peers, self._tell = peers, tell
+    def know(
+        self, peers: Mapping[str, Peer], tell: Callable[[Job], Awaitable[None]], idle: float = 0.0
+    ) -> None:
+        """`tell`: says on a job's slide what it waits for, or that it goes on. `idle`: who gave no sign for
+        so many seconds is asked how it is; 0: nobody."""
+        self._peers, self._tell, self._idle = peers, tell, idle
 
     # -- before and after a call ----------------------------------------------------------------------
 
@@ -281,6 +290,7 @@ class Circuits:
                     await self._close(circuit)
                 continue
             self._heard[peer] = datetime.now(UTC)
+            self._sign_of[peer] = time.monotonic()
             if circuit is not None:
                 await self._close(circuit)
             elif peer in self._troubled:
@@ -407,6 +417,8 @@ class Circuits:
         for peer in self._calls.silent_for(self._patience.silence):
             if not self.bars(peer):
                 self._do(self._doubt(peer))
+        for peer in self._idle_peers():
+            self._do(self._look_after(peer))
         if self._open or self._waited_for or time.monotonic() - self._looked > _SELDOM:
             await self._look()
 
@@ -482,6 +494,32 @@ class Circuits:
         silent = f"{self._name(peer)} has said nothing for {self._patience.silence:g} s: {health.sentence}"
         await self._trip(peer, "silent", Unanswered(silent, _LATE))
 
+    def _idle_peers(self) -> Iterator[str]:
+        """Each is named again after as long."""
+        now = time.monotonic()
+        for peer, known in self._peers.items():
+            if known.asked and self._idle and now - self._sign_of.setdefault(peer, now) >= self._idle:
+                self._sign_of[peer] = now
+                if not self.bars(peer):
+                    yield peer
+
+    async def _look_after(self, peer: str) -> None:
+        """Twice: one that is being started anew is no outage."""
+        if (await self._ask(peer)).ok:
+            return
+        await asyncio.sleep(self._patience.again)
+        health = await self._ask(peer)
+        if health.ok or self.bars(peer):
+            return
+        failure = health.failure or Unanswered(health.sentence, _LATE)
+        if isinstance(failure, Unreachable):
+            kind = "away"
+        elif isinstance(failure, Untrusted):
+            kind = "untrusted"
+        else:
+            kind = "refused" if isinstance(failure, NotLetIn) else "silent"
+        await self._trip(peer, kind, failure)
+
     async def _let_one_try(self, circuit: Circuit) -> None:
         later = await self._store.put_off(
             circuit.peer, circuit.number, self._me, most=_ONE_BY_ONE, refused=False, trial=True
@@ -519,7 +557,7 @@ class Circuits:
         except TimeoutError:
             return Health(False, f"no answer within {self._patience.answers_within:g} s")
         except Failure as failure:
-            return Health(False, failure.sentences)
+            return Health.ill(failure)
         except Exception as bug:
             log.error("a check broke", peer=peer, exc_info=bug)
             return Health(False, f"its check broke ({type(bug).__name__})")

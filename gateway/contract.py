@@ -330,6 +330,11 @@ class Health:
     ok: bool
     sentence: str
     certificate_expires: datetime | None = None
+    failure: Failure | None = None  # which tells one that is away from one that refuses us
+
+    @classmethod
+    def ill(cls, failure: Failure) -> Health:
+        return cls(False, failure.sentences, failure=failure)
 
 
 class Adapter(Protocol):

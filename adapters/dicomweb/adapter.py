@@ -105,7 +105,7 @@ class Dicomweb:
                 await wire.greet(peer)
                 expires.append(certificate_expiry(wire.session, peer.url))
         except Failure as failure:
-            return Health(ok=False, sentence=failure.sentences)
+            return Health.ill(failure)
         known = [moment for moment in expires if moment is not None]
         return Health(True, "The vendor answers and lets us in.", min(known) if known else None)
 

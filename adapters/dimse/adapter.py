@@ -58,7 +58,7 @@ class Dimse:
         try:
             expires = await self._wire.greet()
         except Failure as failure:
-            return Health(ok=False, sentence=failure.sentences)
+            return Health.ill(failure)
         return Health(True, "The vendor answers and lets us in.", expires)
 
     def senders(self) -> Iterable[Sender]:

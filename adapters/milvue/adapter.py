@@ -136,7 +136,7 @@ class Milvue:
         try:
             await self._wire.greet(f"/v3/studies/{_NO_STUDY}/status")
         except Failure as failure:
-            return Health(ok=False, sentence=failure.sentences)
+            return Health.ill(failure)
         return Health(
             True, "Milvue answers and takes the token.", certificate_expiry(self._session, self._options.url)
         )

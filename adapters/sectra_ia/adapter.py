@@ -155,7 +155,7 @@ class SectraIa:
         try:
             answer = await self._wire.call("the version probe", "GET", "/info")
         except Failure as failure:
-            return Health(ok=False, sentence=failure.sentences)
+            return Health.ill(failure)
         if not isinstance(answer, dict) or "apiVersion" not in answer:
             return Health(ok=False, sentence="What answers is no IA-API app: its info names no apiVersion.")
         return Health(True, "The vendor's app answers and lets us in.", self._wire.certificate_expiry())

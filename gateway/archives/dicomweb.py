@@ -179,7 +179,7 @@ class DicomwebArchive:
         try:
             await self._query({"limit": "1"}, "checking it")
         except Failure as failure:
-            return Health(False, failure.sentences)
+            return Health.ill(failure)
         return Health(
             True,
             f"the {self.peer.name} answers and lets us in",

@@ -176,7 +176,7 @@ class DimseArchive:
             expires = await self._query(lambda watch: echo(self.peer, watch))
             await self.find_studies(study_instance_uid=_NO_STUDY)  # some answer a stranger's C-ECHO alone
         except Failure as failure:
-            return Health(False, failure.sentences)
+            return Health.ill(failure)
         return Health(True, f"the {self.peer.name} answers our C-ECHO and C-FIND", expires)
 
     async def _query(self, work: Callable[[Watch], T]) -> T:

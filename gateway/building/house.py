@@ -108,7 +108,7 @@ def _build_house(
         circuits,
     )
     checks = build_checks(ground, archives, destinations)
-    circuits.know(know_peers(settings, vendors, checks), steps.tell_waiting)
+    circuits.know(know_peers(settings, vendors, checks), steps.tell_waiting, settings.alerts.ask_idle)
     outage = Outage(store, ground.channels, settings.data_dir, remind=settings.alerts.remind)
     return House(
         settings=settings,

@@ -47,7 +47,7 @@ def know_peers(settings: Settings, vendors: Vendors, checks: Mapping[str, Check]
     """What a doctor calls them, and the jobs that can only wait while one is away."""
     early = (State.RECEIVED, State.LOCATING)
     peers = {}
-    for name in settings.archives:
+    for name, archive in settings.archives.items():
         first = [
             each
             for each, application in settings.applications.items()
@@ -56,7 +56,9 @@ def know_peers(settings: Settings, vendors: Vendors, checks: Mapping[str, Check]
         backlog = [Backlog((State.SUBMITTING,), archive=name)]
         if first:
             backlog.append(Backlog(early, applications=first))
-        peers[f"archives.{name}"] = Peer(f"the archive {name}", checks[f"archives.{name}"], backlog)
+        peers[f"archives.{name}"] = Peer(
+            f"the archive {name}", checks[f"archives.{name}"], backlog, asked=archive.hours is None
+        )
     for name in vendors.names:
         makers = {each.manufacturer for each in settings.applications.values() if each.adapter == name}
         called = makers.pop() if len(makers) == 1 else ""
@@ -65,13 +67,20 @@ def know_peers(settings: Settings, vendors: Vendors, checks: Mapping[str, Check]
             checks[f"adapters.{name}"],
             [Backlog((State.SUBMITTING,), adapter=name)],
             vendors.hold_after[name],
+            asked=True,
         )
         peers[quota_of(name)] = Peer(called or name, backlog=[Backlog((State.SUBMITTING,), adapter=name)])
-    for name in settings.destinations:
-        peers[f"destinations.{name}"] = Peer(f"the destination {name}", checks[f"destinations.{name}"])
+    for name, destination in settings.destinations.items():
+        peers[f"destinations.{name}"] = Peer(
+            f"the destination {name}",
+            checks[f"destinations.{name}"],
+            asked=destination.kind == "hl7",  # the others are archives
+        )
     for name in settings.sectra.servers:
         waiting = [Backlog(early, server=name)]
-        peers[f"sectra.{name}"] = Peer(f"Sectra ({name})", checks.get(f"sectra.{name}"), waiting)
+        peers[f"sectra.{name}"] = Peer(
+            f"Sectra ({name})", checks.get(f"sectra.{name}"), waiting, asked=f"sectra.{name}" in checks
+        )
     for name, application in settings.applications.items():
         peers[f"applications.{name}"] = Peer(
             application.display_name, backlog=[Backlog(WORKING, applications=[name])]

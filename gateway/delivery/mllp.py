@@ -92,7 +92,7 @@ async def check(listener: Listener) -> Health:
                 async with asyncio.timeout(listener.limits.probe):
                     answer = await reader.read(16)
     except Failure as failure:
-        return Health(False, failure.sentences)
+        return Health.ill(failure)
     for beginning, spoken in _OTHERS.items():
         if answer.startswith(beginning):
             return Health(False, f"the {listener.name} speaks {spoken}, not HL7. Correct its host and port.")

@@ -49,7 +49,7 @@ class SectraServers:
                 except NotThere:
                     continue
                 except Failure as failure:
-                    return Health(False, failure.sentences)
+                    return Health.ill(failure)
         advice = f"Correct sectra.servers.{name}.callback_urls."
         return Health(False, f"no Sectra answers at its callback_urls: there is no IA-API. {advice}")
 

@@ -42,9 +42,11 @@ class Email(Trust):
 
 
 class Alerts(Part):
-    """`group`: a cause that comes again so soon is told once. `remind`: how often, while it stands."""
+    """`group`: a cause that comes again so soon is told once. `remind`: how often, while it stands.
+    `ask_idle`: a peer that gave no sign for so long is asked how it is, unless it has `hours`; 0s: none."""
 
     webhook: Webhook | None = None
     email: Email | None = None
     group: Duration = 60.0
     remind: PositiveDuration = 4 * 3600.0
+    ask_idle: Duration = 30.0

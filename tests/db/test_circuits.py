@@ -33,7 +33,7 @@ from gateway.jobs.store import Store
 from gateway.jobs.store.parked import Backlog
 
 VENDOR = "adapters.vendor"
-BRISK = Patience(first=0.05, most=0.2, answers_within=0.5)
+BRISK = Patience(first=0.05, most=0.2, answers_within=0.5, again=0.05)
 
 
 @dataclass
@@ -44,6 +44,7 @@ class Vendor:
     at_once: int = 0
     most_at_once: int = 0
     slow: float = 0.0
+    failure: Failure | None = None
 
     async def check(self) -> Health:
         self.checks += 1
@@ -54,7 +55,7 @@ class Vendor:
             await asyncio.sleep(self.slow)
             if self.silent:
                 await asyncio.Event().wait()
-            return Health(well, "as it was when asked")
+            return Health(well, "as it was when asked", failure=None if well else self.failure)
         finally:
             self.at_once -= 1
 
@@ -73,19 +74,21 @@ def blamed(failure: Failure, peer: str = VENDOR) -> Failure:
     return failure
 
 
-def replica(store: Store, vendor: Vendor, *, hold_after: int | None = None, **patience: float) -> Replica:
+def replica(
+    store: Store, vendor: Vendor, *, hold_after: int | None = None, idle: float = 0.0, **patience: float
+) -> Replica:
     made = Replica(Circuits(store, Patience(**{**_plain(BRISK), **patience})))
     backlog = [Backlog((State.SUBMITTING, State.RECEIVED), adapter="vendor")]
     known = {
-        VENDOR: Peer("Vendor", vendor.check, backlog, hold_after),
+        VENDOR: Peer("Vendor", vendor.check, backlog, hold_after, asked=True),
         "applications.app": Peer("App", backlog=[Backlog((State.RECEIVED,), applications=["app"])]),
     }
-    made.circuits.know(known, made.tell)
+    made.circuits.know(known, made.tell, idle)
     return made
 
 
 def _plain(patience: Patience) -> dict[str, float]:
-    return {name: getattr(patience, name) for name in ("first", "most", "answers_within", "silence")}
+    return {name: getattr(patience, name) for name in Patience.__dataclass_fields__}
 
 
 @asynccontextmanager
@@ -124,6 +127,59 @@ async def bars(each: Replica) -> bool:
 
 
 # -- what opens it ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [
+        (Unreachable("no connection"), "is not reachable"),
+        (NotLetIn("the token has expired"), "refuses our credentials"),
+        (Untrusted("another's certificate"), "can't be trusted"),
+        (Retryable("it answers 503"), "doesn't answer as it should"),
+        (None, "doesn't answer as it should"),
+    ],
+)
+async def test_one_that_nobody_needs_is_asked_how_it_is(
+    store: Store, failure: Failure | None, kind: str
+) -> None:
+    vendor = Vendor(well=False, failure=failure)
+    one = replica(store, vendor, idle=0.1)
+    async with working(one):
+        await until(lambda: bars(one))
+        assert one.circuits.why(VENDOR).startswith(f"Vendor {kind} since ")
+        assert await store.standing_causes() == [VENDOR]
+        vendor.well = True
+        await until(lambda: opens(one))
+
+
+async def opens(each: Replica) -> bool:
+    return not await bars(each)
+
+
+async def test_one_that_is_well_when_it_is_asked_again_was_only_started_anew(store: Store) -> None:
+    vendor = Vendor(well=False)
+    one = replica(store, vendor, idle=0.1, again=1.0)
+
+    async def asked() -> bool:
+        return vendor.checks > 0
+
+    async def asked_thrice() -> bool:
+        return vendor.checks > 2
+
+    async with working(one):
+        await until(asked)
+        vendor.well = True
+        await until(asked_thrice)
+        assert not await bars(one)
+
+
+async def test_nobody_is_asked_who_gave_a_sign_or_whom_the_configuration_leaves_alone(store: Store) -> None:
+    left_alone, heard = Vendor(), Vendor()
+    one = replica(store, heard, idle=3600)
+    async with working(replica(store, left_alone), one):
+        await one.circuits.heard(VENDOR)
+        await asyncio.sleep(2.5)  # each looks around once a second
+    assert (left_alone.checks, heard.checks) == (0, 0)
 
 
 async def test_no_connection_opens_it_at_once_and_for_all_replicas(store: Store) -> None:

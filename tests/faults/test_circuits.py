@@ -149,6 +149,20 @@ async def test_an_archive_that_broke_each_study_but_said_it_was_well_is_tried_ag
         assert (await peer_of(house, "vna"))["state"] == "well"
 
 
+async def test_an_archive_that_breaks_while_nobody_needs_it_is_told_and_so_is_its_end(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house, hooked(house) as hook:
+        house.configuration["alerts"]["ask_idle"] = "1s"
+        await house.start()
+        house.archive.front.faults.append(Fault(status=503))
+        await house.until(lambda: hook.kinds("archives.vna") == ["alert"], "it is told")
+        assert "vna doesn't answer as it should since" in hook.sentence("archives.vna")
+        house.archive.front.faults.clear()
+        await house.until(lambda: hook.kinds("archives.vna") == ["alert", "all-clear"], "its end is told")
+        assert {each["cause"] for each in hook.told} == {"archives.vna"}
+
+
 async def test_a_vendor_that_refuses_us_pauses_itself_until_a_person_says_so(
     tmp_path: Path, database_url: str
 ) -> None:

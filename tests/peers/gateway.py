@@ -436,6 +436,7 @@ def configure(folder: Path, database_url: str | None, peers: Mapping[str, str]) 
             }
         },
         "departments": {"emergency": {"contact": "it@hospital", "applications": {TRAUMA: application}}},
+        "alerts": {"ask_idle": "0s"},  # nobody is called but for a job
     }
 
 
