@@ -256,15 +256,13 @@ class Circuits:
         if self.bars(peer):
             return True
         if isinstance(failure, Unreachable):
-            await self._trip(peer, "away", failure)
+            await self._trip(peer, _kind_of(failure), failure)
             return True
         if not isinstance(failure, Retryable | NotLetIn) or peer not in self._peers:
             return False
-        refused = isinstance(failure, NotLetIn)
         health = await self._ask(peer)
         if not health.ok:
-            kind = "untrusted" if isinstance(failure, Untrusted) else "refused" if refused else "silent"
-            await self._trip(peer, kind, failure, canary=canary)
+            await self._trip(peer, _kind_of(failure), failure, canary=canary)
             return True
         if not isinstance(failure, Unanswered | Faltering):
             return False  # it is about this one job
@@ -512,13 +510,7 @@ class Circuits:
         if health.ok or self.bars(peer):
             return
         failure = health.failure or Unanswered(health.sentence, _LATE)
-        if isinstance(failure, Unreachable):
-            kind = "away"
-        elif isinstance(failure, Untrusted):
-            kind = "untrusted"
-        else:
-            kind = "refused" if isinstance(failure, NotLetIn) else "silent"
-        await self._trip(peer, kind, failure)
+        await self._trip(peer, _kind_of(failure), failure)
 
     async def _let_one_try(self, circuit: Circuit) -> None:
         later = await self._store.put_off(
@@ -576,6 +568,14 @@ class Circuits:
         task = asyncio.create_task(do())
         self._beside.add(task)
         task.add_done_callback(end)
+
+
+def _kind_of(failure: Failure) -> str:
+    if isinstance(failure, Unreachable):
+        return "away"
+    if isinstance(failure, Untrusted):
+        return "untrusted"
+    return "refused" if isinstance(failure, NotLetIn) else "silent"
 
 
 def _clock(since: datetime) -> str:
