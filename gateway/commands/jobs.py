@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pwd
 import re
-import select
-import sys
 import textwrap
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
@@ -16,11 +13,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gateway.commands.consent import ask_about_all
 from gateway.commands.opening import FAILED, WRONG_USE, complain, with_store, with_store_to_look
 from gateway.intake.views import JobView, view
 from gateway.jobs.records import Delivery, Job
@@ -37,8 +34,6 @@ _WIDE = 120
 _NAME = 18
 _NOT_IN_LISTS = {"analyses", "events", "deliveries", "said"}
 _LEAST_DIGITS = 4
-_YES, _NO = ("y", "yes"), ("n", "no")
-_PATIENCE = 1.0  # for what is piped in
 
 
 def list_jobs(config: Path | None, filters: Filters, limit: int, as_json: bool) -> int:
@@ -151,7 +146,7 @@ def _act_on_all(
         if not everything:
             complain("nothing was done: say --all to do it")
             return WRONG_USE
-        if not yes and (no := _refusal(what, wanted)) is not None:
+        if not yes and (no := ask_about_all(what, filtered=wanted != Filter())) is not None:
             return no
         try:
             acted = await store.act_on_all(what, wanted, who_asks(), count)
@@ -172,44 +167,6 @@ async def _tell_anew(store: Store, job_id: UUID) -> None:
     job = await store.glance(job_id)
     if job is not None and job.state == State.DONE:
         complain(f"job {job_id} is done: a new analysis of the same is begun, as a new job")
-
-
-def _refusal(what: Act, wanted: Filter) -> int | None:
-    """The exit code, if they aren't to be acted on. Where nobody answers, all that a filter means are; to
-    cancel whatever lives is never meant by keeping silent, since nothing brings it back."""
-    if sys.stdin is not None and sys.stdin.isatty():
-        if typer.confirm(f"{what} them?", err=True):
-            return None
-        complain("nothing was done")
-        return FAILED
-    answer = _piped_answer()
-    if answer in _YES:
-        return None
-    if answer in _NO:
-        complain("nothing was done")
-        return FAILED
-    if answer:
-        complain("nothing was done: what was piped in is neither y nor n; --yes does it without asking")
-        return WRONG_USE
-    if what == "cancel" and wanted == Filter():
-        complain(
-            "nothing was done: that is every living job of all departments, and nobody can be asked here;"
-            " say which by the filters of gateway jobs list, or say --yes"
-        )
-        return WRONG_USE
-    return None
-
-
-def _piped_answer() -> str:
-    """Of a script, which writes it at once; a pipe that only stays open isn't waited for."""
-    if sys.stdin is None:
-        return ""
-    try:
-        if not select.select([sys.stdin], [], [], _PATIENCE)[0]:
-            return ""
-    except io.UnsupportedOperation:  # no file, so that nothing has to be waited for
-        pass
-    return sys.stdin.buffer.readline().decode(errors="replace").strip().lower()
 
 
 def _misspelt(config: Path | None, filters: Filters) -> list[str]:

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 import structlog
 from cryptography.fernet import Fernet
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from gateway.__main__ import app
@@ -24,6 +25,7 @@ from gateway.jobs.records import Job
 from gateway.jobs.signing import SealKey
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
+from gateway.jobs.store.acts import ActFilter
 from gateway.jobs.store.reading import Filter
 from gateway.settings.sections import Settings
 from gateway.work.sealing import Sealing
@@ -151,21 +153,41 @@ async def states_of(store: Store) -> set[str]:
     return {job.state for job in await store.find(Filter())}
 
 
-async def test_cancelling_whatever_lives_is_refused_where_nobody_can_be_asked(
-    store: Store, command: Command
+def acts_on_many() -> list[str]:
+    """Every command of the gateway that takes --all, also such as come later."""
+    found: list[tuple[str, ...]] = []
+
+    def look(command: Any, path: tuple[str, ...]) -> None:
+        for name, below in getattr(command, "commands", {}).items():
+            look(below, (*path, name))
+        if any("--all" in parameter.opts for parameter in command.params):
+            found.append(path)
+
+    look(get_command(app), ())
+    assert {path[0] for path in found} == {"jobs"}
+    return [" ".join(path[1:]) for path in found]
+
+
+def test_all_that_act_on_many_jobs_are_known() -> None:
+    assert acts_on_many() == ["retry", "cancel", "resume"]
+
+
+@pytest.mark.parametrize("what", acts_on_many())
+async def test_whatever_there_is_isnt_acted_on_unasked_where_nobody_can_be_asked(
+    what: str, store: Store, command: Command
 ) -> None:
     for _ in range(2):
         await held(store)
-    refused = await command("cancel", "--all")
+    before = {job.id: (job.state, job.updated_at) for job in await store.find(Filter())}
+    refused = await command(what, "--all")
     assert refused.exit_code == 2, refused.output
-    assert (
-        "2 jobs to cancel" in refused.stderr
-        and "nothing was done: that is every living job" in refused.stderr
-    )
-    assert await states_of(store) == {State.HELD}
-    done = await command("cancel", "--all", "--yes")
+    assert f"2 jobs to {what}" in refused.stderr
+    assert f"nothing was done: that is every job of all departments that there is to {what}" in refused.stderr
+    assert {job.id: (job.state, job.updated_at) for job in await store.find(Filter())} == before
+    assert not [act for act in await store.find_acts(ActFilter()) if act.what == what]
+    done = await command(what, "--all", "--yes")
     assert done.exit_code == 0, done.output
-    assert await states_of(store) == {State.CANCELLED}
+    assert State.HELD not in await states_of(store)
 
 
 async def test_an_answer_that_is_piped_in_is_heard(store: Store, command: Command) -> None:

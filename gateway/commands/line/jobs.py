@@ -21,7 +21,7 @@ Yes = Annotated[
     typer.Option(
         "--yes",
         help="with --all, without asking. Where nobody can be asked, what a filter means is done anyhow;"
-        " to cancel all without a filter needs this.",
+        " --all without a filter needs this there.",
     ),
 ]
 
