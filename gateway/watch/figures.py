@@ -28,7 +28,7 @@ from gateway.settings.tree import Misconfigured
 
 EVERY = 10.0
 _ANSWERS_WITHIN = 8.0
-STATES = ("well", "away", "silent", "failing", "refused", "untrusted", "busy", "paused")
+STATES = ("well", "away", "silent", "failing", "refused", "untrusted", "busy", "paused", "paused_by_gateway")
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +273,7 @@ def quota_beside(peer: str) -> str | None:
 
 def state_of(circuit: Circuit | None, pause: Pause | None) -> str:
     if pause is not None:
-        return "paused"
+        return "paused_by_gateway" if pause.by_itself else "paused"
     if circuit is None or not circuit.is_open:
         return "well"
     return circuit.kind or "away"

@@ -54,6 +54,24 @@ async def test_jobs_and_peers_stay_told_while_the_database_is_away(
     assert now["gateway_database_up",] == 0
 
 
+@pytest.mark.parametrize("who", ["the gateway", "a person"])
+async def test_a_vendor_that_the_gateway_paused_has_a_state_of_its_own(
+    settings: Settings, store: Store, who: str
+) -> None:
+    """A person who pauses somebody knows of it; a token that has expired nobody else tells."""
+    await store.trip(VNA, "refused", "vna refuses us", "401", "Mend it.", first=1000, most=1000, refused=5)
+    if who == "the gateway":
+        await store.pause_itself(VNA, "vna", 5)
+    else:
+        await store.pause(VNA, "they move", "ito")
+    figures = Figures(settings, store, str)
+    await figures.collect_all()
+    states = {
+        name[-1] for name, value in told(figures).items() if name[:2] == ("gateway_peer_state", VNA) and value
+    }
+    assert states == {"paused_by_gateway" if who == "the gateway" else "paused"}
+
+
 async def test_one_replica_looks_at_a_certificate_and_all_know_of_it(
     settings: Settings, store: Store
 ) -> None:

@@ -119,7 +119,8 @@ async def _tell_all(folder: Path, server: Postgres) -> None:
                 await house.until(lambda: post.about(cause)[-1:] == last, f"{cause} is told by mail")
                 assert all(word in hooked.sentence(cause) for word in words), hooked.sentence(cause)
                 if peer_state is not None:
-                    await until_metric(house, watched, ("gateway_peer_state", cause, peer_state), 1)
+                    shown_as = "paused_by_gateway" if peer_state == "paused" else peer_state
+                    await until_metric(house, watched, ("gateway_peer_state", cause, shown_as), 1)
                     _, listed = await house.api("GET", "peers", role="viewer")
                     kind, _, name = cause.partition(".")
                     [peer] = [
