@@ -47,6 +47,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 from contextlib import AsyncExitStack
 
 import structlog
@@ -68,6 +69,7 @@ from gateway.watch.roll import Roll
 
 log = structlog.get_logger(__name__)
 
+_TURN = 0.0005  # seconds that a thread at work lets the event loop wait for a turn; Python's own are 0.005
 _FRESH = 10_000  # objects more that were made than are gone: then the young ones are looked through
 
 
@@ -90,6 +92,7 @@ async def run(
     systemd = systemd or Systemd()
     os.umask(0o077)  # what we write holds patients' data
     raise_open_files()
+    sys.setswitchinterval(_TURN)
     spool = Spool(settings.data_dir)
     await asyncio.to_thread(spool.open)
     async with AsyncExitStack() as stack:
