@@ -6,7 +6,7 @@ An archive may answer 200 and have stored nothing new: a known SOP instance UID 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,12 +36,17 @@ class Stored:
 
 
 async def store(
-    session: aiohttp.ClientSession, archive: DicomwebArchive, files: Sequence[Path], study_instance_uid: str
+    session: aiohttp.ClientSession,
+    archive: DicomwebArchive,
+    files: Sequence[Path],
+    study_instance_uid: str,
+    plainer: Collection[str] = (),
 ) -> Stored:
-    """Store the files and read them back; what isn't there afterwards as it was sent is a failure."""
+    """Store the files and read them back; what isn't there afterwards as it was sent is a failure. `plainer`:
+    there is an older form of these, so that any refusal that lasts is one of their kind."""
     peer = archive.peer
     outcome = await stow(session, peer, files, study_instance_uid)
-    not_taken = kinds_not_taken(outcome.refused)
+    not_taken = kinds_not_taken(outcome.refused, plainer)
     if refused := {uid: reason for uid, reason in outcome.refused.items() if uid not in not_taken}:
         raise _failure_of(peer, refused, len(files))
     standings = await read_back(archive, files)

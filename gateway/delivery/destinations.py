@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +20,7 @@ from gateway.delivery.hl7 import Addressing, Message, Observation, compose, read
 from gateway.delivery.originals import Originals
 from gateway.delivery.pdf import set_in_pages
 from gateway.delivery.readback import THERE, Standing, read_back
+from gateway.delivery.report_forms import FORMS, Form
 from gateway.delivery.result_objects import Prepared, ResultObjects, application_of
 from gateway.dicom.storing import describe, describe_all
 from gateway.dicom.subject import Subject
@@ -46,7 +48,11 @@ class Keeper(Protocol):
         """What it has already under these UIDs."""
         ...
 
-    async def store(self, files: Sequence[Path], study_instance_uid: str) -> Stored: ...
+    async def store(
+        self, files: Sequence[Path], study_instance_uid: str, plainer: Collection[str] = ()
+    ) -> Stored:
+        """`plainer`: the UIDs of those that there are in an older form too, should it refuse them."""
+        ...
 
 
 class ByStow:
@@ -58,8 +64,10 @@ class ByStow:
     async def look(self, files: Sequence[Path], study_instance_uid: str) -> Mapping[str, Standing]:  # noqa: ARG002
         return await read_back(self._archive, files)
 
-    async def store(self, files: Sequence[Path], study_instance_uid: str) -> Stored:
-        return await store(self._archive.session, self._archive, files, study_instance_uid)
+    async def store(
+        self, files: Sequence[Path], study_instance_uid: str, plainer: Collection[str] = ()
+    ) -> Stored:
+        return await store(self._archive.session, self._archive, files, study_instance_uid, plainer)
 
 
 class ByCStore:
@@ -78,15 +86,19 @@ class ByCStore:
             listed = []
         return await read_back(self._archive, files, {instance.sop_instance_uid for instance in listed})
 
-    async def store(self, files: Sequence[Path], study_instance_uid: str) -> Stored:
+    async def store(
+        self, files: Sequence[Path], study_instance_uid: str, plainer: Collection[str] = ()
+    ) -> Stored:
         from gateway.delivery import dimse
 
-        return await dimse.store(self._archive.peer, files, study_instance_uid, self._commitments)
+        peer = self._archive.peer
+        return await dimse.store(peer, files, study_instance_uid, self._commitments, plainer=plainer)
 
 
 class IntoArchive:
     """Where the archive holds something else under a result's UID, that stays what it is, and the result goes
-    there under a UID of its own. What it has already isn't stored again."""
+    there under a UID of its own. What it has already isn't stored again. A report made here leaves as the
+    newest kind, and as an older one only after the archive has refused that."""
 
     def __init__(self, name: str, keeper: Keeper, result_objects: ResultObjects) -> None:
         self._name = name
@@ -96,13 +108,9 @@ class IntoArchive:
     async def deliver(self, job: Job, finished: Finished) -> Delivered:
         if job.study_instance_uid is None and (finished.dicom or finished.findings):
             raise NeedsHuman("the job has lost its study", "Retry the job from the beginning.")
-        prepared, standings = await self._prepare(job, finished)
+        prepared, stored = await self._store(job, finished)
         if not prepared.objects:
             return Delivered("there is no object to store", stored=0)
-        lacking = [leaving.path for leaving in prepared.objects if standings[leaving.leaves_as] not in THERE]
-        stored = Stored(0, None)
-        if lacking:
-            stored = await self._keeper.store(lacking, job.study_instance_uid or "")
         if stored.not_taken and (not prepared.made or len(stored.not_taken) == len(prepared.objects)):
             reasons = describe_all(stored.not_taken.values())
             raise NeedsHuman(
@@ -112,10 +120,31 @@ class IntoArchive:
             )
         return told_of(prepared, stored, self._keeper.proof)
 
-    async def _prepare(self, job: Job, finished: Finished) -> tuple[Prepared, Mapping[str, Standing]]:
+    async def _store(self, job: Job, finished: Finished) -> tuple[Prepared, Stored]:
+        refused: list[str] = []
+        for form in FORMS:
+            prepared, standings = await self._prepare(job, finished, form)
+            lacking = [made.path for made in prepared.objects if standings[made.leaves_as] not in THERE]
+            stored = Stored(0, None)
+            if lacking:
+                plainer = [] if form is FORMS[-1] else [prepared.report]
+                stored = await self._keeper.store(lacking, job.study_instance_uid or "", plainer)
+            if (reason := stored.not_taken.get(prepared.report)) is None:
+                break
+            refused.append(f"{form.name}: {describe(reason)}")
+        else:
+            return prepared, stored
+        if refused:
+            said = f"the report is there as {form.name}, refused as {'; as '.join(refused)}"
+            prepared = replace(prepared, remarks=(*prepared.remarks, said))
+        return prepared, stored
+
+    async def _prepare(
+        self, job: Job, finished: Finished, form: Form
+    ) -> tuple[Prepared, Mapping[str, Standing]]:
         taken: Counter[str] = Counter()
         for _ in range(_MOST_RENAMINGS):
-            prepared = await self._result_objects.prepare(job, finished, self._name, taken)
+            prepared = await self._result_objects.prepare(job, finished, self._name, taken, form)
             standings = await self._keeper.look(prepared.files, job.study_instance_uid or "")
             others = [
                 made.came_as for made in prepared.objects if standings[made.leaves_as] is Standing.OTHER

@@ -7,7 +7,7 @@ A peer that takes no compressed instance gets none: nothing is decompressed here
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from gateway.contract import Failure, Header, NeedsHuman, Retryable
 from gateway.delivery.archive import Stored
 from gateway.delivery.commitment import Commitments, Report, Transaction
+from gateway.delivery.report_forms import NEWEST, OLDER
 from gateway.dicom.arrival import Watch
 from gateway.dicom.association import PENDING, associated, context, exchange, failure_of
 from gateway.dicom.part10 import IMPLICIT, MAX_HEADER, NotDicom, read_header
@@ -51,10 +52,12 @@ async def store(
     study_instance_uid: str,
     commitments: Commitments,
     *,
+    plainer: Collection[str] = (),
     same_association: float = 5.0,
     report: float = 60.0,
 ) -> Stored:
-    """Store the files and make sure. `same_association`, `report`: how long the archive has for its report
+    """Store the files and make sure. `plainer`: there is an older form of these, so that any refusal that
+    lasts is one of their kind. `same_association`, `report`: how long the archive has for its report
     before we hang up, and after; without one, it is asked what it has."""
     results = await asyncio.to_thread(_read_headers, files, study_instance_uid)
     if not results:
@@ -62,7 +65,7 @@ async def store(
 
     def work(watch: Watch) -> Stored:
         statuses = _send(peer, results, watch)
-        not_taken = kinds_not_taken(statuses)
+        not_taken = kinds_not_taken(statuses, plainer)
         refused = {uid: code for uid, code in statuses.items() if not _taken(code) and uid not in not_taken}
         if refused:
             raise _failure_of(peer, refused, len(results))
@@ -108,6 +111,9 @@ def _read_headers(files: Sequence[Path], study_instance_uid: str) -> list[Result
 def _send(peer: DimsePeer, results: Sequence[Result], watch: Watch) -> dict[str, int]:
     """By SOP instance UID, the status that the archive gives."""
     wanted = {(header.sop_class_uid, header.transfer_syntax_uid) for _, header in results}
+    if any(sop_class == NEWEST.sop_class for sop_class, _ in wanted):
+        # Or there would be no association at all with an archive that takes just these.
+        wanted |= {(older, _EXPLICIT) for older in OLDER}
     wanted |= {(sop_class, IMPLICIT) for sop_class, syntax in wanted if syntax == _EXPLICIT}
     contexts = [context(sop_class, [syntax]) for sop_class, syntax in sorted(wanted)][:_MOST_CONTEXTS]
     statuses: dict[str, int] = {}

@@ -24,20 +24,21 @@ from gateway.delivery.objects import (
     reports_among,
 )
 from gateway.delivery.originals import Originals
+from gateway.delivery.report_forms import FORMS, NEWEST, Form, restate
 from gateway.jobs.records import Job, area_of
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application, CStoreDestination, Settings, StowDestination
 from gateway.settings.shadows import application_named
 
-_OUR_OWN = ""  # the report made of mere findings
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """`made`: how many of them the vendor didn't give. `remarks`: what couldn't be made."""
+    """`made`: how many of them the vendor didn't give; `report`: the UID of a structured report among these.
+    `remarks`: what couldn't be made."""
 
     objects: tuple[Leaving, ...] = ()
     made: int = 0
+    report: str = ""
     remarks: tuple[str, ...] = ()
 
     @property
@@ -54,9 +55,15 @@ class ResultObjects:
         self._workshops: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
 
     async def prepare(
-        self, job: Job, finished: Finished, destination: str, taken: Mapping[str, int] = NOTHING_TAKEN
+        self,
+        job: Job,
+        finished: Finished,
+        destination: str,
+        taken: Mapping[str, int] = NOTHING_TAKEN,
+        form: Form = NEWEST,
     ) -> Prepared:
-        """Each destination has files of its own, so that two of them never write the same."""
+        """Each destination has files of its own, so that two of them never write the same. `form`: of a
+        report that is made here."""
         if not finished.dicom and not finished.findings:
             return Prepared()
         work = self._spool.folder(job.id)
@@ -73,12 +80,18 @@ class ResultObjects:
                 made = await self._make(job, finished, source, maker, originals)
             files = [file for file in made.files if ("sr" if file.name == REPORT else "capture") in wanted]
             made = replace(made, files=tuple(files))
-        objects = await asyncio.to_thread(
-            correct, made.files, work / f"leaving-{destination}", source, maker, taken, predecessors
-        )
+        leaving = work / f"leaving-{destination}"
+        if form is not NEWEST:
+            older = (form, str(job.id), predecessors.get(form.sop_class, ""), leaving)
+            made = replace(made, files=await asyncio.to_thread(_restate_among, made.files, *older))
+        objects = await asyncio.to_thread(correct, made.files, leaving, source, maker, taken, predecessors)
         # They are about to join the study, and are nobody's input there.
         await self._store.record_results(job, {made.leaves_as for made in objects})
-        return Prepared(objects, 0 if finished.dicom else len(objects), made.remarks)
+        if finished.dicom:
+            return Prepared(objects, remarks=made.remarks)
+        ours = form.uid_of(str(job.id))
+        report = next((each.leaves_as for each in objects if each.came_as == ours), "")
+        return Prepared(objects, len(objects), report, made.remarks)
 
     async def _make(self, job: Job, finished: Finished, source: Source, maker: Maker, folder: Path) -> Made:
         async with self._workshops.setdefault(job.id, asyncio.Lock()):
@@ -89,12 +102,12 @@ class ResultObjects:
 
     async def _predecessors(self, finished: Finished, before: Sequence[str]) -> Mapping[str, str]:
         """By the UID that a report of the vendor's has, that of the one which it takes the place of: it left
-        under the vendor's own, or under one of ours."""
+        under the vendor's own, or under one of ours. By its class, that of a report made here."""
         if not before:
             return NO_PREDECESSORS
         reports = await asyncio.to_thread(reports_among, finished.dicom)
         possible = {sop: [*(make_uid(job, "object", sop) for job in before), sop] for sop in reports}
-        possible[_OUR_OWN] = [make_uid(job, "report") for job in before]
+        possible |= {form.sop_class: [form.uid_of(job) for job in before] for form in FORMS}
         known = await self._store.results_among([uid for uids in possible.values() for uid in uids])
         found = {sop: next((uid for uid in uids if uid in known), "") for sop, uids in possible.items()}
         return {sop: uid for sop, uid in found.items() if uid}
@@ -114,8 +127,16 @@ class ResultObjects:
             finished.version,
             line="/".join((job.application, job.study_instance_uid or "", area_of(job.input))),
             run=len(before) + 1,
-            predecessor=predecessors.get(_OUR_OWN, ""),
+            predecessor=predecessors.get(NEWEST.sop_class, ""),
         )
+
+
+def _restate_among(
+    files: Sequence[Path], form: Form, job_id: str, predecessor: str, into: Path
+) -> tuple[Path, ...]:
+    return tuple(
+        restate(file, form, job_id, predecessor, into) if file.name == REPORT else file for file in files
+    )
 
 
 def application_of(settings: Settings, job: Job) -> Application:

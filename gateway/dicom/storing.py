@@ -44,9 +44,18 @@ def may_pass(reasons: Iterable[int]) -> bool:
     return all(reason in _PASSING or reason & 0xFF00 == 0xA700 for reason in reasons)
 
 
-def kinds_not_taken(reasons: Mapping[str, int]) -> dict[str, int]:
-    """What the server takes none of: others of the same results may be there all the same."""
-    return {uid: reason for uid, reason in reasons.items() if reason in (NO_SUCH_CLASS, NO_SUCH_SYNTAX)}
+def kinds_not_taken(reasons: Mapping[str, int], plainer: Collection[str] = ()) -> dict[str, int]:
+    """What the server takes none of: others of the same results may be there all the same. Of what there is
+    in a `plainer` form that may be meant by other words too."""
+    return {
+        uid: reason
+        for uid, reason in reasons.items()
+        if reason in (NO_SUCH_CLASS, NO_SUCH_SYNTAX) or (uid in plainer and _may_be_of_kind(reason))
+    }
+
+
+def _may_be_of_kind(reason: int) -> bool:
+    return reason in (0x0117, 0x0119) or reason & 0xFF00 == 0xA900 or reason & 0xF000 == 0xC000
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ class Manners(BaseModel):
     cut: Literal["silent", "reset"] = "silent"  # silent: HTTP ends well, only the closing boundary lacks
     pause: float = 0  # seconds between pieces of 64 KiB
     duplicates: int = 0  # how many instances are sent a second time
-    refuse: dict[str, int] = {}  # SOPInstanceUID, or * for any → FailureReason when it is stored
+    refuse: dict[str, int] = {}  # SOPInstanceUID, SOPClassUID or * for any → FailureReason when it is stored
 
 
 @dataclass
@@ -206,7 +206,8 @@ async def _store(request: web.Request) -> web.Response:
     done: list[Instance] = []
     failed: list[tuple[Instance, int]] = []
     for instance in arrived:
-        refusal = state.manners.refuse.get(instance.sop, state.manners.refuse.get("*"))
+        manners = state.manners.refuse
+        refusal = manners.get(instance.sop, manners.get(instance.sop_class, manners.get("*")))
         if refusal is not None:
             failed.append((instance, refusal))
         elif study is not None and instance.study != study:

@@ -16,6 +16,7 @@ from aiohttp import web
 from highdicom.sr import Comprehensive3DSR
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import UID, Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage
 
 from gateway.simulate import milvue, milvue_results, samples
 from gateway.simulate.milvue import Behaviour, MilvueState
@@ -64,6 +65,10 @@ async def findings_only(house: Hospital) -> AsyncIterator[MilvueState]:
         await runner.cleanup()
 
 
+def said_of_archive(job: dict[str, Any]) -> list[str]:
+    return [event["what"] for event in job["events"] if event["detail"].get("destination") == "vna"]
+
+
 def stored_objects(vna: Orthanc, before: set[str], folder: Path) -> list[tuple[Path, Dataset]]:
     found: list[tuple[Path, Dataset]] = []
     for item in vna.get("/instances?expand"):
@@ -85,7 +90,7 @@ async def test_findings_become_objects_that_an_archive_holds_and_no_vendor_gets(
         job = await house.ask(study_instance_uid=KNEE.identity.study_instance_uid)
         job = await house.settled(job["id"], "done")
         assert job["proof"] == {"promised": 2, "sent": 2, "acknowledged": 2, "received": 0, "stored": 0}
-        told = [event["what"] for event in job["events"] if event["detail"].get("destination") == "vna"]
+        told = said_of_archive(job)
         assert told == ["2 objects made of the findings stored and read back"]
         objects = stored_objects(vna, images, tmp_path)
         assert sorted(str(result.Modality) for _, result in objects) == ["OT", "SR"]
@@ -112,6 +117,61 @@ async def test_findings_become_objects_that_an_archive_holds_and_no_vendor_gets(
                 assert named.ReferencedSOPClassUID == first.SOPClassUID
                 assert Comprehensive3DSR.from_dataset(result).content
         assert len(vna.sop_instance_uids()) == len(images) + 4
+
+
+@pytest.mark.parametrize(
+    ("refused", "taken"),
+    [
+        ({Comprehensive3DSRStorage: 0x0122}, ComprehensiveSRStorage),
+        ({Comprehensive3DSRStorage: 0xA900, ComprehensiveSRStorage: 0xC000}, EnhancedSRStorage),
+    ],
+    ids=["that says so", "in whatever words"],
+)
+async def test_an_archive_that_knows_older_reports_alone_gets_one_of_those(
+    tmp_path: Path, database_url: str, refused: dict[str, int], taken: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house, findings_only(house):
+        house.archive.manners.refuse = refused
+        patient = house.admit()
+        await house.start()
+        job = await house.settled((await house.ask(study_instance_uid=patient.study))["id"], "done")
+        told = said_of_archive(job)
+        assert told[-1].startswith("2 objects made of the findings stored and read back"), told
+        assert f"as {UID(taken).name.removesuffix(' Storage')}" in told[-1]
+        assert all(f"({reason:04X})" in told[-1] for reason in refused.values()), told
+        _, again = await house.api("POST", f"jobs/{job['id']}/retry")
+        await house.settled(again["id"], "done")
+        reports = [result for result in results_of(house, patient.study) if result.Modality == "SR"]
+        first, second = sorted(reports, key=lambda report: int(report.InstanceNumber))
+        assert first.SOPClassUID == second.SOPClassUID == taken
+        for number, report in enumerate((first, second)):
+            path = tmp_path / f"report-{number}.dcm"
+            path.write_bytes(house.archive.instances[str(report.SOPInstanceUID)].data)
+            assert complaints(path) == set()
+            assert report.file_meta.MediaStorageSOPClassUID == taken
+            assert sum(1 for item in report.iterall() if item.value == "SCOORD") > 0, "whole"
+        [study] = second.PredecessorDocumentsSequence
+        [named] = study.ReferencedSeriesSequence[0].ReferencedSOPSequence
+        assert named.ReferencedSOPInstanceUID == first.SOPInstanceUID
+        assert named.ReferencedSOPClassUID == taken
+        offered = house.archive.offered
+        assert len(offered) == len(set(offered)) == 4, "what is there isn't sent with the next one"
+
+
+async def test_an_archive_that_knows_no_report_at_all_keeps_the_pictures_and_it_is_said(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house, findings_only(house):
+        house.archive.manners.refuse = dict.fromkeys(
+            (Comprehensive3DSRStorage, ComprehensiveSRStorage, EnhancedSRStorage), 0x0122
+        )
+        patient = house.admit()
+        await house.start()
+        job = await house.settled((await house.ask(study_instance_uid=patient.study))["id"], "done")
+        told = said_of_archive(job)
+        assert told[-1].startswith("1 objects made"), told
+        assert "doesn't take its SOP class (0122)" in told[-1]
+        assert [result.Modality for result in results_of(house, patient.study)] == ["OT"]
 
 
 async def test_an_image_that_we_cannot_decode_is_asked_for_uncompressed(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import RLELossless
+from pydicom.uid import Comprehensive3DSRStorage, RLELossless
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]
     StorageCommitmentPushModel,
@@ -25,7 +25,7 @@ from gateway.delivery.destinations import ByCStore
 from gateway.delivery.dimse import store
 from gateway.delivery.readback import THERE, Standing
 from gateway.dicom.peer import Limits
-from gateway.dicom.storing import NO_SUCH_SYNTAX
+from gateway.dicom.storing import NO_SUCH_CLASS, NO_SUCH_SYNTAX
 from tests.peers import dcmtk
 from tests.peers.dicom_samples import encode, write_study
 from tests.peers.dimse import AET, Service, by_uid, head, service
@@ -105,6 +105,39 @@ async def test_a_kind_refused_by_status_is_no_failure_either(here, tmp_path):
     with archive(Fake(here, [0x0000, 0x0122], commits=True)) as port:
         stored = await store(here.peer(port, "FAKE"), paths, study, here.commitments)
     assert stored.count == 1 and list(stored.not_taken.values()) == [0x0122]
+
+
+async def test_a_report_whose_kind_an_archive_does_not_negotiate_is_no_failure(here, tmp_path):
+    """Alone on its association, and the archive takes nothing but what would be sent instead."""
+    (report,), study = results(tmp_path, 1)
+    dataset = dcmread(report)
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = Comprehensive3DSRStorage
+    report.write_bytes(encode(dataset))
+    profile = tmp_path / "storescp.cfg"
+    profile.write_text(
+        "[[TransferSyntaxes]]\n[Plain]\nTransferSyntax1 = LittleEndianImplicit\n"
+        "[[PresentationContexts]]\n[Older]\nPresentationContext1 = ComprehensiveSRStorage\\Plain\n"
+        "[[Profiles]]\n[Default]\nPresentationContexts = Older\n"
+    )
+    with dcmtk.receiver(tmp_path / "stored", options=["-xf", str(profile), "Default"]) as port:
+        stored = await store(here.peer(port, "STORESCP"), [report], study, here.commitments)
+    assert (stored.count, stored.not_taken) == (0, {str(dataset.SOPInstanceUID): NO_SUCH_CLASS})
+
+
+@pytest.mark.parametrize("status", [0x0122, 0x0117, 0xA900, 0xC000])
+async def test_of_a_report_that_there_is_in_an_older_form_every_refusal_is_of_its_kind(
+    here, tmp_path, status
+):
+    paths, study = results(tmp_path, 2)
+    first, last = (str(head(path).SOPInstanceUID) for path in paths)
+    with archive(Fake(here, [status, 0x0000], commits=True)) as port:
+        stored = await store(here.peer(port, "FAKE"), paths, study, here.commitments, plainer=[first])
+    assert (stored.count, stored.not_taken) == (1, {first: status})
+    if status != 0x0122:
+        with archive(Fake(here, [0x0000, status])) as port, pytest.raises(NeedsHuman, match="refused 1 of 2"):
+            await store(here.peer(port, "FAKE"), paths, study, here.commitments, plainer=[first])
+    with archive(Fake(here, [0xA700, 0x0000])) as port, pytest.raises(Retryable, match="out of resources"):
+        await store(here.peer(port, "FAKE"), paths, study, here.commitments, plainer=[first, last])
 
 
 async def test_an_archive_without_commitment_is_asked_what_it_has(here, tmp_path):
