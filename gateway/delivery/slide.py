@@ -171,6 +171,11 @@ class SlideWriter:
         known = await self._memory.slide_result(place)
         return known is not None and _stands(known, author)
 
+    async def has_stored(self, place: Place, author: Author) -> bool:
+        """Whether Sectra took what this job wrote last."""
+        known = await self._memory.slide_result(place)
+        return known is not None and known.result_id is not None and known.job_id == author.job_id
+
     async def change(
         self, client: SectraClient, server: str, application: str, changed: StoredResult
     ) -> StoredResult:

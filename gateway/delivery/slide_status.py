@@ -66,6 +66,12 @@ class SlideStatus:
         place = job.server, job.callback_url, job.application, job.callback_token
         return self._servers.client(*place, own=job.callback_accepted)
 
+    async def was_let_in(self, job: Job) -> bool:
+        """Whether it is Sectra's own invocation, though its token may be refused by now."""
+        if job.callback_accepted or await self._writer.has_stored(place_of(job), author_of(job)):
+            return True
+        return job.slide_id is not None and await self.client_of(job).lets_in(job.slide_id)
+
     async def show(self, job: Job, result: SlideResult) -> StoredResult | None:
         return await self._put(job, author_of(job), result)
 

@@ -279,7 +279,7 @@ class JobSteps:
             try:
                 return await client.slide_info(slide_id, phi=True)
             except NotLetIn:
-                if job.callback_accepted or await client.lets_in(slide_id):
+                if await self._status.was_let_in(job):
                     raise
         raise NeedsHuman(
             "Sectra refuses the token that this invocation brought, so that it may be anybody's",
@@ -483,7 +483,7 @@ class JobSteps:
             try:
                 await self._status.show_end(job)
             except NotLetIn:
-                if job.callback_accepted or await self._status.client_of(job).lets_in(job.slide_id):
+                if await self._status.was_let_in(job):
                     raise
                 return Rest("the slide can't be told: the invocation's token was never let in")
         return Rest("said so on the slide")

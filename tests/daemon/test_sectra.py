@@ -125,6 +125,26 @@ async def test_what_was_cancelled_goes_on_nowhere_while_sectra_is_away(house: Ho
     await house.until(lambda: "cancelled" in shown(house, patient.slide), "the slide says so")
 
 
+async def test_a_sign_that_sectra_took_is_taken_back_though_it_refuses_our_token_meanwhile(
+    house: Hospital,
+) -> None:
+    patient = house.admit()
+    house.sectra.front.faults.append(Fault(path=f"/slides/{patient.slide}/info$", skip=1, status=401))
+    await house.fire(patient.slide)
+    assert "queued" in shown(house, patient.slide)
+    house.sectra.front.faults[:] = [Fault(status=401)]
+    await house.fire(patient.slide, "cancel")
+    job = await house.job_on(patient.slide, "cancelled")
+    said: list[str] = []
+    async with asyncio.timeout(PATIENCE):
+        while not said:
+            job = await house.settled(job["id"], "cancelled")
+            told = [each["what"] for each in job["events"] if each["state"] == "cancelled"]
+            said = [what for what in told if "slide" in what]
+    house.sectra.front.faults.clear()
+    await house.until(lambda: "cancelled" in shown(house, patient.slide), f"the slide says so: {said}")
+
+
 async def test_a_cancel_while_the_acknowledgement_is_being_stored_leaves_one_result(house: Hospital) -> None:
     patient = house.admit()
     hold = house.gates.close("POST", RESULTS, after=True)
