@@ -295,7 +295,7 @@ class Finished:
     `empty`: the vendor looked and has nothing to return, which is a result, not a failure.
     `failed`: what failed beside it, a sentence each; the summary names it too. `analyses`: of a vendor that
     makes several, the `name` of each, and a `sentence` on what became of it that tells nothing of what was
-    found.
+    found. `awaited`: how many of what failed were only not there in time, and may come yet.
     `version`: of what analysed the study, as the vendor tells it.
     `placed`: the result that the vendor itself has put on the slide, in Sectra's words (at least its `id`;
     nothing at all if it left the slide alone). We then write nothing there.
@@ -313,6 +313,7 @@ class Finished:
     failed: tuple[str, ...] = ()
     version: str = ""
     analyses: tuple[Mapping[str, str], ...] = ()
+    awaited: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -456,8 +457,9 @@ class Gathering(Protocol):
     """Its vendor makes several things of a study, each in its own time."""
 
     async def gather(self, ticket: Ticket) -> Finished | None:
-        """What is there when no more is waited for: what isn't stands among what `failed`. None: nothing is,
-        so that the job goes on waiting, or is held."""
+        """What is there when no more is waited for: what isn't stands among what `failed`, and is `awaited`.
+        None: nothing is, so that the job goes on waiting, or is held. It is asked of a job that is done too,
+        while something of it is awaited."""
         ...
 
 

@@ -207,6 +207,7 @@ class Milvue:
             hl7=hl7,
             documents=tuple(documents),
             analyses=_tell_each(self._options.commands, readings, failures),
+            awaited=sum(isinstance(failure, _NotThere) for failure in failures.values()),
             version=", ".join(
                 dict.fromkeys(reading.version for reading in readings.values() if reading.version)
             ),
@@ -224,10 +225,15 @@ def _tell_each(
     return tuple({"name": command, "sentence": tell(command)} for command in commands)
 
 
+class _NotThere(Permanent):
+    """It may still come."""
+
+
 def _not_there() -> Permanent:
-    return Permanent(
+    return _NotThere(
         "Milvue hadn't finished it in the time that it has",
-        "Ask Milvue's support; `gateway jobs retry` of the job has the study analysed again.",
+        "Should it come after all, it is delivered by itself. Else ask Milvue's support; `gateway jobs retry`"
+        " of the job has the study analysed again.",
     )
 
 

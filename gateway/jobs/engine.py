@@ -347,7 +347,7 @@ class Engine:
                 moved = await self._move(
                     job,
                     to=outcome.to,
-                    after=None if outcome.to == State.DONE else outcome.after,
+                    after=(outcome.after or None) if outcome.to == State.DONE else outcome.after,
                     stay=self._pace.lease if goes_on else None,
                     what=outcome.what,
                     detail=outcome.detail,

@@ -1,24 +1,28 @@
 """Results that come after all: a vendor is still asked, ever more seldom, about a job that is held since
-nothing came in time, and the job goes on by itself once there is something to collect."""
+nothing came in time, and the job goes on by itself once there is something to collect. Where some of it came
+in time, and the job is done, what comes later is delivered by a job of its own."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from gateway.archives.spool import Spool
 from gateway.circuits import Circuits
-from gateway.contract import Adapter, Failure, Pending, Retryable
-from gateway.jobs.outcomes import Advance, Wait
+from gateway.contract import Adapter, Failure, Finished, Pending, Retryable
+from gateway.jobs.outcomes import Advance, Outcome, Rest, Wait
 from gateway.jobs.records import Job
 from gateway.jobs.states import State
+from gateway.jobs.store import Store
 from gateway.work.conversation import Conversation
 
 log = structlog.get_logger(__name__)
 
 LOOKED_FOR = "the vendor is still asked for the result"  # says which of them have been told of
+_REST = "the vendor is still asked for what it hadn't finished in time"
 _FOR = timedelta(days=30)
 _SOONEST, _LATEST = 5.0, 3600.0
 _SHARE = 0.25  # of the time that it is overdue already
@@ -29,8 +33,18 @@ def is_overdue(job: Job) -> bool:
     return due is not None and timedelta() <= datetime.now(UTC) - due < _FOR
 
 
+def ask_on(job: Job, outcome: Outcome, finished: Finished) -> Outcome:
+    """Of what is done but for something that may come yet, if anybody waits for that."""
+    if job.canary or job.beside or not finished.awaited:
+        return outcome
+    if isinstance(outcome, Advance) and outcome.to == State.DONE:
+        return replace(outcome, values={**outcome.values, "waits_why": _REST}, after=_SOONEST)
+    return outcome
+
+
 class Overdue:
-    def __init__(self, conversation: Conversation, circuits: Circuits, spool: Spool) -> None:
+    def __init__(self, conversation: Conversation, circuits: Circuits, spool: Spool, store: Store) -> None:
+        self._store = store
         self._conversation = conversation
         self._circuits = circuits
         self._spool = spool
@@ -50,6 +64,32 @@ class Overdue:
             return False
         except Failure:
             return True  # it is told when the job goes on
+        finally:
+            await asyncio.to_thread(self._spool.remove, job.id)
+
+    async def look(self, job: Job, adapter: Adapter) -> Outcome:
+        """For the rest of what a job is done with."""
+        since = datetime.now(UTC) - job.updated_at
+        if job.result is None or since >= _FOR:
+            return Rest()
+        found = await self._gather(job, adapter)
+        if found is not None and len(found.failed) < len(job.result["failed"]):
+            await self._store.begin_sequel(job, "the vendor has finished more of it")
+            return Rest()
+        if found is not None and not found.awaited:
+            return Rest("nothing more comes of it")
+        after = min(max(_SOONEST, _SHARE * since.total_seconds()), _LATEST)
+        return Wait(after=after, why=_REST, values={"updated_at": job.updated_at})
+
+    async def _gather(self, job: Job, adapter: Adapter) -> Finished | None:
+        if self._circuits.bars(f"adapters.{job.adapter}"):
+            return None
+        await self._spool.empty(job.id)
+        try:
+            return await self._conversation.gather(job, adapter)
+        except Failure as failure:
+            log.info("the rest of a result couldn't be asked for", job=str(job.id), error=failure.message)
+            return None
         finally:
             await asyncio.to_thread(self._spool.remove, job.id)
 

@@ -34,6 +34,7 @@ def to_json(finished: Finished, work: Path) -> dict[str, Any]:
         "empty": finished.empty,
         "failed": list(finished.failed),
         "analyses": list(finished.analyses),
+        "awaited": finished.awaited,
         "dicom": [_noted(path, work) for path in finished.dicom],
         "findings": [asdict(finding) for finding in finished.findings],
         "properties": dict(finished.properties),
@@ -54,6 +55,7 @@ def from_json(stored: Mapping[str, Any], work: Path) -> Finished:
         empty=stored["empty"],
         failed=tuple(stored.get("failed", ())),
         analyses=tuple(stored.get("analyses", ())),
+        awaited=int(stored.get("awaited", 0)),
         dicom=tuple(work / file["name"] for file in stored["dicom"]),
         findings=tuple(
             Finding(**{**finding, "points": tuple((x, y) for x, y in finding["points"])})

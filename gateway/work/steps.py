@@ -48,7 +48,7 @@ from gateway.work.consequences import decide, destinations_of, notify
 from gateway.work.conversation import Conversation
 from gateway.work.disguise import Disguises
 from gateway.work.orders import ticket_to_json
-from gateway.work.overdue import LOOKED_FOR, Overdue, is_overdue
+from gateway.work.overdue import LOOKED_FOR, Overdue, ask_on, is_overdue
 from gateway.work.register import check_version
 from gateway.work.slide_way import SlideWay
 from gateway.work.study_way import StudyWay
@@ -110,7 +110,7 @@ class JobSteps:
         self._spool = spool
         self._circuits = circuits
         self._conversation = Conversation(store, vendors, Disguises(store, settings))
-        self._late = Overdue(self._conversation, circuits, spool)
+        self._late = Overdue(self._conversation, circuits, spool, store)
         self._study_way = StudyWay(store, lookup, slides, self._conversation, status, spool, brought_by)
         self._slide_way = SlideWay(store, self._conversation, status)
         self._steps: dict[State, Callable[[Job], Awaitable[Outcome]]] = {
@@ -119,6 +119,7 @@ class JobSteps:
             State.SUBMITTING: self._submit,
             State.ANALYSING: self._poll,
             State.DELIVERING: self._deliver,
+            State.DONE: self._look_for_more,
             State.HELD: self._tell,
             State.FAILED: self._tell,
             State.CANCELLED: self._tell,
@@ -161,7 +162,9 @@ class JobSteps:
     def _called(self, job: Job) -> Iterator[str]:
         """By each step of this kind, whatever it finds."""
         to_be_read = job.state == State.LOCATING and job.slide_width is None
-        to_be_told = job.state in FINAL or (job.state == State.HELD and job.waits_why != LOOKED_FOR)
+        to_be_told = job.state in (State.FAILED, State.CANCELLED) or (
+            job.state == State.HELD and job.waits_why != LOOKED_FOR
+        )
         if job.slide_id is not None and (to_be_read or to_be_told):
             yield f"sectra.{job.server}"
         if job.state == State.SUBMITTING and job.archive is not None:
@@ -429,7 +432,7 @@ class JobSteps:
         if isinstance(finished, Pending):
             again = "collecting the results again" if job.result_by is None else None
             return replace(await self._wait_on(job, application, finished), what=again)
-        return await self._dispatch.run(job, application, finished)
+        return ask_on(job, await self._dispatch.run(job, application, finished), finished)
 
     async def _finished(self, job: Job) -> Finished | Pending:
         if job.result is None or job.ticket is None:
@@ -462,6 +465,9 @@ class JobSteps:
         if await self._late.has_come(job, self._adapter(job)):
             return self._late.go_on()
         return self._late.wait(job, None)
+
+    async def _look_for_more(self, job: Job) -> Outcome:
+        return await self._late.look(job, self._adapter(job))
 
     async def _say_end(self, job: Job) -> Rest:
         """A doctor must never look at "queued" for ever."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
+
+import pytest
 
 from gateway.simulate.milvue import Behaviour, Outcome
 from tests.peers.gateway import TOKENS, hospital
@@ -104,3 +107,71 @@ async def test_where_none_has_a_result_it_is_told_of_each(tmp_path: Path, databa
         job = await house.job_on(patient.slide, "failed")
         told = {each["name"]: each["sentence"] for each in job["analyses"]}
         assert "couldn't analyse" in told["smarturgences"] and "can't render" in told["trauma"]
+
+
+async def test_what_comes_when_the_job_is_done_is_delivered_too_each_in_its_own_time(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "smartxpert", "trauma"]
+        house.application["result_within"] = "2s"
+        house.application["deidentify"] = "research"
+        house.configuration["profiles"] = {"research": {"base": "basic"}}
+        slow: dict[str, Outcome] = {"smartxpert": "running", "trauma": "running"}
+        house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes=slow)
+        patient = house.admit()
+        await house.start()
+        await house.fire(patient.slide)
+        first = await house.job_on(patient.slide, "done")
+        assert first["waits"]["why"] == "the vendor is still asked for what it hadn't finished in time"
+        assert len(house.stored_of(patient.study)) == 2
+        for number, still in enumerate(({"trauma": "running"}, {}), 2):
+            house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes=cast("dict[str, Outcome]", still))
+
+            async def begun(count: int = number) -> bool:
+                return len(await house.jobs_on(patient.slide)) == count
+
+            await house.until(begun, "it is taken up")
+            job = await house.job_on(patient.slide, "done")
+            [result] = house.results_on(patient.slide)
+            told = result["displayResult"]
+            assert "Milvue smarturgences: abnormal (Fracture)" in told
+            assert ("Milvue smartxpert: failed" in told, "Milvue trauma: failed" in told) == (
+                False,
+                bool(still),
+            )
+            assert len(house.stored_of(patient.study)) == 2 * number, "each object once"
+            assert bool(job["waits"]) is bool(still)
+            assert job["proof"]["promised"] == job["proof"]["acknowledged"] == len(patient.instances)
+            assert job["proof"]["received"] == job["proof"]["stored"] == 2 * number
+        assert set(house.milvue.arrivals.values()) == {1}, "sent once"
+        _, told = await house.api("GET", f"jobs/{first['id']}")
+        assert told["waits"] is None
+        assert any(event["what"] == "the vendor has finished more of it" for event in told["events"])
+
+
+@pytest.mark.parametrize("meanwhile", ["it fails", "somebody asks for it again"])
+async def test_nothing_is_delivered_later_that_nobody_would_miss(
+    tmp_path: Path, database_url: str, meanwhile: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "smartxpert"]
+        house.application["result_within"] = "2s"
+        house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes={"smartxpert": "running"})
+        patient = house.admit()
+        await house.start()
+        job = await house.settled((await house.ask(study_instance_uid=patient.study))["id"], "done")
+        if meanwhile == "it fails":
+            house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes={"smartxpert": "error"})
+        else:
+            house.milvue.behaviours["*"] = Behaviour(delay=0)
+            again = await house.ask(study_instance_uid=patient.study)
+            await house.settled(again["id"], "done")
+
+        async def looks_no_more() -> bool:
+            _, now = await house.api("GET", f"jobs/{job['id']}")
+            return now["waits"] is None and now["next_at"] is None
+
+        await house.until(looks_no_more, "it is looked for no more")
+        _, listed = await house.api("GET", "jobs", params={"study": patient.study})
+        assert len(listed["jobs"]) == (1 if meanwhile == "it fails" else 2)

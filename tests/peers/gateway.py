@@ -22,6 +22,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
@@ -371,7 +372,7 @@ class Hospital:
     async def until(self, condition: Any, what: str) -> None:
         try:
             async with asyncio.timeout(PATIENCE):
-                while not condition():
+                while not (await told if isawaitable(told := condition()) else told):
                     await asyncio.sleep(0.02)
         except TimeoutError:
             raise AssertionError(f"it never came about that {what}") from None

@@ -24,6 +24,7 @@ proof       the proof of a job: instances and deliveries
 grants      the rights of vendors that call back, and what they did with them
 rivals      the tokens of several calls on one vendor for one job: the first that writes counts
 slides      which of our results stands on which slide
+sequels     what a vendor finished of a job that was done already
 issuing     what stands for whom at a vendor that may not know
 disclosing  which jobs were about a patient, and what was sent for them
 seals       the heads of all histories, in a chain of their own
@@ -55,7 +56,6 @@ from gateway.jobs.store.database import (
 )
 from gateway.jobs.store.disclosing import Disclosing
 from gateway.jobs.store.grants import Grants
-from gateway.jobs.store.issuing import Issuing
 from gateway.jobs.store.joining import Joins
 from gateway.jobs.store.overview import Overview
 from gateway.jobs.store.parked import Parked
@@ -68,6 +68,7 @@ from gateway.jobs.store.recovery import Recovering
 from gateway.jobs.store.restoring import Restoring
 from gateway.jobs.store.revisions import Revisions
 from gateway.jobs.store.seals import Seals
+from gateway.jobs.store.sequels import Sequels
 from gateway.jobs.store.shadows import Shadows
 from gateway.jobs.store.slides import Slides
 from gateway.jobs.store.upkeep import Upkeep
@@ -96,7 +97,7 @@ class Store(
     Slides,
     Shadows,
     Grants,
-    Issuing,
+    Sequels,
     Disclosing,
     Seals,
     Acts,

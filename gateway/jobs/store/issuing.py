@@ -61,31 +61,38 @@ class Issuing(Database):
 
     async def keep_issued(self, job_id: UUID, issued: Mapping[str, tuple[str, str]]) -> None:
         """By pseudonym: which kind of thing it stands for, and which. What is kept already is the same."""
+        if issued:
+            async with self._transaction() as connection:
+                await self._keep_issued(connection, job_id, issued)
+
+    async def _keep_issued(
+        self, connection: AsyncConnection, job_id: UUID, issued: Mapping[str, tuple[str, str]]
+    ) -> None:
         if not issued:
             return
-        async with self._transaction() as connection:
-            fresh = self._cipher.encrypt(secrets.token_hex(_KEY))
-            await connection.execute(
-                insert(job_keys).values(job_id=job_id, key=fresh).on_conflict_do_nothing()
-            )
-            seal = await self._job_seal(connection, job_id)
-            assert seal is not None
-            rows = [
-                {"job_id": job_id, "pseudonym": each, "sealed": _seal(seal, job_id, each, original)}
-                for each, original in sorted(issued.items())
-            ]
-            await connection.execute(insert(pseudonyms).on_conflict_do_nothing(), rows)
+        fresh = self._cipher.encrypt(secrets.token_hex(_KEY))
+        await connection.execute(insert(job_keys).values(job_id=job_id, key=fresh).on_conflict_do_nothing())
+        seal = await self._job_seal(connection, job_id)
+        assert seal is not None
+        rows = [
+            {"job_id": job_id, "pseudonym": each, "sealed": _seal(seal, job_id, each, original)}
+            for each, original in sorted(issued.items())
+        ]
+        await connection.execute(insert(pseudonyms).on_conflict_do_nothing(), rows)
 
     async def issued_for(self, job_id: UUID) -> dict[str, tuple[str, str]]:
         """Nothing, once the job was purged."""
         async with self._single.connect() as connection:
-            seal = await self._job_seal(connection, job_id)
-            if seal is None:
-                return {}
-            found = await connection.execute(
-                select(pseudonyms.c.pseudonym, pseudonyms.c.sealed).where(pseudonyms.c.job_id == job_id)
-            )
-            return {each: _unseal(seal, job_id, each, bytes(sealed)) for each, sealed in found}
+            return await self._issued_for(connection, job_id)
+
+    async def _issued_for(self, connection: AsyncConnection, job_id: UUID) -> dict[str, tuple[str, str]]:
+        seal = await self._job_seal(connection, job_id)
+        if seal is None:
+            return {}
+        found = await connection.execute(
+            select(pseudonyms.c.pseudonym, pseudonyms.c.sealed).where(pseudonyms.c.job_id == job_id)
+        )
+        return {each: _unseal(seal, job_id, each, bytes(sealed)) for each, sealed in found}
 
     async def issued_as(self, job_id: UUID, pseudonym: str) -> tuple[str, str] | None:
         """One of them."""

@@ -16,7 +16,7 @@ from gateway.jobs.store.accepting import tokens_of
 from gateway.jobs.store.database import WITHOUT_RESULT, Database, Refused
 from gateway.jobs.tables import ALIVE, REAL, jobs
 
-_SAME = (
+SAME = (
     *("department", "application", "adapter", "priority", "study_instance_uid", "accession_number"),
     *("patient_id", "accession_number_issuer", "exam_id", "slide_id", "server", "callback_url"),
     *("callback_token", "callback_accepted", "input", "context", "slide_width", "slide_height"),
@@ -69,7 +69,7 @@ class Relaunching(Database):
             joinable=job.slide_id is not None,
         )
         values: Mapping[str, Any] = {
-            **{name: getattr(job, name) for name in _SAME},
+            **{name: getattr(job, name) for name in SAME},
             "origin": asked.origin,
             "caller": who,
             "join_key": asked.join_key,
