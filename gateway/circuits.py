@@ -16,17 +16,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
 
+from gateway.ailments import BUSY, Ailment, ailment_in, ailment_of, storm_of
 from gateway.calls import Calls
-from gateway.contract import Busy, Failure, Health, NotLetIn, Retryable, Unreachable, Untrusted
+from gateway.checkups import Check, Checkups
+from gateway.contract import Busy, Failure, NotLetIn, Retryable, Unreachable
+from gateway.gate import Barred, worked_on
 from gateway.http import Faltering, Unanswered
 from gateway.jobs.records import Job
 from gateway.jobs.store import Store
@@ -36,8 +38,6 @@ from gateway.jobs.store.pauses import Pause
 from gateway.loops import Loop
 
 log = structlog.get_logger(__name__)
-
-Check = Callable[[], Awaitable[Health]]
 
 _LOOK = 1.0
 _SELDOM = 5.0
@@ -53,79 +53,11 @@ _TOLD_AT_ONCE = 4
 _LATE = "Check the load of the server and the network between it and this machine."
 _TRIED = "It is tried again and again by itself; nothing is lost."
 _ONCE_RIGHT = "It goes on by itself once the credentials are right"
-_STATES = {
-    "away": "is not reachable",
-    "silent": "doesn't answer as it should",
-    "failing": "fails again and again",
-    "refused": "refuses our credentials",
-    "untrusted": "can't be trusted",
-    "busy": "takes no more studies for now (429: its quota is used up)",
-}
-
-
-class Barred(Unreachable):
-    """The peer is known to be away, or is paused: nothing was tried."""
 
 
 def quota_of(adapter: str) -> str:
     """What is left of it, as a peer that may be away."""
     return f"{_QUOTA}{adapter}"
-
-
-_at_work_on: ContextVar[UUID | None] = ContextVar("at_work_on", default=None)
-
-
-@contextmanager
-def working_on(job_id: UUID) -> Iterator[None]:
-    """Whatever is called meanwhile is called for this job, however deep the call: the one that tries a peer
-    for all must not wait for itself."""
-    before = _at_work_on.set(job_id)
-    try:
-        yield
-    finally:
-        _at_work_on.reset(before)
-
-
-class Gate(Protocol):
-    """What those who call a peer ask before, and tell afterwards."""
-
-    async def require(self, peer: str) -> None:
-        """Raises Barred."""
-        ...
-
-    def calling(self, *peers: str) -> AbstractContextManager[None]:
-        """Around a call: one that waits in silence is no reason to wait for its end."""
-        ...
-
-    async def met(self, failure: Failure, job_id: UUID | None = None, *, canary: bool = False) -> bool:
-        """Whether the job has to wait for the peer whose doing the failure is."""
-        ...
-
-    async def heard(self, *peers: str, job_id: UUID | None = None) -> None:
-        """They answered as they should."""
-        ...
-
-
-class Unguarded:
-    """For those who call once and go."""
-
-    async def require(self, peer: str) -> None:
-        pass
-
-    def calling(self, *peers: str) -> AbstractContextManager[None]:  # noqa: ARG002
-        return nullcontext()
-
-    async def met(
-        self,
-        failure: Failure,  # noqa: ARG002
-        job_id: UUID | None = None,  # noqa: ARG002
-        *,
-        canary: bool = False,  # noqa: ARG002
-    ) -> bool:
-        return False
-
-    async def heard(self, *peers: str, job_id: UUID | None = None) -> None:
-        pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +99,7 @@ class Circuits:
         self._refreshing = asyncio.Lock()
         self._heard: dict[str, datetime] = {}
         self._flushed = 0.0
-        self._asked: dict[str, asyncio.Task[Health]] = {}
+        self._checkups = Checkups(self._check_of, self._patience.answers_within)
         self._idle = 0.0
         self._sign_of: dict[str, float] = {}
         self._beside: set[asyncio.Task[None]] = set()
@@ -189,7 +121,7 @@ class Circuits:
     # -- before and after a call ----------------------------------------------------------------------
 
     async def require(self, peer: str) -> None:
-        job_id = _at_work_on.get()
+        job_id = worked_on()
         if not self._bars(peer, job_id):
             return
         # A person may have said a moment ago that this very job is to try.
@@ -231,7 +163,7 @@ class Circuits:
         circuit = self._open.get(peer)
         if circuit is None:
             return f"{self._name(peer)} is waited for"
-        return f"{self._name(peer)} {_STATES[circuit.kind or 'away']} since {_clock(circuit.since)}"
+        return f"{self._name(peer)} {ailment_in(circuit).words} since {_clock(circuit.since)}"
 
     def waiting(self, peer: str, *, begun: bool) -> str:
         """`why`, and how the analysis goes on from there."""
@@ -256,13 +188,15 @@ class Circuits:
         if self.bars(peer):
             return True
         if isinstance(failure, Unreachable):
-            await self._trip(peer, _kind_of(failure), failure)
+            await self._trip(peer, ailment_of(failure), failure)
             return True
         if not isinstance(failure, Retryable | NotLetIn) or peer not in self._peers:
             return False
-        health = await self._ask(peer)
+        health = await self._checkups.ask(peer)
         if not health.ok:
-            await self._trip(peer, _kind_of(failure), failure, canary=canary)
+            found = health.failure or failure  # it may be worse by now than when the job met it
+            refusals = 0 if canary else sum(ailment_of(each).refuses_us for each in (failure, found))
+            await self._trip(peer, ailment_of(found), found, refusals=refusals)
             return True
         if not isinstance(failure, Unanswered | Faltering):
             return False  # it is about this one job
@@ -270,7 +204,7 @@ class Circuits:
         self._troubled.add(peer)
         if failures < _STORM or jobs_met < _JOBS_IN_A_STORM:
             return False  # the job itself may be the cause: it has its own budget
-        await self._trip(peer, "failing", failure)
+        await self._trip(peer, storm_of(failure), failure, is_storm=True)
         return True
 
     async def _use_up(self, peer: str, failure: Busy, job_id: UUID | None) -> None:
@@ -278,7 +212,7 @@ class Circuits:
         if await self._store.hold_off(peer, pause, job_id):
             await self.refresh()
         else:
-            await self._trip(peer, "busy", failure, pause=pause)
+            await self._trip(peer, BUSY, failure, pause=pause)
 
     async def heard(self, *peers: str, job_id: UUID | None = None) -> None:
         for peer in peers:
@@ -298,35 +232,46 @@ class Circuits:
     # -- opening and closing --------------------------------------------------------------------------
 
     async def _trip(
-        self, peer: str, kind: str, failure: Failure, *, canary: bool = False, pause: float | None = None
+        self,
+        peer: str,
+        ailment: Ailment,
+        failure: Failure,
+        *,
+        refusals: int = 0,
+        is_storm: bool = False,
+        pause: float | None = None,
     ) -> None:
-        refused = 2 if kind == "refused" and not canary else 0  # a job, and we who asked
-        advice = failure.advice
-        if kind == "refused":
-            advice = f"{advice} {_ONCE_RIGHT}{self._not_for_ever(peer)}.".strip()
+        advice = self._advice_on(peer, ailment, failure)
         opened = await self._store.trip(
             peer,
-            kind,
-            f"{self._name(peer)} {_STATES[kind]}",
+            ailment.kind,
+            f"{self._name(peer)} {ailment.words}",
             failure.message,
             advice,
             first=self._patience.first if pause is None else pause,
             most=self._patience.most if pause is None else pause,
-            refused=refused,
+            refused=refusals,
+            manner=ailment.manner,
+            is_storm=is_storm,
         )
         await self.refresh()
         if not opened:
             return
-        tell = log.warning if kind == "busy" else log.error
+        tell = log.warning if ailment == BUSY else log.error
         tell(
             "a peer is away or refuses us; its jobs wait",
             peer=peer,
-            state=_STATES[kind],
+            state=ailment.words,
             error=failure.message,
             advice=advice,
         )
-        await self._pause_itself(peer, refused)
+        await self._pause_itself(peer, refusals)
         self._do(self._park(peer))
+
+    def _advice_on(self, peer: str, ailment: Ailment, failure: Failure) -> str:
+        if not ailment.refuses_us:
+            return failure.advice
+        return f"{failure.advice} {_ONCE_RIGHT}{self._not_for_ever(peer)}.".strip()
 
     def _not_for_ever(self, peer: str) -> str:
         known = self._peers.get(peer)
@@ -373,7 +318,7 @@ class Circuits:
     async def _tell_unpaused(self, peer: str) -> None:
         circuit = self._open.get(peer)
         if circuit is not None and peer not in self._pauses:
-            sentence = f"{self._name(peer)} {_STATES[circuit.kind or 'away']}"
+            sentence = f"{self._name(peer)} {ailment_in(circuit).words}"
             await self._store.tell_unpaused(peer, sentence, circuit.advice or "")
             await self._park(peer)
 
@@ -405,7 +350,7 @@ class Circuits:
         try:
             yield
         finally:
-            doing = [loop, *self._beside, *self._asked.values()]
+            doing = [loop, *self._beside, *self._checkups.under_way]
             for task in doing:
                 task.cancel()
             await asyncio.wait(doing)
@@ -466,31 +411,53 @@ class Circuits:
         if circuit.kind == "busy":
             await self._let_one_try(circuit)
             return
-        health = await self._ask(circuit.peer)
-        storm = circuit.kind == "failing"  # it said it was well all the time
-        if health.ok and not storm:
+        health = await self._checkups.ask(circuit.peer)
+        if health.ok and not circuit.is_storm:
             await self._close(circuit)
             return
-        trial = storm or circuit.probes % _TRIAL == _TRIAL - 1
-        refused = circuit.kind == "refused"
+        found = ailment_in(circuit) if health.failure is None else ailment_of(health.failure)
+        trial = circuit.is_storm or circuit.probes % _TRIAL == _TRIAL - 1
         later = await self._store.put_off(
-            circuit.peer, circuit.number, self._me, most=self._patience.most, refused=refused, trial=trial
+            circuit.peer,
+            circuit.number,
+            self._me,
+            most=self._patience.most,
+            refused=found.refuses_us,
+            trial=trial,
         )
         if later is None:
             return
         log.info("a peer isn't back yet", peer=circuit.peer, said=health.sentence, trial=str(later.trial_job))
-        if storm and health.ok and later.trial_job is None:  # nobody is left to try it
+        if health.failure is not None and found != ailment_in(circuit):
+            await self._say_anew(circuit, found, health.failure)
+        if circuit.is_storm and health.ok and later.trial_job is None:  # nobody is left to try it
             await self._close(circuit)
-        elif refused:
+        elif found.refuses_us:
             await self._pause_itself(circuit.peer, later.refusals)
+
+    async def _say_anew(self, circuit: Circuit, found: Ailment, failure: Failure) -> None:
+        """It is still ill, but otherwise: who answered 503 doesn't even take connections any more."""
+        peer = circuit.peer
+        log.info("a peer is ill otherwise by now", peer=peer, state=found.words, error=failure.message)
+        await self._store.say_anew(
+            peer,
+            circuit.number,
+            found.kind,
+            found.manner,
+            f"{self._name(peer)} {found.words}",
+            failure.message,
+            self._advice_on(peer, found, failure),
+        )
+        await self.refresh()
 
     async def _doubt(self, peer: str) -> None:
         ended = self._calls.ended(peer)
-        health = await self._ask(peer)
+        health = await self._checkups.ask(peer)
         if health.ok or self._calls.ended(peer) != ended:
             return
         silent = f"{self._name(peer)} has said nothing for {self._patience.silence:g} s: {health.sentence}"
-        await self._trip(peer, "silent", Unanswered(silent, _LATE))
+        failure = health.failure or Unanswered(silent, _LATE)
+        await self._trip(peer, ailment_of(failure), failure)
 
     def _idle_peers(self) -> Iterator[str]:
         """Each is named again after as long."""
@@ -503,14 +470,14 @@ class Circuits:
 
     async def _look_after(self, peer: str) -> None:
         """Twice: one that is being started anew is no outage."""
-        if (await self._ask(peer)).ok:
+        if (await self._checkups.ask(peer)).ok:
             return
         await asyncio.sleep(self._patience.again)
-        health = await self._ask(peer)
+        health = await self._checkups.ask(peer)
         if health.ok or self.bars(peer):
             return
         failure = health.failure or Unanswered(health.sentence, _LATE)
-        await self._trip(peer, _kind_of(failure), failure)
+        await self._trip(peer, ailment_of(failure), failure)
 
     async def _let_one_try(self, circuit: Circuit) -> None:
         later = await self._store.put_off(
@@ -522,37 +489,9 @@ class Circuits:
         if later.trial_job is None:  # nobody is left to try it
             await self._close(circuit)
 
-    async def _ask(self, peer: str) -> Health:
-        """Whoever asks at the same time hears the same. That it was well before he asked is no answer to him:
-        it may have failed since, and a job would spend its tries on that."""
-        earlier = self._asked.get(peer)
-        if earlier is not None:
-            health = await asyncio.shield(earlier)
-            if not health.ok:
-                return health
-        if self._asked.get(peer) in (None, earlier):
-            self._asked[peer] = asyncio.create_task(self._check(peer))
-        task = self._asked[peer]
-        try:
-            return await asyncio.shield(task)
-        finally:
-            if task.done() and self._asked.get(peer) is task:
-                del self._asked[peer]
-
-    async def _check(self, peer: str) -> Health:
+    def _check_of(self, peer: str) -> Check | None:
         known = self._peers.get(peer)
-        if known is None or known.check is None:
-            return Health(True, "nobody can ask it")
-        try:
-            async with asyncio.timeout(self._patience.answers_within):
-                return await known.check()
-        except TimeoutError:
-            return Health(False, f"no answer within {self._patience.answers_within:g} s")
-        except Failure as failure:
-            return Health.ill(failure)
-        except Exception as bug:
-            log.error("a check broke", peer=peer, exc_info=bug)
-            return Health(False, f"its check broke ({type(bug).__name__})")
+        return None if known is None else known.check
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         async def do() -> None:
@@ -568,14 +507,6 @@ class Circuits:
         task = asyncio.create_task(do())
         self._beside.add(task)
         task.add_done_callback(end)
-
-
-def _kind_of(failure: Failure) -> str:
-    if isinstance(failure, Unreachable):
-        return "away"
-    if isinstance(failure, Untrusted):
-        return "untrusted"
-    return "refused" if isinstance(failure, NotLetIn) else "silent"
 
 
 def _clock(since: datetime) -> str:

@@ -45,6 +45,7 @@ class Failure(Exception):
     kind: ClassVar[str]
     passes: ClassVar[bool] = False  # with the trouble of the peer whose doing it is
     peer: str | None = None
+    manner: str = ""  # how that peer is, in words that follow its name: "answers 503"
 
     def __init__(
         self,

@@ -86,11 +86,13 @@ def translated(peer: Peer, doing: str, *, writes: bool = False) -> Iterator[None
         if isinstance(error.__cause__, ssl.SSLError):  # an alert, which TLS 1.3 sends after the handshake
             why, advice = distrust(error.__cause__)
             raise NotLetIn(f"{peer.name} can't be reached while {doing}: {why}", advice) from None
-        raise Unanswered(
+        broken = Unanswered(
             f"the connection to {peer.name} broke while {doing}",
             "Check the network and any proxy between the server and this machine.",
             uncertain=writes,
-        ) from None
+        )
+        broken.manner = "breaks connections off"
+        raise broken from None
 
 
 def distrust(error: Exception) -> tuple[str, str]:
@@ -119,6 +121,14 @@ def refusal(
     said: Mapping[str, Any] | None = None,
 ) -> Failure:
     """What an unwelcome status means. `said`: the peer's own words, if it was asked for them."""
+    failure = _unwelcome(peer, response, doing, writes, said)
+    failure.manner = f"answers {response.status}"
+    return failure
+
+
+def _unwelcome(
+    peer: Peer, response: aiohttp.ClientResponse, doing: str, writes: bool, said: Mapping[str, Any] | None
+) -> Failure:
     status = response.status
     where = f"{peer.name} answered {status} while {doing}"
     if status == 407:
@@ -160,7 +170,9 @@ def _hindrance(peer: Peer, doing: str, status: int) -> Failure:
 
 def nonsense(peer: Peer, doing: str, what: str, *, writes: bool = False) -> Retryable:
     """An answer that no such server gives: a proxy's page, a server that is just starting."""
-    return Retryable(f"{peer.name} answered {what} while {doing}", peer.address, uncertain=writes)
+    strange = Retryable(f"{peer.name} answered {what} while {doing}", peer.address, uncertain=writes)
+    strange.manner = f"answers {what}"
+    return strange
 
 
 def retry_after(text: str | None) -> float | None:

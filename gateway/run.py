@@ -20,6 +20,8 @@
     contract, kit  all an adapter may see of us, and what adapters share (a vendor is a package of adapters/);
                    `suite` is what each of them has to pass
     circuits       which peers are away, refuse us or are paused: their jobs wait, for all replicas
+    gate           what those who call a peer ask before, and tell afterwards
+    ailments       what kind of trouble a peer has, in words; `checkups` asks how it is
     calls          whom calls under way wait for in silence: he is asked whether he is well
     http           what a failed call by HTTP means to us, whoever was called
     sessions       how each of them is reached: authorities, certificates, proxies

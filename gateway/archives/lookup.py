@@ -16,9 +16,9 @@ from gateway.archives.choice import attributes_for, choose_instances, made_by
 from gateway.archives.lookout import Lookout
 from gateway.archives.sectra import Slide, SlideArchive
 from gateway.archives.terms import Ledger, OwnLedger, Pulls, Terms
-from gateway.circuits import Gate, Unguarded
 from gateway.contract import Failure, NeedsHuman, Permanent, Retryable, Unreachable, Unsuitable, blaming
 from gateway.dicom.identity import Identity, differences, require_agreement
+from gateway.gate import Gate, Unguarded
 from gateway.settings.sections import Choose
 
 T = TypeVar("T")

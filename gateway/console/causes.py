@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Literal
 from urllib.parse import urlencode
 
+from gateway.ailments import ailment_in
 from gateway.console import wording
 from gateway.jobs.store import Store
 from gateway.jobs.store.circuits import Circuit
@@ -18,14 +19,6 @@ from gateway.jobs.store.replicas import Replica
 from gateway.settings.sections import Settings
 from gateway.watch.syslog import PEER as AUDIT_COLLECTOR
 
-_STATES = {
-    "away": "is not reachable",
-    "silent": "doesn’t answer as it should",
-    "failing": "fails again and again",
-    "refused": "refuses our credentials",
-    "untrusted": "can’t be trusted",
-    "busy": "takes no more studies for now: its quota is used up",
-}
 _GOES_ON = "What waits goes on by itself once it is back; nothing is lost."
 _TAKEN_IN = "New work is taken in and waits; it goes on by itself when this is unpaused."
 
@@ -88,7 +81,7 @@ def _of_circuit(settings: Settings, circuit: Circuit, jobs: int) -> Cause:
     advice, more, reason = circuit.advice or "", more if has_jobs else "", circuit.reason or ""
     return Cause(
         "broken",
-        f"{name} {_STATES[circuit.kind or 'away']}",
+        f"{name} {ailment_in(circuit).words.replace(chr(39), '’')}",
         "" if reason == f"{name} can't be reached" else reason,  # it says no more
         circuit.since,
         jobs,

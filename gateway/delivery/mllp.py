@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from gateway import spans, traffic
-from gateway.contract import Failure, Health, NotLetIn, Retryable, Unreachable, Untrusted
+from gateway.contract import Failure, Health, NeedsHuman, NotLetIn, Retryable, Unreachable, Untrusted
 from gateway.delivery.hl7 import Message, check_acknowledgement
 from gateway.http import distrust
 
@@ -95,7 +95,11 @@ async def check(listener: Listener) -> Health:
         return Health.ill(failure)
     for beginning, spoken in _OTHERS.items():
         if answer.startswith(beginning):
-            return Health(False, f"the {listener.name} speaks {spoken}, not HL7. Correct its host and port.")
+            another = NeedsHuman(
+                f"the {listener.name} speaks {spoken}, not HL7", "Correct its host and port."
+            )
+            another.manner = f"speaks {spoken}, not HL7"
+            return Health.ill(another)
     return Health(True, f"the {listener.name} takes connections")
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import structlog
 
-from gateway.circuits import Gate, Unguarded
 from gateway.contract import Failure, Finished, NeedsHuman, Permanent, SlideResult, Unreachable
 from gateway.delivery.drawings import present
 from gateway.delivery.slide import UNKNOWN_SIZE, Author, Size, SlideWriter, sign
 from gateway.dicom.part10 import NotDicom, read_header
+from gateway.gate import Gate, Unguarded
 from gateway.jobs.records import Job, Place, area_of
 from gateway.jobs.states import WORKING, State
 from gateway.sectra.client import SectraClient

@@ -199,9 +199,11 @@ def failure_of(peer: DimsePeer, doing: str, status: Dataset) -> Failure:
             f"{where}: it doesn't let us, or doesn't offer this",
             f"Have it let {peer.calling} query and retrieve; its own log says more.",
         )
-    return Retryable(
+    failing = Retryable(
         where, f"It is busy or can't do it; its own log says more. Does it know our AE title {peer.calling}?"
     )
+    failing.manner = f"answers {code:04X}"
+    return failing
 
 
 class _Opening:
@@ -248,7 +250,7 @@ def _refusal(peer: DimsePeer, doing: str, association: Any, opening: _Opening) -
         if not opening.connected:
             return unreachable(peer, doing)
         asked = ", and whether it asks for a `certificate` of ours" if peer.tls else ""
-        return Retryable(
+        return Unanswered(
             f"the {peer.name} did not answer in time while {doing}",
             f"Check its load, and that a DICOM service listens on its port{asked}.",
         )
@@ -269,10 +271,12 @@ def _refusal(peer: DimsePeer, doing: str, association: Any, opening: _Opening) -
             f"Enter our AE title {peer.calling} there with this machine's address, and check its own in the"
             " configuration.",
         )
-    return Retryable(
+    full = Retryable(
         f"the {peer.name} refused our association for now while {doing}",
         "It has as many associations as it takes; if this goes on, raise its limit.",
     )
+    full.manner = "refuses our associations"
+    return full
 
 
 def _unread(association: Any) -> Any:

@@ -46,9 +46,10 @@ class CanaryView(BaseModel):
 
 
 class PeerView(BaseModel):
-    """`state`: `well` as far as is known; `away`, `silent`, `failing`, `refused` since its circuit is open;
-    `busy`: a vendor takes no more studies for now (429), and is still asked for results; `paused` by a
-    person, or by itself after it had refused our credentials too often; `command` lets it go on."""
+    """`state`: `well` as far as is known; since its circuit is open `away` (no connection), `silent` (no
+    answer), `failing` (errors, or connections that it breaks off), `refused`, `untrusted`; `busy`: a vendor
+    takes no more studies for now (429), and is still asked for results; `paused` by a person, or by the
+    gateway after it had refused our credentials too often; `command` lets it go on."""
 
     kind: Kind
     name: str

@@ -362,6 +362,7 @@ circuits = Table(  # of each peer that ever failed or was paused
     Column("state", Text, nullable=False, server_default="closed"),
     Column("number", BigInteger, nullable=False, server_default="0"),  # of its openings and closings
     Column("kind", Text),
+    Column("manner", Text),  # where more is known than the kind tells
     Column("since", _moment, nullable=False, server_default=_now),
     Column("reason", Text),
     Column("advice", Text),

@@ -51,7 +51,9 @@ class SectraServers:
                 except Failure as failure:
                     return Health.ill(failure)
         advice = f"Correct sectra.servers.{name}.callback_urls."
-        return Health(False, f"no Sectra answers at its callback_urls: there is no IA-API. {advice}")
+        another = NeedsHuman("no Sectra answers at its callback_urls: there is no IA-API", advice)
+        another.manner = "isn't at its callback_urls: there is no IA-API"
+        return Health.ill(another)
 
     async def _ask(self, session: aiohttp.ClientSession, url: str, own: TokenSource | None) -> Health:
         doing, refusals = "checking it", () if own else (401, 403)

@@ -14,8 +14,8 @@ from uuid import uuid4
 import structlog
 
 from gateway import __version__
-from gateway.circuits import Gate
 from gateway.contract import Failure, Health
+from gateway.gate import Gate
 from gateway.jobs.store import DatabaseError, Store
 from gateway.jobs.store.trail import Record, Subject, Told
 from gateway.logs import places_of

@@ -14,7 +14,7 @@ from gateway.archives.arrived import Brought
 from gateway.archives.lookup import Lookup
 from gateway.archives.sectra import Slides
 from gateway.archives.spool import Spool
-from gateway.circuits import Circuits, quota_of, working_on
+from gateway.circuits import Circuits, quota_of
 from gateway.contract import (
     Adapter,
     Busy,
@@ -33,6 +33,7 @@ from gateway.delivery.result_objects import application_of
 from gateway.delivery.slide_status import SlideStatus
 from gateway.dicom.geometry import Plane
 from gateway.dicom.reading import loaded
+from gateway.gate import working_on
 from gateway.jobs.outcomes import Advance, Outcome, Rest, Wait
 from gateway.jobs.records import Job, Origin
 from gateway.jobs.states import FINAL, WORKING, State

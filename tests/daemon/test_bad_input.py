@@ -330,7 +330,7 @@ async def test_an_archive_that_stays_down_is_waited_for(house: Hospital) -> None
     patient = house.admit()
     house.archive.front.faults.append(Fault(path="/dicom-web", status=503))
     await house.fire(patient.slide)
-    job = await waits(house, patient.slide, "the archive vna doesn't answer as it should since ")
+    job = await waits(house, patient.slide, "the archive vna answers 503 since ")
     house.archive.front.faults.clear()
     job = await house.settled(job["id"], "done")
     assert house.bytes_arrived(patient) == [1, 1]

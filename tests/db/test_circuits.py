@@ -14,7 +14,7 @@ import psycopg
 import pytest
 import structlog
 
-from gateway.circuits import Barred, Circuits, Patience, Peer, working_on
+from gateway.circuits import Circuits, Patience, Peer
 from gateway.contract import (
     Busy,
     Failure,
@@ -26,6 +26,7 @@ from gateway.contract import (
     Unreachable,
     Untrusted,
 )
+from gateway.gate import Barred, working_on
 from gateway.http import Faltering, Unanswered
 from gateway.jobs.records import Job, NewJob, Origin
 from gateway.jobs.states import State
@@ -71,6 +72,12 @@ class Replica:
 
 def blamed(failure: Failure, peer: str = VENDOR) -> Failure:
     failure.blame(peer)
+    return failure
+
+
+def answering(status: int) -> Failure:
+    failure = Faltering(f"it answered {status}")
+    failure.manner = f"answers {status}"
     return failure
 
 
@@ -135,8 +142,10 @@ async def bars(each: Replica) -> bool:
         (Unreachable("no connection"), "is not reachable"),
         (NotLetIn("the token has expired"), "refuses our credentials"),
         (Untrusted("another's certificate"), "can't be trusted"),
-        (Retryable("it answers 503"), "doesn't answer as it should"),
-        (None, "doesn't answer as it should"),
+        (Unanswered("no answer in time"), "doesn't answer"),
+        (Retryable("something is wrong"), "doesn't work as it should"),
+        (answering(503), "answers 503"),
+        (None, "doesn't answer"),
     ],
 )
 async def test_one_that_nobody_needs_is_asked_how_it_is(
@@ -213,6 +222,47 @@ async def test_one_that_isnt_well_when_it_is_asked_is_away(store: Store, failure
         assert await one.circuits.met(blamed(failure))
         assert await bars(one)
         assert await store.close_circuit(VENDOR)
+
+
+async def test_what_is_said_of_one_that_is_ill_is_what_was_found_last(store: Store) -> None:
+    """Whoever is called at night and reads that it answers 503 rings up those who see to a server that is
+    there; whoever refuses us in the end is paused after its refusals alone."""
+    vendor = Vendor(well=False, failure=Unreachable("no connection"))
+    one = replica(store, vendor, hold_after=3)
+
+    async def said(words: str) -> bool:
+        [alert] = await store.standing_alerts()
+        assert one.circuits.why(VENDOR)
+        return (
+            one.circuits.why(VENDOR).startswith(f"Vendor {words} since ")
+            and alert.sentence == f"Vendor {words}"
+        )
+
+    async with working(one):
+        job = await ask_for(store)
+        assert await one.circuits.met(blamed(answering(500)), job.id)
+        await one.circuits.refresh()
+        assert one.circuits.why(VENDOR).startswith("Vendor is not reachable since "), "it was asked since"
+        vendor.failure = answering(503)
+        await until(lambda: said("answers 503"))
+        assert not (await store.circuits())[0].is_storm and not await store.pauses()
+        vendor.failure = NotLetIn("the token has expired")
+        await until(store.pauses)
+        [pause] = await store.pauses()
+        assert pause.by_itself and pause.why == "it refused our credentials 3 times"
+
+
+async def test_one_that_answers_with_errors_is_well_as_soon_as_it_says_so(store: Store) -> None:
+    """Unlike one that lets job after job down and says that it is well."""
+    vendor = Vendor(well=False, failure=answering(503))
+    one = replica(store, vendor)
+    async with working(one):
+        for _ in range(3):
+            job = await ask_for(store)
+            assert await one.circuits.met(blamed(answering(503)), job.id)
+        assert (await store.circuits())[0].kind == "failing"
+        vendor.well = True
+        await until(lambda: opens(one))
 
 
 async def test_one_that_we_do_not_trust_is_no_vendor_that_refuses_us(store: Store) -> None:

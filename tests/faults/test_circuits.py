@@ -125,7 +125,7 @@ async def test_archives_that_are_away_or_never_answer_are_waited_for_and_delay_n
             await line.connect()
             await whole(house, patients)
             await house.until(lambda: "all-clear" in hook.kinds("archives.vna"), "an all-clear goes out")
-            words = "the archive mute doesn't answer as it should since"
+            words = "the archive mute doesn't answer since"
             for job in await waiting_jobs(house, unanswered, words, "mute"):
                 assert job["attempt"] <= 1
             await house.until(lambda: "alert" in hook.kinds("archives.mute"), "an alert goes out")
@@ -143,21 +143,29 @@ async def test_an_archive_that_broke_each_study_but_said_it_was_well_is_tried_ag
         patients = [house.admit(1) for _ in range(4)]
         for patient in patients:
             await house.fire(patient.slide)
-        await waiting_jobs(house, patients, "the archive vna fails again and again since")
+        await waiting_jobs(
+            house, patients, "says that it is well, but breaks connections off again and again since"
+        )
         house.archive.front.faults.clear()
         await whole(house, patients)
         assert (await peer_of(house, "vna"))["state"] == "well"
 
 
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [(Fault(status=503), "answers 503"), (Fault(drop=True), "breaks connections off")],
+    ids=["503", "dropped"],
+)
 async def test_an_archive_that_breaks_while_nobody_needs_it_is_told_and_so_is_its_end(
-    tmp_path: Path, database_url: str
+    tmp_path: Path, database_url: str, fault: Fault, words: str
 ) -> None:
     async with hospital(tmp_path, database_url) as house, hooked(house) as hook:
         house.configuration["alerts"]["ask_idle"] = "1s"
         await house.start()
-        house.archive.front.faults.append(Fault(status=503))
+        house.archive.front.faults.append(fault)
         await house.until(lambda: hook.kinds("archives.vna") == ["alert"], "it is told")
-        assert "vna doesn't answer as it should since" in hook.sentence("archives.vna")
+        assert f"vna {words} since" in hook.sentence("archives.vna")
+        assert (await peer_of(house, "vna"))["state"] == "failing"
         house.archive.front.faults.clear()
         await house.until(lambda: hook.kinds("archives.vna") == ["alert", "all-clear"], "its end is told")
         assert {each["cause"] for each in hook.told} == {"archives.vna"}

@@ -218,7 +218,7 @@ async def test_jobs_go_on_by_themselves_once_an_archive_is_back(house: Hospital,
         await house.job_on(patient.slide, "held")
     else:
         waits = await waiting(house, patient, "locating")
-        assert waits["waits"]["why"].startswith("the archive vna doesn't answer as it should since ")
+        assert waits["waits"]["why"].startswith("the archive vna answers 503 since ")
     house.archive.front.faults.clear()
     done = await whole(house, patient)
     again = "goes on by itself: archives.vna answers again"

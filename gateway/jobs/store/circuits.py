@@ -30,6 +30,7 @@ class Circuit:
     state: str
     number: int
     kind: str | None
+    manner: str | None
     since: datetime
     reason: str | None
     advice: str | None
@@ -47,7 +48,13 @@ class Circuit:
     def is_open(self) -> bool:
         return self.state == "open"
 
+    @property
+    def is_storm(self) -> bool:
+        """It says that it is well whenever it is asked: what closes it is a job that gets through."""
+        return self.kind == "failing" and self.failures > 0
 
+
+_NO_STORM = {"failures": 0, "jobs_met": 0, "last_job": None}
 _DUE = and_(
     circuits.c.state == "open",
     circuits.c.next_probe_at <= func.now(),
@@ -75,6 +82,8 @@ class Circuits(Database):
         first: float,
         most: float,
         refused: int = 0,
+        manner: str = "",
+        is_storm: bool = False,
     ) -> bool:
         """Whether the circuit wasn't open yet. With it, and once, goes the alert."""
         lately = circuits.c.since > func.now() - _AGAIN_WITHIN
@@ -82,6 +91,8 @@ class Circuits(Database):
         opened: dict[str, Any] = {
             "state": "open",
             "kind": kind,
+            "manner": storable(manner),
+            **({} if is_storm else _NO_STORM),
             "reason": storable(reason),
             "advice": storable(advice),
             "probes": 0,
@@ -120,6 +131,28 @@ class Circuits(Database):
             await self._wake(connection, f"peer {peer}")
             return True
 
+    async def say_anew(
+        self, peer: str, number: int, kind: str, manner: str, sentence: str, reason: str, advice: str
+    ) -> None:
+        """It is ill otherwise than when it opened. Who was told of it isn't told again: it stands all the
+        same, and a reminder will have the words of then."""
+        now = {"kind": kind, "manner": storable(manner), **_NO_STORM}
+        statement = (
+            update(circuits)
+            .where(circuits.c.peer == peer, circuits.c.number == number, circuits.c.state == "open")
+            .values(**now, reason=storable(reason), advice=storable(advice))
+            .returning(circuits.c.peer)
+        )
+        async with self._transaction() as connection:
+            if await connection.scalar(statement) is None:
+                return
+            await connection.execute(
+                update(alerts)
+                .where(alerts.c.cause == peer, alerts.c.cleared_at.is_(None))
+                .values(sentence=storable(sentence), advice=storable(advice))
+            )
+            await self._wake(connection, f"peer {peer}")
+
     async def hold_off(self, peer: str, seconds: float, job_id: UUID | None) -> bool:
         """Whether it is open: then nobody tries it any sooner. `job_id`: it has tried."""
         another = circuits.c.trial_job.is_distinct_from(job_id)
@@ -149,10 +182,8 @@ class Circuits(Database):
             "number": circuits.c.number + 1,
             "since": func.now(),
             "succeeded_at": func.now(),
-            "failures": 0,
-            "jobs_met": 0,
+            **_NO_STORM,
             "refusals": 0,
-            "last_job": None,
             "next_probe_at": None,
             "prober": None,
             "probing_until": None,
@@ -197,7 +228,7 @@ class Circuits(Database):
         values = [{"peer": peer, "succeeded_at": when[peer]} for peer in sorted(when)]
         statement = upsert(circuits).values(values)
         newer = func.greatest(circuits.c.succeeded_at, statement.excluded.succeeded_at)
-        reset = {"failures": 0, "jobs_met": 0, "last_job": None, "refusals": 0}
+        reset = {**_NO_STORM, "refusals": 0}
         async with self._transaction() as connection:
             await connection.execute(
                 statement.on_conflict_do_update(
