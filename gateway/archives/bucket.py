@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -30,7 +33,20 @@ _OBJECTS_AT_ONCE = 8
 _LOOK = 64 * 2**10
 _CONNECT, _CALL, _PATIENCE = timedelta(seconds=5), timedelta(seconds=60), timedelta(seconds=15)
 _HELD = "arrived"
+_KINDS = {NeedsHuman: "gone", NotLetIn: "refused", Unreachable: "away"}
 _MARK = "installation"
+
+
+@dataclass(slots=True)
+class Calls:
+    """How this process fares there, for those who watch. `failures`: by what was being done, and the kind."""
+
+    succeeded_at: float | None = None
+    failed_at: float | None = None
+    failures: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+calls = Calls()
 
 
 class Bucket:
@@ -237,6 +253,9 @@ def _translated(doing: str) -> Iterator[None]:
             "Check that it runs, `spool.url`, its certificate (`ca`), and the network between it and us.",
         )
     else:
+        calls.succeeded_at = time.time()
         return
+    calls.failed_at = time.time()
+    calls.failures[doing, _KINDS[type(failure)]] += 1
     failure.blame(PEER)
     raise failure from None

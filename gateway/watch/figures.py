@@ -17,13 +17,14 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gateway import __version__, loops, traffic
+from gateway.archives.bucket import PEER, calls
 from gateway.jobs.store import DatabaseError, Store
 from gateway.jobs.store.circuits import Circuit
 from gateway.jobs.store.crowds import Crowd
 from gateway.jobs.store.pauses import Pause
 from gateway.loops import Loop
 from gateway.settings.certificates import expiry_of
-from gateway.settings.sections import Settings, Tls, Trust, parts_of
+from gateway.settings.sections import S3Spool, Settings, Tls, Trust, parts_of
 from gateway.settings.tree import Misconfigured
 
 EVERY = 10.0
@@ -87,6 +88,25 @@ FIGURES = {
         Figure("gateway_disk_free_bytes", "Free space on the disk of data_dir"),
         Figure("gateway_disk_size_bytes", "Size of the disk of data_dir"),
         Figure("gateway_disk_reserve_bytes", "Free space below which no new work begins (least_free)"),
+        Figure("gateway_spool_held_bytes", "What was sent to us and lies in the spool's bucket"),
+        Figure(
+            "gateway_spool_most_bytes",
+            "How much may lie in the spool's bucket: beyond it no study is taken in (spool.most_bytes)",
+        ),
+        Figure(
+            "gateway_spool_failures",
+            "Calls of this process on the spool's bucket that failed: away, refused, or gone from there",
+            ["doing", "kind"],
+            counts=True,
+        ),
+        Figure(
+            "gateway_spool_last_failure_timestamp_seconds",
+            "When such a call of this process last failed",
+        ),
+        Figure(
+            "gateway_spool_last_success_timestamp_seconds",
+            "When a call of this process on the spool's bucket last went well",
+        ),
         Figure("gateway_database_up", "Whether the database answered when it was last asked"),
         Figure("gateway_database_answer_seconds", "How long its last answer took"),
         Figure("gateway_alerts_standing", "1 for each cause that somebody has to see to", ["cause"]),
@@ -130,6 +150,7 @@ class _Known:
     waiting: Mapping[str, int] = field(default_factory=dict)
     causes: Sequence[str] = ()
     untold_since: datetime | None = None  # to the audit collector
+    in_bucket: int = 0  # bytes
 
 
 class Figures(Collector):
@@ -147,6 +168,7 @@ class Figures(Collector):
         self._refused = refused
         self._peers = peers_of(settings)
         self._certificates = list(our_certificates(settings))
+        self._bucket = settings.spool if isinstance(settings.spool, S3Spool) else None
         self._has_collector = settings.audit_log is not None
         self._known = _Known()
         self._ours: dict[str, datetime] = {}
@@ -172,6 +194,7 @@ class Figures(Collector):
                     await self._store.count_waiting(),
                     await self._store.standing_causes(),
                     await self._store.trail_waits_since() if self._has_collector else None,
+                    await self._store.bytes_arrived() if self._bucket is not None else 0,
                 )
         except (DatabaseError, OSError, TimeoutError):
             self.database_up = False
@@ -209,6 +232,8 @@ class Figures(Collector):
             yield "gateway_disk_free_bytes", (), self._disk.f_bavail * self._disk.f_frsize
             yield "gateway_disk_size_bytes", (), self._disk.f_blocks * self._disk.f_frsize
         yield "gateway_disk_reserve_bytes", (), self._reserve
+        if self._bucket is not None:
+            yield from self._of_bucket(self._bucket)
         if self.database_up is not None:
             yield "gateway_database_up", (), self.database_up
             yield "gateway_database_answer_seconds", (), self._answered_in
@@ -220,6 +245,16 @@ class Figures(Collector):
             yield "gateway_audit_log_oldest_age_seconds", (), max(0.0, age)
         for cause in self._known.causes:
             yield "gateway_alerts_standing", (cause,), 1
+
+    def _of_bucket(self, bucket: S3Spool) -> Iterator[tuple[str, Sequence[str], float]]:
+        yield "gateway_spool_most_bytes", (), bucket.most_bytes
+        if self._known.at is not None:
+            yield "gateway_spool_held_bytes", (), self._known.in_bucket
+        for labels, number in sorted(calls.failures.items()):
+            yield "gateway_spool_failures", labels, number
+        for when, at in (("failure", calls.failed_at), ("success", calls.succeeded_at)):
+            if at is not None:
+                yield f"gateway_spool_last_{when}_timestamp_seconds", (), at
 
     def _jobs(self) -> Iterator[tuple[str, Sequence[str], float]]:
         now = datetime.now(UTC)
@@ -289,7 +324,8 @@ def peers_of(settings: Settings) -> list[str]:
         "applications": settings.applications,
         "audit_log": [] if settings.audit_log is None else ["syslog"],
     }
-    return [f"{kind}.{name}" for kind, names in named.items() for name in names]
+    spool = [PEER] if isinstance(settings.spool, S3Spool) else []
+    return [*(f"{kind}.{name}" for kind, names in named.items() for name in names), *spool]
 
 
 def our_certificates(settings: Settings) -> Iterator[tuple[str, Path]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 from pydicom.uid import generate_uid
 
 from gateway.archives.bucket import Bucket
@@ -24,10 +26,12 @@ from gateway.intake.shared_incoming import SharedIncoming
 from gateway.jobs.records import Job
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
+from gateway.jobs.store.arrivals import Arrival
 from gateway.kit.inbox import look_into
 from gateway.loops import beside
 from gateway.settings.sections import S3Spool, Settings
 from gateway.watch.causes import Troubles
+from gateway.watch.figures import Figures, expose
 from tests.db.crew import ask_for, bring
 from tests.peers.certificates import Authority
 from tests.peers.dicom_samples import encode, make_instance
@@ -289,3 +293,37 @@ async def test_a_result_that_one_machine_took_is_found_by_another(
     assert {*await working.jobs()} == {job.id}
     await working.forget(job.id)
     assert server.objects("gateway/arrived") == [] and await working.jobs() == []
+
+
+async def test_how_full_the_bucket_is_and_what_went_wrong_there_is_measured(
+    server: S3Server, store: Store, tmp_path: Path
+) -> None:
+    settings = settings_of(tmp_path, server)
+    figures = Figures(settings, store, lambda: "abcdef")
+    bucket = bucket_of(server)
+    await store.add_arrivals([Arrival(uuid4(), "1.2.3", 12_345, "trauma", "1.2")])
+
+    async def measured() -> dict[tuple[str, ...], float]:
+        await figures.collect_all()
+        told, _ = expose(figures)
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(told.decode())
+            for sample in family.samples
+            if sample.name.startswith("gateway_spool_")
+        }
+
+    before = await measured()
+    assert before["gateway_spool_held_bytes",] == 12_345
+    assert before["gateway_spool_most_bytes",] == 10**12
+    assert (await bucket.check()).ok
+    well = await measured()
+    assert well["gateway_spool_last_success_timestamp_seconds",] >= time.time() - PATIENCE
+    server.refusing = {"PUT"}
+    with pytest.raises(NotLetIn):
+        await bucket.put(uuid4(), Path(__file__))
+    after = await measured()
+    counted = "gateway_spool_failures_total", "opening", "refused"
+    assert after[counted] == before.get(counted, 0) + 1
+    assert after["gateway_spool_last_failure_timestamp_seconds",] >= time.time() - PATIENCE
+    assert after["gateway_spool_held_bytes",] == 12_345
