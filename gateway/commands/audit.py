@@ -50,4 +50,4 @@ def list_acts(
             complain("nobody did anything that matches")
         return 0
 
-    return with_store_to_look(config, work)
+    return with_store_to_look(config, "to tell who did what", work)

@@ -13,6 +13,7 @@ from gateway.database import database, found_database, open_store, require_table
 from gateway.embedded.programs import all_programs
 from gateway.embedded.running import running_url
 from gateway.jobs import backups
+from gateway.jobs.answering import answering
 from gateway.jobs.backups import Backup
 from gateway.jobs.inspection import Inspection
 from gateway.jobs.schema import migrate, require_empty, revision_of
@@ -26,7 +27,7 @@ def backup(config: Path | None, out: Path, keep: int | None) -> int:
     settings = read_settings(config)
 
     async def make() -> int:
-        async with found_database(settings) as url:
+        async with found_database(settings) as url, answering(url, "to make a backup"):
             told, made = await _backup(settings, url, out)
         print(f"{told}: {made.bytes:,} bytes, tables at {made.tables}")
         gone = backups.thin_out(out, keep) if keep else 0
@@ -39,7 +40,7 @@ def backup(config: Path | None, out: Path, keep: int | None) -> int:
 
 
 async def _backup(settings: Settings, url: str, out: Path) -> tuple[Path, Backup]:
-    tables = await asyncio.to_thread(revision_of, url)
+    tables = await revision_of(url)
     if tables is None:
         raise NeedsHuman("there is nothing to back up: the database has no tables", "See database_url.")
     keys, seals = encryption_keys(settings), seals_file(settings.data_dir)
@@ -108,7 +109,7 @@ def move(config: Path | None, to: Path) -> int:
             raise NeedsHuman("the gateway runs on this database", "Stop it first.")
         await asyncio.to_thread(require_empty, target.database_url)
         with tempfile.TemporaryDirectory(dir=settings.data_dir, prefix="moving-") as folder:
-            async with found_database(settings) as url:
+            async with found_database(settings) as url, answering(url, "to be moved"):
                 await require_tables(url)
                 told, _ = await _backup(settings, url, Path(folder))
             await asyncio.to_thread(backups.read, told, encryption_keys(target))

@@ -20,10 +20,11 @@ from gateway.database import open_store
 from gateway.delivery.destinations import IntoRis
 from gateway.embedded.running import is_made, running_url
 from gateway.extras import is_installed, say_missing
+from gateway.jobs.answering import answering
 from gateway.jobs.schema import newest, revision_of, revisions
 from gateway.jobs.store import DatabaseError
 from gateway.jobs.store.pauses import Pause
-from gateway.jobs.store.trouble import why
+from gateway.jobs.store.trouble import place_of, why
 from gateway.settings.certificates import expiry_of, serving, telling_lines
 from gateway.settings.checks import find_doubts
 from gateway.settings.sections import Settings, Tls, Trust, parts_of
@@ -153,11 +154,12 @@ async def _database(settings: Settings) -> Health:
         url = _url(settings)
         if url is None:
             return Health(True, "the embedded one is at rest; gateway run starts it")
-        revision = await asyncio.to_thread(revision_of, url)
+        async with answering(url, "which tables it has"):
+            revision = await revision_of(url)
     except Failure as failure:
         return Health(False, failure.sentences)
     except DatabaseError as trouble:
-        return Health(False, why(trouble))
+        return Health(False, f"{why(trouble)} ({place_of(url)})" if url else why(trouble))
     if revision is not None and revision not in revisions():
         return Health(
             False,
@@ -174,9 +176,9 @@ async def _find_pauses(settings: Settings) -> list[Pause]:
         url = _url(settings)
         if url is None:
             return []
-        async with asyncio.timeout(_LIMIT), open_store(only_looking(settings), url) as store:
+        async with answering(url, "what is paused"), open_store(only_looking(settings), url) as store:
             return await store.pauses()
-    except (DatabaseError, Failure, TimeoutError):
+    except (DatabaseError, Failure):
         complain("but  what is paused can't be told: ask the database again, once it is migrated")
         return []
 

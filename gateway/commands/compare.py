@@ -36,7 +36,7 @@ def show(config: Path | None, application: str, since: datetime | None, as_json:
 
 
 async def _show(settings: Settings, application: str, since: datetime, as_json: bool) -> int:
-    async with store_of(settings) as store:
+    async with store_of(settings, "to compare results") as store:
         compared = compare(await store.pairs(application, since))
     if as_json:
         told = [_plain(each) for each in compared]

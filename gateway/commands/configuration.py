@@ -86,7 +86,7 @@ def print_reference() -> int:
 
 async def _ask(settings: Settings) -> tuple[Revision | None, Revision | None]:
     """The one in force, and the last of all."""
-    async with store_of(settings) as store:
+    async with store_of(settings, "to tell which configuration is in force") as store:
         return await store.revision_in_force(), next(iter(await store.revisions(limit=1)), None)
 
 

@@ -34,7 +34,7 @@ def disclose(config: Path | None, patient: str, out: Path | None) -> int:
     settings = read_settings(config)
 
     async def tell() -> int:
-        async with store_of(settings) as store:
+        async with store_of(settings, "to tell what was done with a patient's data") as store:
             page, count = await disclosure.write(settings, store, patient, who_asks())
         if out is None:
             print(page)

@@ -40,7 +40,7 @@ def export(config: Path | None, filters: Filters) -> int:
             after = (page[-1].created_at, page[-1].id)
         return 0
 
-    return with_store(config, work)
+    return with_store(config, "to export jobs", work, acts=False)
 
 
 def verify(config: Path | None, against: Sequence[Path], trusted: Sequence[Path], as_json: bool) -> int:
@@ -52,7 +52,7 @@ def verify(config: Path | None, against: Sequence[Path], trusted: Sequence[Path]
 
     async def work() -> int:
         keys = _keys(settings, trusted)
-        async with store_of(settings) as store:
+        async with store_of(settings, "to verify the histories") as store:
             try:
                 await inspection.run(store, keys, outside)
             except (NoSeals, OSError) as trouble:

@@ -48,7 +48,7 @@ def list_jobs(config: Path | None, filters: Filters, limit: int, as_json: bool) 
             complain(*_misspelt(config, filters))
         return 0
 
-    return with_store_to_look(config, work)
+    return with_store_to_look(config, "to list jobs", work)
 
 
 def tabulate(found: Sequence[JobView]) -> Table:
@@ -75,7 +75,7 @@ def show(config: Path | None, job_id: str, as_json: bool) -> int:
         await _print(store, known, as_json, closer=True)
         return 0
 
-    return with_store_to_look(config, work)
+    return with_store_to_look(config, "to show a job", work)
 
 
 def act(
@@ -100,9 +100,10 @@ def act(
     if is_too_short(job_ids):
         return WRONG_USE
     if job_ids:
-        return with_store(config, _act_on_each(what, job_ids, choice, as_json))
+        return with_store(config, f"to {what} jobs", _act_on_each(what, job_ids, choice, as_json))
     misspelt = _misspelt(config, filters)
-    return with_store(config, _act_on_all(what, filter_of(filters), misspelt, everything, yes, as_json))
+    work = _act_on_all(what, filter_of(filters), misspelt, everything, yes, as_json)
+    return with_store(config, f"to {what} jobs", work)
 
 
 def _act_on_each(

@@ -15,10 +15,11 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from gateway import logs
-from gateway.contract import Failure
+from gateway.contract import Failure, NeedsHuman
 from gateway.database import found_database, open_store, require_tables
+from gateway.jobs.answering import answering
 from gateway.jobs.store import DatabaseError, Store
-from gateway.jobs.store.trouble import why
+from gateway.jobs.store.trouble import place_of, why
 from gateway.settings.keys import has_encryption_key
 from gateway.settings.load import config_path, load, load_whereabouts, process_environment
 from gateway.settings.sections import Log, Settings
@@ -62,7 +63,7 @@ def go(main: Coroutine[Any, Any, int], *, failed: int = FAILED, log: Log | None 
     except Misconfigured as problem:
         complain(*problem.problems)
     except Failure as failure:
-        complain(failure.message, failure.advice)
+        complain(*filter(None, (failure.message, failure.advice)))
     except DatabaseError as trouble:
         complain(why(trouble))
     except KeyboardInterrupt:
@@ -78,14 +79,25 @@ def only_looking(settings: Settings) -> Settings:
 
 
 @asynccontextmanager
-async def store_of(settings: Settings) -> AsyncIterator[Store]:
-    """Of a database that is there; nothing is created for those who look at what a gateway has done."""
+async def reached(settings: Settings, asked: str, *, acts: bool = False) -> AsyncIterator[str]:
+    """A database that is there, has this release's tables, and answers; nothing is created for those who look
+    at what a gateway has done. `asked`: what is wanted of it, as in "to list jobs"."""
+    async with found_database(settings) as url:
+        try:
+            async with answering(url, asked):
+                await require_tables(url)  # whoever only looks must not change them under those who work
+            async with answering(url, asked, acts=acts):
+                yield url
+        except DatabaseError as trouble:
+            raise NeedsHuman(f"{why(trouble)} ({place_of(url)}, asked {asked})") from None
+
+
+@asynccontextmanager
+async def store_of(settings: Settings, asked: str, *, acts: bool = False) -> AsyncIterator[Store]:
     if not has_encryption_key(settings):
         settings = only_looking(settings)
-    async with found_database(settings) as url:
-        await require_tables(url)  # whoever only looks must not change them under those who work
-        async with open_store(settings, url) as store:
-            yield store
+    async with reached(settings, asked, acts=acts) as url, open_store(settings, url) as store:
+        yield store
 
 
 def read_settings_to_act(config: Path | None) -> Settings:
@@ -99,12 +111,14 @@ def read_settings_to_act(config: Path | None) -> Settings:
         raise
 
 
-def with_store(config: Path | None, work: Callable[[Store], Awaitable[int]]) -> int:
-    """For those who act."""
-    return go(_work(read_settings_to_act(config), work))
+def with_store(
+    config: Path | None, asked: str, work: Callable[[Store], Awaitable[int]], *, acts: bool = True
+) -> int:
+    """By a configuration that is good."""
+    return go(_work(read_settings_to_act(config), asked, work, acts=acts))
 
 
-def with_store_to_look(config: Path | None, work: Callable[[Store], Awaitable[int]]) -> int:
+def with_store_to_look(config: Path | None, asked: str, work: Callable[[Store], Awaitable[int]]) -> int:
     """Also where the configuration is no good, if it says where the database is; it has failed all the
     same."""
     environment = process_environment()
@@ -116,11 +130,13 @@ def with_store_to_look(config: Path | None, work: Callable[[Store], Awaitable[in
         except Misconfigured:
             raise typer.Exit(FAILED) from None
         complain("what follows is from the database that it names; a gateway that runs goes on as before")
-        go(_work(settings, work))
+        go(_work(settings, asked, work))
         return FAILED
-    return go(_work(settings, work))
+    return go(_work(settings, asked, work))
 
 
-async def _work(settings: Settings, work: Callable[[Store], Awaitable[int]]) -> int:
-    async with store_of(settings) as store:
+async def _work(
+    settings: Settings, asked: str, work: Callable[[Store], Awaitable[int]], *, acts: bool = False
+) -> int:
+    async with store_of(settings, asked, acts=acts) as store:
         return await work(store)

@@ -32,8 +32,10 @@ def pause(config: Path | None, kind: Kind, name: str, why: str | None) -> int:
         return FAILED
     peer = f"{kind}s.{name}"
 
+    act = "unpause" if why is None else "pause"
+
     async def work() -> int:
-        async with store_of(settings) as store:
+        async with store_of(settings, f"to {act} {kind} {name}", acts=True) as store:
             if why is None:
                 changed = await store.unpause(peer, who_asks())
                 print(f"{name} goes on" if changed else f"{name} wasn't paused")

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from gateway.building.house import build
 from gateway.commands.jobs import who_asks
-from gateway.commands.opening import FAILED, complain, go, only_looking, read_settings
-from gateway.database import found_database, require_tables
+from gateway.commands.opening import FAILED, complain, go, only_looking, reached, read_settings
 from gateway.settings.sections import Settings
 from gateway.watch.reconcile import start as start_studies
 
@@ -23,12 +22,13 @@ def reconcile(config: Path | None, start: bool, as_json: bool) -> int:
 
 
 async def _reconcile(settings: Settings, start: bool, as_json: bool) -> int:
-    async with found_database(settings) as url:
-        await require_tables(url)
-        async with build(only_looking(settings), url) as house:
-            house.lasting.circuits.only_look()
-            compared = await house.reconciliation.compare_all()
-            begun = await start_studies(settings, house.lasting.store, who_asks()) if start else []
+    async with (
+        reached(settings, "to compare with archives", acts=start) as url,
+        build(only_looking(settings), url) as house,
+    ):
+        house.lasting.circuits.only_look()
+        compared = await house.reconciliation.compare_all()
+        begun = await start_studies(settings, house.lasting.store, who_asks()) if start else []
     if as_json:
         print(json.dumps({"compared": [asdict(each) for each in compared], "jobs": begun}))
         return 0

@@ -22,10 +22,10 @@ from gateway.commands.opening import (
     complain,
     go,
     only_looking,
+    reached,
     read_settings,
     source_of,
 )
-from gateway.database import found_database, require_tables
 from gateway.jobs.store.reading import Filter
 from gateway.settings.keys import has_encryption_key
 from gateway.settings.sections import Settings
@@ -48,11 +48,12 @@ def replay(config: Path | None, filters: Filters, as_json: bool) -> int:
 
 async def _replay(settings: Settings, source: str, filters: Filters, as_json: bool) -> int:
     looking = settings if has_encryption_key(settings) else only_looking(settings)
-    async with found_database(settings) as url:
-        await require_tables(url)
-        async with build(looking, url) as house:
-            house.lasting.circuits.only_look()
-            done = await _replay_all(house, settings, filter_of(filters))
+    async with (
+        reached(settings, "to decide jobs again") as url,
+        build(looking, url) as house,
+    ):
+        house.lasting.circuits.only_look()
+        done = await _replay_all(house, settings, filter_of(filters))
     differ = [each for each in done if each.differences]
     undecided = [each for each in done if each.undecided]
     same = sum(not each.differences and not each.undecided for each in done)

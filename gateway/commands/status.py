@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -10,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from gateway.commands.jobs import here
-from gateway.commands.opening import FAILED, complain, go, read_settings, store_of
+from gateway.commands.opening import complain, go, read_settings, store_of
 from gateway.console import wording
 from gateway.console.causes import Cause, tell_causes
 from gateway.jobs.store.replicas import Replica
 
-_PATIENCE = 10.0
-_MEND_DATABASE = "Nothing goes on until it does; nothing is lost. Start PostgreSQL, or mend the way to it."
 _SHOWN = ("sentence", "reason", "jobs", "advice", "command")
 
 
@@ -24,12 +21,8 @@ def status(config: Path | None, as_json: bool) -> int:
     settings = read_settings(config)
 
     async def look() -> int:
-        try:
-            async with asyncio.timeout(_PATIENCE), store_of(settings) as store:
-                causes, replicas = await tell_causes(settings, store), await store.replicas()
-        except TimeoutError:
-            complain(f"the database doesn't answer within {_PATIENCE:g} s", _MEND_DATABASE)
-            return FAILED
+        async with store_of(settings, "to tell what is wrong") as store:
+            causes, replicas = await tell_causes(settings, store), await store.replicas()
         if as_json:
             print(json.dumps({"causes": [_plain(each) for each in causes], "processes": len(replicas)}))
             return 0

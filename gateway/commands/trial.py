@@ -93,7 +93,7 @@ async def _run(settings: Settings, trial: Trial, as_json: bool) -> int:
         if why := Vendors(settings, sessions).shows_itself(trial.adapter, tried):
             complain(f"the candidate {why}")
             return FAILED
-    async with store_of(settings) as store:
+    async with store_of(settings, "to run a trial", acts=True) as store:
         if not await _is_worked_on(store):
             complain(
                 "no gateway is at work on this database, and a trial's studies are sent by it: gateway run"

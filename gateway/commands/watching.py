@@ -24,7 +24,7 @@ def watch(config: Path | None, filters: Filters, limit: int) -> int:
     async def work(store: Store) -> int:
         await (_show(store, wanted, limit) if os.isatty(1) else _tell(store, wanted))
 
-    return with_store_to_look(config, work)
+    return with_store_to_look(config, "to tell what happens to jobs", work)
 
 
 async def _show(store: Store, wanted: Filter, limit: int) -> NoReturn:

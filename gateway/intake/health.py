@@ -101,7 +101,7 @@ class HealthDoor:
             async with asyncio.timeout(_GIVEN_UP):
                 await self._store.ping()
                 if not self._migrated:
-                    self._migrated = await asyncio.to_thread(revision_of, self._url) == newest()
+                    self._migrated = await revision_of(self._url) == newest()
         except (DatabaseError, OSError, TimeoutError):
             return False
         return True

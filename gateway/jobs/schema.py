@@ -10,13 +10,16 @@ import psycopg
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Connection, Engine, create_engine, func, select, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 import migrations
 from gateway.contract import NeedsHuman
 
 _LOCK = 0x6D696772
 _PATIENCE, _PAUSE, _TRIES = 2, 0.5, 60  # seconds; whoever works meanwhile waits no longer for us
-_CONNECT: dict[str, Any] = {"connect_timeout": 10, "prepare_threshold": None}
+_PATIENT: dict[str, Any] = {"connect_timeout": 10}
+_CONNECT: dict[str, Any] = {**_PATIENT, "prepare_threshold": None}
 _LOOKS = 3
 _FOLDER = Path(migrations.__file__).parent
 
@@ -104,13 +107,11 @@ def _session_of(connection: psycopg.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def revision_of(url: str) -> str | None:
-    engine = _engine(url)
-    try:
-        with engine.connect() as connection:
-            return _revision(connection)
-    finally:
-        engine.dispose()
+async def revision_of(url: str) -> str | None:
+    """Not in a thread, which nobody could stop: a server that is frozen never answers."""
+    engine = create_async_engine(_address(url), poolclass=NullPool, connect_args=_PATIENT)
+    async with engine.connect() as connection:
+        return await connection.run_sync(_revision)
 
 
 def newest() -> str:
@@ -130,6 +131,8 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _engine(url: str) -> Engine:
-    return create_engine(
-        url.replace("postgresql://", "postgresql+psycopg://", 1), connect_args={"connect_timeout": 10}
-    )
+    return create_engine(_address(url), connect_args=_PATIENT)
+
+
+def _address(url: str) -> str:
+    return url.replace("postgresql://", "postgresql+psycopg://", 1)

@@ -178,21 +178,6 @@ async def test_what_is_paused_is_told_with_the_command_that_lets_it_go_on(
     assert "all is well" in (await command("status")).stdout
 
 
-async def test_status_says_that_the_database_stands_still(
-    command: Command, environment: dict[str, str]
-) -> None:
-    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(hang, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    environment["GATEWAY_DATABASE_URL"] = f"postgresql://gateway@127.0.0.1:{port}/gateway"
-    told = await command("status")
-    server.close()
-    assert told.exit_code == 1 and "database" in told.stderr and "doesn't answer" in told.stderr, told.output
-
-
 async def test_a_name_that_nothing_is_configured_by_is_told_where_no_job_has_it(
     store: Store, command: Command
 ) -> None:

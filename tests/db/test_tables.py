@@ -55,12 +55,12 @@ def test_the_migrated_schema_is_the_declared_one(database_url, empty_database_ur
 
 
 async def test_replicas_may_migrate_at_once_and_again(empty_database_url):
-    assert schema.revision_of(empty_database_url) is None
+    assert await schema.revision_of(empty_database_url) is None
     both = await asyncio.gather(*(asyncio.to_thread(schema.migrate, empty_database_url) for _ in range(3)))
     newest = schema.newest()
     assert sorted(both, key=str) == sorted([(None, newest), (newest, newest), (newest, newest)], key=str)
     assert schema.migrate(empty_database_url) == (newest, newest)
-    assert schema.revision_of(empty_database_url) == newest
+    assert await schema.revision_of(empty_database_url) == newest
 
 
 async def test_who_works_on_the_tables_meanwhile_is_let_through(empty_database_url):

@@ -78,11 +78,11 @@ async def test_the_release_before_goes_on_with_its_jobs_and_with_this_ones_on_th
         house.milvue.behaviours["*"] = Behaviour(delay=2)
         before = await start_before(house, release_before)
         theirs_end = max(release_before.glob("migrations/versions/0*.py")).name[:4]
-        assert schema.revision_of(empty_database_url) == theirs_end < schema.newest()
+        assert await schema.revision_of(empty_database_url) == theirs_end < schema.newest()
         theirs = await ask(house, before, 6)
         await house.until(lambda: house.milvue.arrivals.total() >= 2, "studies are at Milvue")
         now = await house.start("--only", "intake")
-        assert schema.revision_of(empty_database_url) == schema.newest()
+        assert await schema.revision_of(empty_database_url) == schema.newest()
         ours = await ask(house, now, 6)
         await require_done(house, [*theirs, *ours])
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -60,6 +62,18 @@ _WORKING = {
     "25006": "the database only lets us read: it is a standby; check the host in database_url",
 }
 _SILENT = "the database doesn't answer; check database_url and that the server runs"
+
+
+def place_of(url: str) -> str:
+    """Which database it is, and where: never who comes there, nor by which password."""
+    known = {each.keyword.decode(): each.val.decode() for each in Conninfo.get_defaults() if each.val}
+    known |= {name: str(value) for name, value in conninfo_to_dict(url).items()}
+    host = known.get("host") or known.get("hostaddr", "")
+    where = f" at {host} port {known['port']}" if host and not host.startswith("/") else ""
+    if host.startswith("/"):
+        where = f" of the socket in {host}"
+    name = known.get("dbname") or known.get("user", "")
+    return f"the database {name}{where}".replace("  ", " ")
 
 
 def why(trouble: SQLAlchemyError) -> str:
