@@ -49,6 +49,7 @@ class Alerts:
         self._sources = [*sources, channels]
         self._departments = departments or {}
         self._group, self._remind = group, remind
+        self._kept: Mapping[str, int] = {}  # jobs, by the cause that keeps them
         self._seen: float | None = None
         self._seeing_since: float | None = None
 
@@ -86,8 +87,12 @@ class Alerts:
         # Who couldn't look for a while, nor could the others: what they had seen isn't over for that.
         if self._seen is None or now - self._seen > _UNSEEN:
             self._seeing_since = now
+        kept: dict[str, int] = {}
         for source in self._sources:
-            await self._store.see(await source.standing())
+            causes = list(await source.standing())
+            await self._store.see(causes)
+            kept |= {cause.key: cause.jobs for cause in causes}
+        self._kept = kept
         self._seen = now
         if self._seeing_since is not None and now - self._seeing_since > _UNSEEN:
             await self._store.clear_unseen(_UNSEEN)
@@ -98,7 +103,7 @@ class Alerts:
 
     async def _tell(self, alert: Alert, waiting: Mapping[str, int]) -> Failure | None:
         concerned = {*alert.departments, *self._concerned(alert.cause), *waiting}
-        message = message_of(alert, waiting, sorted(concerned))
+        message = message_of(alert, waiting, sorted(concerned), self._kept.get(alert.cause, 0))
 
         async def note(mark: str) -> None:
             await self._store.note_told(alert, mark)
@@ -117,7 +122,10 @@ class Alerts:
         return broken
 
 
-def message_of(alert: Alert, waiting: Mapping[str, int], departments: Sequence[str] = ()) -> Message:
+def message_of(
+    alert: Alert, waiting: Mapping[str, int], departments: Sequence[str] = (), kept: int = 0
+) -> Message:
+    """`waiting`: for a peer, by department; `kept`: jobs that another cause keeps."""
     since = f"{alert.sentence} {'at' if alert.is_news else 'since'} {alert.since.astimezone():%H:%M}"
     if alert.cleared_at is not None:
         sentence = f"over after {how_long(alert.since, alert.cleared_at)}: {since}"
@@ -139,7 +147,7 @@ def message_of(alert: Alert, waiting: Mapping[str, int], departments: Sequence[s
         "" if alert.cleared else alert.advice,
         _utc(alert.since),
         None if alert.cleared_at is None else _utc(alert.cleared_at),
-        sum(waiting.values()),
+        sum(waiting.values()) + (0 if alert.cleared else kept),
         tuple(departments),
         name_telling(alert.id, kind, before),
     )

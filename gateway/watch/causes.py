@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlencode
 
 from gateway import loops
 from gateway.jobs.store import Store
-from gateway.jobs.store.alerts import Cause, Stuck
+from gateway.jobs.store.alerts import Cause, Held, Stuck
 from gateway.settings.certificates import expiry_of
 from gateway.settings.sections import S3Spool, Settings
 from gateway.settings.tree import Misconfigured
@@ -37,12 +38,13 @@ class Troubles:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._settings = settings
         self._store = store
+        self._console = settings.public_url and str(settings.public_url).rstrip("/")
 
     async def standing(self) -> list[Cause]:
         held, failing = await self._store.held_jobs(), await self._store.failing_deliveries()
         shown = {each.peer: each.certificate_expires for each in await self._store.circuits()}
         return [
-            *(_held(each) for each in held),
+            *_held(held, self._console),
             *_failing(failing),
             *_expiring(
                 (peer, expires, "Have it renewed there.") for peer, expires in shown.items() if expires
@@ -137,44 +139,56 @@ def departments_of(settings: Settings) -> dict[str, list[str]]:
     return {name: sorted(departments) for name, departments in found.items()}
 
 
-def _held(stuck: Stuck) -> Cause:
-    jobs = f"{stuck.jobs} {stuck.department} {'job is' if stuck.jobs == 1 else 'jobs are'}"
-    chosen = f"--state held --application {stuck.name}"
-    advice = (
-        f"gateway jobs list {chosen} names them, gateway jobs show ID says why each is held and what lets it"
-        " go on"
-    )
-    if stuck.reason not in _ONE_BY_ONE:
-        advice = f"{advice}; once that is mended, gateway jobs resume {chosen} --all"
-    return Cause(
-        f"held.{stuck.name}.{stuck.reason}",
-        f"{jobs} held at {stuck.name}: {_WHY.get(stuck.reason, stuck.reason)}",
-        f"{advice}.",
-        (stuck.department,),
-    )
+def _held(found: Sequence[Held], console: str | None) -> Iterator[Cause]:
+    reasons = Counter(each.application for each in found)
+    for each in found:
+        jobs = f"{each.jobs} {each.department} {'job is' if each.jobs == 1 else 'jobs are'}"
+        key = ".".join(filter(None, ("held", each.application, each.kind, each.reason)))
+        yield Cause(
+            key,
+            f"{jobs} held at {each.application}: {each.message or 'a person has to decide'}",
+            f"{each.advice} {_ways_on(each, reasons[each.application] == 1, console)}.".strip(),
+            (each.department,),
+            each.jobs,
+        )
 
 
-_WHY = {
-    "needs_human": "a person has to decide",
-    "retryable": "all tries are used up",
-    "permanent": "nothing can be done as it is",
-    "": "a person has to decide",
-}
+def _ways_on(held: Held, alone: bool, console: str | None) -> str:
+    """As one types them: they resume no job that a person has to decide about first."""
+    chosen = {"state": "held", "application": held.application}
+    filters = " ".join(f"--{name} {value}" for name, value in chosen.items())
+    ids = [str(each)[:8] for each in held.some] if held.jobs == len(held.some) else []
+    if held.jobs == 1:
+        told, page = f"gateway jobs show {ids[0]} tells more", f"/{held.some[0]}"
+    else:
+        names = "names them" if alone else "names them among others"
+        told = f"gateway jobs list {filters} {names}, gateway jobs show ID tells more of each"
+        page = f"?{urlencode(chosen)}"
+    if console is not None:
+        told = f"{told}, or {console}/jobs{page}"
+    if held.kind in _ONE_BY_ONE and "resume the job" not in held.advice:
+        return told
+    resumed = " ".join(ids) or (f"{filters} --all" if alone else "ID")
+    return f"{told}; once that is mended, gateway jobs resume {resumed}"
+
+
 _ONE_BY_ONE = ("needs_human", "permanent", "")  # resumed as they are, they are held at once again
 
 
 def _failing(failing: Sequence[Stuck]) -> Iterator[Cause]:
     by_destination: dict[str, list[Stuck]] = defaultdict(list)
     for stuck in failing:
-        by_destination[stuck.name].append(stuck)
+        by_destination[stuck.destination].append(stuck)
     for destination, found in by_destination.items():
         jobs = sum(stuck.jobs for stuck in found)
+        why = found[0].message or "its history says why"
         yield Cause(
             f"deliveries.{destination}",
-            f"{jobs} {'result doesn’t' if jobs == 1 else 'results don’t'} get into {destination}; it is tried"
-            " again, nothing is lost",
+            f"{jobs} {'result doesn’t' if jobs == 1 else 'results don’t'} get into {destination} ({why});"
+            " it is tried again, nothing is lost",
             "gateway jobs list --state delivering names them, gateway jobs show ID says why.",
             tuple(sorted(stuck.department for stuck in found)),
+            jobs,
         )
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import psycopg
@@ -15,7 +16,7 @@ import pytest
 import structlog
 from aiosmtpd.smtp import AuthResult
 
-from gateway.contract import Failure, Health
+from gateway.contract import Failure, Health, NeedsHuman, Retryable
 from gateway.jobs.records import NewJob, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
@@ -370,34 +371,91 @@ async def test_a_database_that_is_away_is_told_without_it_once_for_a_data_dir_an
     assert "nothing is lost" in hook.told[0]["sentence"] and hook.told[0]["id"] == hook.told[1]["id"]
 
 
-async def test_held_jobs_are_told_by_their_reason_and_number(store: Store) -> None:
-    for number in range(3):
-        new = NewJob("dept", "app", "vendor", Origin.REST, accession_number=f"A-SECRET-{number}")
+TWO_MATCH = "2 studies in vna match the accession number"
+CHOOSE = "Choose the right one on the job's page, or by gateway jobs resume ID --study UID."
+TRIES = "the archive vna answered 500 while fetching the study"
+BUSY = "It is busy or broken; its own log says more."
+
+
+async def held(store: Store, *failures: Failure) -> list[str]:
+    """A job for each."""
+    for _ in failures:
+        new = NewJob("dept", "app", "vendor", Origin.REST, accession_number=f"A-SECRET-{uuid4()}")
         await store.create(new)
-    for job in await store.claim(1, 2, 60, {}):
+    ids = []
+    for job, failure in zip(await store.claim(1, len(failures), 60, {}), failures, strict=True):
         await store.move(
-            job, to=State.HELD, held_in=job.state.value, error_kind="needs_human", error_message="Doe"
+            job,
+            to=State.HELD,
+            held_in=job.state.value,
+            held_by=failure.peer,
+            error_message=failure.message,
+            error_advice=failure.advice,
+            error_kind=failure.kind,
         )
-    [cause] = await Troubles(Settings(), store).standing()
-    assert (cause.key, cause.departments) == ("held.app.needs_human", ("dept",))
-    assert cause.sentence == "2 dept jobs are held at app: a person has to decide"
-    assert "SECRET" not in str(cause) and "Doe" not in str(cause)
-    assert cause.advice == (
-        "gateway jobs list --state held --application app names them, gateway jobs show ID says why each is"
-        " held and what lets it go on."
+        ids.append(str(job.id))
+    return ids
+
+
+async def test_held_jobs_are_told_each_by_why_and_by_what_helps(store: Store) -> None:
+    """Whoever does what stands there doesn't get them back as they were."""
+    differ = "the counts differ: {} objects received from the vendor, 3 stored"
+    [choosing, *others] = await held(
+        store,
+        NeedsHuman(TWO_MATCH, CHOOSE),
+        NeedsHuman(differ.format(4), "Look at the archive, then resume the job."),
+        NeedsHuman(differ.format(5), "Look at the archive, then resume the job."),
+        Retryable(TRIES, BUSY),
+        NeedsHuman("the vendor returned a result for another study", "Find out whose it is."),
     )
+    troubles = Troubles(Settings(public_url="https://gateway.hospital"), store)
+    told = {cause.sentence: cause for cause in await troubles.standing()}
+    assert len({cause.key for cause in told.values()}) == 4
+    assert all(cause.key.startswith("held.app.") for cause in told.values())
+    one, two = "1 dept job is held at app", "2 dept jobs are held at app"
+    match = told[f"{one}: {TWO_MATCH}"]
+    assert (match.departments, match.jobs) == (("dept",), 1)
+    assert match.advice == (
+        f"{CHOOSE} gateway jobs show {choosing[:8]} tells more, or https://gateway.hospital/jobs/{choosing}."
+    )
+    [differing] = (
+        cause for sentence, cause in told.items() if sentence.startswith(f"{two}: the counts differ")
+    )
+    assert differing.jobs == 2 and f"gateway jobs resume {others[0][:8]} {others[1][:8]}" in differing.advice
+    tried = told[f"{one}: {TRIES}"]
+    assert (
+        tried.advice.startswith(BUSY)
+        and f"once that is mended, gateway jobs resume {others[2][:8]}" in tried.advice
+    )
+    another = told[f"{one}: the vendor returned a result for another study"]
+    assert "resume" not in another.advice
+    assert "SECRET" not in str(told)
 
 
-async def test_resuming_all_held_jobs_is_advised_only_where_it_helps(store: Store) -> None:
-    for kind in ("retryable", "needs_human", "permanent"):
-        await store.create(NewJob("dept", kind, "vendor", Origin.REST, accession_number=kind))
-    for job in await store.claim(1, 3, 60, {}):
-        await store.move(
-            job, to=State.HELD, held_in=job.state.value, error_kind=job.application, error_message="it is so"
+@pytest.mark.parametrize("others", [[], [NeedsHuman(TWO_MATCH, CHOOSE)]], ids=["alone", "among others"])
+async def test_of_many_held_jobs_all_are_resumed_only_where_one_reason_holds_them(
+    store: Store, others: list[Failure]
+) -> None:
+    await held(store, *others, *(Retryable(TRIES, BUSY) for _ in range(7)))
+    told = {cause.jobs: cause.advice for cause in await Troubles(Settings(), store).standing()}
+    every = "gateway jobs resume --state held --application app --all"
+    assert ("--all" in str(told), every in told[7]) == (not others, not others)
+    assert "gateway jobs show ID tells more of each" in told[7] and "http" not in told[7]
+
+
+async def test_how_many_are_held_is_told_beside_as_how_many_wait_for_a_peer(
+    store: Store, database_url: str, hook: Hook
+) -> None:
+    await held(store, NeedsHuman(TWO_MATCH, CHOOSE), NeedsHuman(TWO_MATCH, CHOOSE))
+    async with aiohttp.ClientSession() as session:
+        alerts = Alerts(
+            store, Channels({"webhook": Webhook(hook.url, None, session)}), [Troubles(Settings(), store)]
         )
-    told = {cause.key: cause.advice for cause in await Troubles(Settings(), store).standing()}
-    assert {key.rpartition(".")[2] for key, advice in told.items() if "--all" in advice} == {"retryable"}
-    assert len(told) == 3 and all("gateway jobs show ID" in advice for advice in told.values())
+        for _ in range(2):
+            await look(alerts, database_url)
+    [told] = hook.told
+    assert (told["jobs_waiting"], told["departments"]) == (2, ["dept"])
+    assert TWO_MATCH in told["sentence"]
 
 
 async def test_the_all_clear_of_a_peer_promises_no_more_than_another_try(

@@ -7,8 +7,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, cast, delete, func, literal, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Uuid,
+    and_,
+    case,
+    cast,
+    delete,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+    type_coerce,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from gateway.jobs.records import storable
@@ -31,12 +47,13 @@ _UNTOLD = or_(alerts.c.told_at.is_(None), and_(_CLEARED, alerts.c.clear_told_at.
 @dataclass(frozen=True, slots=True)
 class Cause:
     """What stands and has to be seen to. `sentence`: in one, without a patient; it begins small and has no
-    full stop. `departments`: whose contacts hear of it too."""
+    full stop. `departments`: whose contacts hear of it too. `jobs`: how many it keeps."""
 
     key: str
     sentence: str
     advice: str = ""
     departments: tuple[str, ...] = ()
+    jobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +83,58 @@ class Alert:
 
 
 @dataclass(frozen=True, slots=True)
-class Stuck:
-    """Jobs that don't get on by themselves: held for a reason, or at a destination."""
+class Held:
+    """Jobs that don't get on by themselves, all for one reason. `kind`: of their failure, or the peer whose
+    doing it was; `reason` stands for their message, whatever numbers it names."""
 
     department: str
-    name: str  # of the application, or the destination
+    application: str
+    kind: str
     reason: str
+    message: str
+    advice: str
     jobs: int
+    some: Sequence[UUID]
+
+
+@dataclass(frozen=True, slots=True)
+class Stuck:
+    """Jobs whose results don't get into a destination."""
+
+    department: str
+    destination: str
+    jobs: int
+    message: str
 
 
 _BY_ITSELF = and_(jobs.c.held_by.is_not(None), jobs.c.recoveries < _RECOVERS_BY_ITSELF)
-_KIND_OF_HELD = jobs.c.department, jobs.c.application, func.coalesce(jobs.c.held_by, jobs.c.error_kind, "")
+_SOME = 5
+_MOST_REASONS = 50
+_OWN_WORDS = func.coalesce(jobs.c.error_message, "")
+_REASON = func.left(func.md5(func.regexp_replace(_OWN_WORDS, "[0-9]+", "#", "g")), 6)
+_KIND_OF_HELD = (
+    jobs.c.department.label("department"),
+    jobs.c.application.label("application"),
+    func.coalesce(jobs.c.held_by, jobs.c.error_kind, "").label("kind"),
+    _REASON.label("reason"),
+)
+_IDS = type_coerce(func.array_agg(aggregate_order_by(jobs.c.id, jobs.c.created_at, jobs.c.id)), ARRAY(Uuid))
 _HELD = Standing(
-    select(*_KIND_OF_HELD, func.count())
+    select(
+        *_KIND_OF_HELD,
+        func.min(_OWN_WORDS),
+        func.coalesce(func.min(jobs.c.error_advice), ""),
+        func.count(),
+        _IDS[1:_SOME],
+    )
     .where(ALIVE, jobs.c.state == State.HELD.value, ~_BY_ITSELF, REAL)
-    .group_by(*_KIND_OF_HELD)
+    .group_by(text("1"), text("2"), text("3"), text("4"))
+    .order_by(func.count().desc())
+    .limit(_MOST_REASONS)
 )
 _KIND_OF_FAILING = jobs.c.department, deliveries.c.destination
 _FAILING = Standing(
-    select(*_KIND_OF_FAILING, func.count())
+    select(*_KIND_OF_FAILING, func.count(), func.coalesce(func.min(deliveries.c.last_error), ""))
     .join(deliveries, deliveries.c.job_id == jobs.c.id)
     .where(
         ALIVE,
@@ -234,16 +284,13 @@ class AlertQueue(Database):
                 found.setdefault(peer, {})[department] = count
         return found
 
-    async def held_jobs(self) -> list[Stuck]:
+    async def held_jobs(self) -> list[Held]:
         """Those that need a person."""
-        return [Stuck(*row) for row in await self._ask(_HELD)]
+        return [Held(*row) for row in await self._ask(_HELD)]
 
     async def failing_deliveries(self) -> list[Stuck]:
         """Those that keep failing at a destination that is there."""
-        return [
-            Stuck(department, destination, "", count)
-            for department, destination, count in await self._ask(_FAILING)
-        ]
+        return [Stuck(*row) for row in await self._ask(_FAILING)]
 
 
 def cleared() -> dict[str, Any]:
