@@ -231,8 +231,16 @@ class Pace:
 
 
 async def chunks_of(response: aiohttp.ClientResponse, pace: Pace) -> AsyncIterator[bytes]:
-    while chunk := await pace.read(response.content.readany()):
+    while chunk := await pace.read(next_chunk(response)):
         yield chunk
+
+
+async def next_chunk(response: aiohttp.ClientResponse) -> bytes:
+    """Nothing, once that was all. Chunks of HTTP may be tiny, so they are gathered; anything else is passed
+    on as it came off the socket, which spares a copy of every byte."""
+    if "Transfer-Encoding" in response.headers:
+        return await response.content.readany()
+    return (await response.content.readchunk())[0]
 
 
 async def read_body(peer: Peer, response: aiohttp.ClientResponse, doing: str, most: int) -> bytes:

@@ -27,6 +27,7 @@
     sessions       how each of them is reached: authorities, certificates, proxies
     loops          how whatever goes on for ever survives what breaks it
     traffic        how many bytes went to each peer and came from it
+    buffers        memory for bytes on their way
     spans          how long steps and calls took, if anybody collects traces
     embedded       PostgreSQL below data_dir, unless database_url names a server
     evidence       what a hospital asks before it signs: `gateway evidence` writes it
@@ -56,6 +57,7 @@ import structlog
 
 from gateway import __version__
 from gateway.archives.spool import Spool
+from gateway.buffers import keep_buffers
 from gateway.building.entrances import listening, monitored, storing
 from gateway.building.ground import lay_lasting
 from gateway.building.tenancy import Part, Tenancy
@@ -95,6 +97,7 @@ async def run(
     os.umask(0o077)  # what we write holds patients' data
     raise_open_files()
     sys.setswitchinterval(_TURN)
+    keep_buffers()
     spool = Spool(settings.data_dir)
     await asyncio.to_thread(spool.open)
     async with AsyncExitStack() as stack:

@@ -23,7 +23,7 @@ from gateway.dicom.multipart import (
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
 from gateway.dicom.web import nonsense, translated
 from gateway.dicom.whole import WholeCheck
-from gateway.http import LEAST_RATE, LeastRate, Pace
+from gateway.http import LEAST_RATE, LeastRate, Pace, next_chunk
 
 _FIRST_LOOK = 4096
 _QUICKLY_READ = 16 * 1024
@@ -75,9 +75,6 @@ class _Parts:
         self._doing = doing
         self._events: deque[Event] = deque()
         self._parser = _parser_for(response, peer, doing)
-        # Chunks of HTTP may be tiny, so they are gathered; anything else is passed on as it came off the
-        # socket, which spares a copy of every byte.
-        self._chunked = "Transfer-Encoding" in response.headers
         self._current: StreamedInstance | None = None
         self._inside = False
 
@@ -153,8 +150,7 @@ class _Parts:
             if self._parser.complete:
                 return None
             with translated(self._peer, self._doing):
-                content = self._response.content
-                chunk = await self._pace.read(content.readany() if self._chunked else _as_it_came(content))
+                chunk = await self._pace.read(next_chunk(self._response))
             try:
                 if chunk:
                     self._events.extend(self._parser.feed(chunk))
@@ -168,10 +164,6 @@ class _Parts:
             except Malformed as error:
                 raise nonsense(self._peer, self._doing, f"with a broken multipart body ({error})") from error
         return self._events.popleft()
-
-
-async def _as_it_came(content: aiohttp.StreamReader) -> bytes:
-    return (await content.readchunk())[0]
 
 
 class _Bare:

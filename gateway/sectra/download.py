@@ -23,7 +23,7 @@ from gateway.sectra.files import Begin, Chunk, Mark, read_events
 
 _BATCH_BYTES = 4 << 20
 _BATCH_PIECES = 512
-_STEP_BYTES = 64 << 10
+_STEP_BYTES = 128 << 10
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,8}$")
 
 

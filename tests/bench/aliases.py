@@ -22,7 +22,8 @@ from uuid import uuid4
 import aiohttp
 import uvloop
 
-from tests.bench.relay import MIB, forked, load_as_the_daemon, receive, serve_pages, ship
+from tests.bench.installed import compiled, peak
+from tests.bench.relay import MIB, begin_as_the_daemon, forked, receive, serve_pages, ship
 
 LEAST = {8.0: 0.6, 0.5: 0.3}
 MOST_MIB = 200
@@ -82,26 +83,33 @@ def run_way(way: str, source: str, study: Path, target: str) -> None:
     import gateway.work.disguise
     import gateway.work.shipment  # noqa: F401 - before the clock starts
 
-    load_as_the_daemon()
-
+    begin_as_the_daemon()
+    if not source:
+        return
     told = json.loads(study.read_text())
     before = resource.getrusage(resource.RUSAGE_SELF)
     begin = time.perf_counter()
     uvloop.run(relay(source, told, target, way))
     seconds, usage = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF)
     cpu = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": usage.ru_maxrss / 1024}))
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "peak": peak()}))
 
 
 def measure(folder: Path, mib: float, gib: float, rounds: int) -> None:
     paths, listed = make_study(folder, mib, gib)
     said: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
-    with forked(receive) as target, forked(serve_pages, paths) as source:
+    run = [sys.executable, "-m", "tests.bench.aliases", "--way"]
+    with (
+        compiled([*run, "aliases", "", "", ""]) as environment,
+        forked(receive) as target,
+        forked(serve_pages, paths) as source,
+    ):
         for _ in range(rounds):
             for way in WAYS:
-                command = [sys.executable, "-m", "tests.bench.aliases", "--way", way, source]
-                command += [str(folder / "study.json"), target]
-                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=900)
+                command = [*run, way, source, str(folder / "study.json"), target]
+                done = subprocess.run(
+                    command, check=True, stdout=subprocess.PIPE, timeout=900, env=environment
+                )
                 said[way].append(json.loads(done.stdout))
     for way in WAYS:
         seconds = statistics.median(each["seconds"] for each in said[way])
