@@ -10,7 +10,6 @@ from pathlib import Path
 from gateway.commands.jobs import Filters, filter_of
 from gateway.commands.opening import complain, go, read_settings, store_of, with_store
 from gateway.intake.views import view
-from gateway.jobs.escaped import NoSeals
 from gateway.jobs.inspection import Inspection
 from gateway.jobs.signing import SealKey, TrustedKeys
 from gateway.jobs.store import Store
@@ -53,15 +52,7 @@ def verify(config: Path | None, against: Sequence[Path], trusted: Sequence[Path]
     async def work() -> int:
         keys = _keys(settings, trusted)
         async with store_of(settings, "to verify the histories") as store:
-            try:
-                await inspection.run(store, keys, outside)
-            except (NoSeals, OSError) as trouble:
-                sentence = (
-                    str(trouble)
-                    if isinstance(trouble, NoSeals)
-                    else f"{trouble.filename}: {trouble.strerror}"
-                )
-                inspection.unchecked.append(sentence)
+            await inspection.run(store, keys, outside, ours=kept)
         return UNCHECKED if inspection.unchecked else 0
 
     ended = go(work(), failed=UNCHECKED)

@@ -1,21 +1,35 @@
-"""Seals that have left the database: a line each, in a file that is only ever added to."""
+"""Seals that have left the database: a line each, in a file that is only ever added to, and in the log."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from gateway.jobs.records import Seal
 
 _TAIL = 1 << 20
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+# As JSON, which others may have put into JSON of theirs, or as a terminal shows it.
+_NUMBER = re.compile(r"\bseal\\*\"?[:=]\s?(\d{1,18})\b")
+_HASH = re.compile(r"\bhash\\*\"?[:=]\s?\\*\"?([0-9a-f]{64})\b")
 
 
 class NoSeals(Exception):
-    """It isn't such a file: one sentence says which."""
+    """It isn't such a file, or no longer a whole one: one sentence says which."""
+
+
+class Escaped(NamedTuple):
+    """`seal`: all of it, as the file has it; a line of the log says its hash alone."""
+
+    number: int
+    hash: str
+    seal: Seal | None
 
 
 def write(path: Path, number: int, seal: Seal) -> None:
@@ -34,19 +48,34 @@ def write(path: Path, number: int, seal: Seal) -> None:
         _sync_folder(path.parent)
 
 
+def look(path: Path) -> Iterator[Escaped]:
+    """Of our file, of the log, or of what a collector made of the log."""
+    found = whole = False
+    for line, each in _lines(path):
+        whole = each is not None or line.endswith("\n")
+        if each is not None:
+            found = True
+            yield each
+    if not found:
+        raise NoSeals(f"{path} holds no seals")
+    if not whole:
+        raise NoSeals(f"{path} was cut off in its last line")
+
+
 def read(path: Path) -> Iterator[tuple[int, Seal]]:
-    """Without the lines that were cut off: such a seal was written again."""
-    whole = cut_off = 0
+    """Those that stand there whole. What a crash has cut off was written again."""
+    for _, each in _lines(path):
+        if each is not None and each.seal is not None:
+            yield each.number, each.seal
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Escaped | None]]:
     with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            seal = _parse(line)
-            if seal is None:
-                cut_off += 1
+            if (known := _parse(line)) is not None:
+                yield line, Escaped(known[0], known[1].hash, known[1])
             else:
-                whole += 1
-                yield seal
-    if cut_off and not whole:
-        raise NoSeals(f"{path} holds no seals")
+                yield line, _parse_log(line)
 
 
 def last(path: Path) -> tuple[int, Seal] | None:
@@ -72,6 +101,14 @@ def _parse(line: str) -> tuple[int, Seal] | None:
         return number, Seal(**{**given, "at": datetime.fromisoformat(given["at"])})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
+
+
+def _parse_log(line: str) -> Escaped | None:
+    if "sealed" not in line:
+        return None
+    plain = _COLOURS.sub("", line)
+    number, hashed = _NUMBER.search(plain), _HASH.search(plain)
+    return Escaped(int(number[1]), hashed[1], None) if number and hashed else None
 
 
 def _sync_folder(folder: Path) -> None:

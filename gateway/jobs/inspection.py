@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
 from gateway.jobs import escaped
 from gateway.jobs.chain import digest_events, end_of, find_break, find_edit
+from gateway.jobs.escaped import NoSeals
 from gateway.jobs.records import Act, Seal
 from gateway.jobs.signing import TrustedKeys
 from gateway.jobs.store import Store
@@ -18,6 +20,8 @@ from gateway.jobs.store.seals import History
 
 _PAGE = 500
 _MOST = 1000  # sentences
+_JUST_MADE = timedelta(minutes=10)  # another replica's, which ours hears of by and by
+_SEALED_WITHIN = timedelta(hours=1)  # at the latest, unless nothing is sealed any more
 
 
 @dataclass(slots=True)
@@ -34,11 +38,22 @@ class Inspection:
     breaks: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
 
-    async def run(self, store: Store, keys: TrustedKeys, against: Sequence[Path] = ()) -> None:
+    async def run(
+        self, store: Store, keys: TrustedKeys, against: Sequence[Path] = (), ours: Path | None = None
+    ) -> None:
+        """`ours`: the file, among those to compare with, that has each seal as soon as it is made."""
         await self._see_histories(store)
-        await self._see_seals(store, keys)
+        inside = await self._see_seals(store, keys)
+        outside: set[int] = set()
         for path in against:
-            await self._see_outside(store, keys, path)
+            try:
+                outside |= await self._see_outside(store, keys, path)
+            except NoSeals as trouble:
+                self._unclear(str(trouble))
+            except OSError as trouble:
+                self._unclear(f"{trouble.filename}: {trouble.strerror}")
+        if outside:
+            self._see_gaps(inside, outside, to_the_end=ours in against)
 
     def _broken(self, sentence: str) -> None:
         if len(self.breaks) < _MOST:
@@ -66,11 +81,15 @@ class Inspection:
 
     # -- seals ----------------------------------------------------------------------------------------
 
-    async def _see_seals(self, store: Store, keys: TrustedKeys) -> None:
-        previous = ""
+    async def _see_seals(self, store: Store, keys: TrustedKeys) -> set[int]:
+        """Returns which there are, but for those that have just been made."""
+        previous, numbers = "", set()
+        now = datetime.now(UTC)
         signed: Seal | None = None
         async for number, seal in store.seals():
             self.seals += 1
+            if now - seal.at > _JUST_MADE:
+                numbers.add(number)
             if seal.previous_hash != previous:
                 self._broken(f"seal {number}: doesn't follow the one before it")
             previous = seal.hash
@@ -81,6 +100,12 @@ class Inspection:
                 continue
             await self._see_stretch(store, number, seal, signed)
             signed = seal
+        since = await store.unsealed_since(signed.last_event_id if signed else 0)
+        if since is not None and now - since > _SEALED_WITHIN:
+            self._unclear(
+                f"what happened since {since:%FT%TZ} is under no seal: none was made, or they were removed"
+            )
+        return numbers
 
     def _judge(self, name: str, seal: Seal, keys: TrustedKeys) -> None:
         if seal.digest() != seal.hash:
@@ -128,16 +153,32 @@ class Inspection:
 
     # -- seals that have left the database ------------------------------------------------------------
 
-    async def _see_outside(self, store: Store, keys: TrustedKeys, path: Path) -> None:
-        for number, seal in escaped.read(path):
+    async def _see_outside(self, store: Store, keys: TrustedKeys, path: Path) -> set[int]:
+        """Returns which stand there whole."""
+        numbers = set()
+        for number, hashed, seal in escaped.look(path):
             self.outside += 1
-            self._judge(f"{path}: seal {number}", seal, keys)
+            if seal is not None:
+                numbers.add(number)
+                self._judge(f"{path}: seal {number}", seal, keys)
             known = await store.seal_hash(number)
-            if known == seal.hash:
+            if known == hashed:
                 continue
             gone = "is gone from the database" if known is None else "is another in the database now"
             self._broken(f"seal {number}: {gone}; {path} has it as it was")
-            await self._miss(store, number, seal)
+            if seal is not None:
+                await self._miss(store, number, seal)
+        return numbers
+
+    def _see_gaps(self, inside: set[int], outside: set[int], *, to_the_end: bool) -> None:
+        """A copy may be of yesterday; what has gone from its middle, or from the end of our own file, was
+        taken away."""
+        missing = sorted(each for each in inside - outside if to_the_end or each < max(outside))
+        if missing:
+            self._unclear(
+                f"{len(missing)} of the database's seals ({missing[0]} to {missing[-1]}) are missing in the"
+                " file: whether they are those that were made isn't known"
+            )
 
 
 def _amiss_among(page: Sequence[History]) -> list[UUID]:

@@ -263,6 +263,10 @@ async def test_verifying_tells_intact_tampered_and_unchecked_apart(
 
     nowhere = await command("export", "--verify", "--against", str(tmp_path / "nowhere"))
     assert nowhere.exit_code == 3 and "nowhere" in nowhere.stderr
+    for name, words in (("empty", b""), ("cut", (tmp_path / "seals.log").read_bytes()[:-9])):
+        (tmp_path / name).write_bytes(words)
+        cut = await command("export", "--verify", "--against", str(tmp_path / name))
+        assert cut.exit_code == 3 and f"not checked: {tmp_path / name}" in cut.stderr, cut.output
 
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("UPDATE jobs SET adapter = 'another' WHERE id = (SELECT id FROM jobs LIMIT 1)")

@@ -7,7 +7,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from psycopg.types.json import Jsonb
 
 from gateway.jobs import escaped
+from gateway.jobs import inspection as looking
 from gateway.jobs.chain import digest_events
 from gateway.jobs.inspection import Inspection
 from gateway.jobs.records import Seal
@@ -44,9 +45,9 @@ def keys_in(folder: Path) -> TrustedKeys:
 
 @pytest.fixture
 def inspect(store: Store, tmp_path: Path) -> Callable[..., Any]:
-    async def run(*against: Path) -> Inspection:
+    async def run(*against: Path, ours: Path | None = None) -> Inspection:
         inspection = Inspection()
-        await inspection.run(store, keys_in(tmp_path), against)
+        await inspection.run(store, keys_in(tmp_path), against, ours)
         return inspection
 
     return run
@@ -179,6 +180,90 @@ async def test_seals_of_a_strangers_key_are_not_called_intact(told, inspect, sto
     assert any(
         "is another in the database now" in each for each in (await inspect(seals_file(tmp_path))).breaks
     )
+
+
+def in_the_log(folder: Path, form: str) -> Path:
+    """What the gateway has logged of its seals, as it is and as collectors keep it."""
+    path = folder / f"gateway-{form}.log"
+    with path.open("w") as file:
+        for number, seal in escaped.read(seals_file(folder)):
+            told = {"seal": number, "hash": seal.hash, "jobs": 1, "event": "sealed", "level": "info"}
+            file.write('{"event": "a job has ended", "hash": "none"}\n')
+            match form:
+                case "json":
+                    line = json.dumps(told)
+                case "syslog":
+                    line = f"<14>Nov 30 21:00:00 host gateway[7]: {json.dumps(told)}"
+                case "journal":
+                    line = json.dumps({"MESSAGE": json.dumps(told), "_PID": "7"})
+                case _:
+                    words = [f"\x1b[36m{name}\x1b[0m=\x1b[35m{value}\x1b[0m" for name, value in told.items()]
+                    line = f"2026-11-30 21:00:00 [info] sealed  {' '.join(words)}"
+            file.write(f"{line}\n")
+    return path
+
+
+@pytest.mark.parametrize("form", ["file", "json", "syslog", "journal", "terminal"])
+async def test_who_owns_the_database_and_stole_the_key_is_found_out_by_the_hashes_that_left_it(
+    form, told, inspect, store, database_url, tmp_path
+):
+    outside = seals_file(tmp_path) if form == "file" else in_the_log(tmp_path, form)
+    good = await inspect(outside)
+    assert (good.breaks, good.unchecked, good.outside) == ([], [], 3)
+    await rewrite(database_url, store, told[1].id, SealKey((tmp_path / "seal.key").read_text()).sign)
+    within = await inspect()
+    assert (within.breaks, within.unchecked) == ([], []), "all is as if it had always been so"
+    breaks = (await inspect(outside)).breaks
+    assert [each.partition(";")[0] for each in breaks if "another" in each] == [
+        f"seal {number}: is another in the database now" for number in (2, 3)
+    ]
+
+
+@pytest.mark.parametrize("form", ["file", "json"])
+async def test_all_seals_gone_are_missed_by_the_hashes_that_left(form, told, inspect, database_url, tmp_path):
+    outside = seals_file(tmp_path) if form == "file" else in_the_log(tmp_path, form)
+    tamper(database_url, "DELETE FROM seals")
+    breaks = (await inspect(outside)).breaks
+    assert [each for each in breaks if "is gone from the database" in each] == [
+        f"seal {number}: is gone from the database; {outside} has it as it was" for number in (1, 2, 3)
+    ]
+
+
+async def test_all_seals_gone_without_any_that_left_is_told_once_new_ones_are_due(
+    told, inspect, database_url
+):
+    tamper(database_url, "DELETE FROM seals")
+    assert (await inspect()).unchecked == [], "they may still be made"
+    tamper(database_url, "UPDATE job_events SET at = at - interval '2 h'")
+    [unclear] = (await inspect()).unchecked
+    assert unclear.startswith("what happened since") and "is under no seal" in unclear
+
+
+@pytest.mark.parametrize(
+    ("cut", "found"),
+    [
+        (lambda lines: b"", "holds no seals"),
+        (lambda lines: b"".join(lines)[:-40], "was cut off in its last line"),
+        (lambda lines: lines[0] + lines[2], "1 of the database's seals (2 to 2) are missing"),
+        (lambda lines: lines[1] + lines[2], "1 of the database's seals (1 to 1) are missing"),
+    ],
+)
+async def test_a_file_that_was_cut_down_proves_nothing(cut, found, told, inspect, tmp_path, monkeypatch):
+    file = seals_file(tmp_path)
+    file.write_bytes(cut(file.read_bytes().splitlines(keepends=True)))
+    monkeypatch.setattr(looking, "_JUST_MADE", timedelta(0))
+    inspection = await inspect(file)
+    [unclear] = inspection.unchecked
+    assert inspection.breaks == [] and found in unclear
+
+
+async def test_our_own_file_has_every_seal_and_a_copy_may_be_older(told, inspect, tmp_path, monkeypatch):
+    file = seals_file(tmp_path)
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:1]))
+    assert (await inspect(file, ours=file)).unchecked == [], "another replica may have made them just now"
+    monkeypatch.setattr(looking, "_JUST_MADE", timedelta(0))
+    assert (await inspect(file)).unchecked == []
+    assert "2 of the database's seals (2 to 3) are missing" in (await inspect(file, ours=file)).unchecked[0]
 
 
 async def test_what_may_not_all_be_committed_yet_is_waited_for(store, sealing, inspect, database_url):

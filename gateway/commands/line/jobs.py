@@ -102,7 +102,10 @@ def export(
     ] = False,
     against: Annotated[
         list[Path] | None,
-        typer.Option(help="seals that left the database; else seals.log in data_dir", show_default=False),
+        typer.Option(
+            help="seals that left the database, in a file of them or in the log; else seals.log in data_dir",
+            show_default=False,
+        ),
     ] = None,
     key: Annotated[
         list[Path] | None,

@@ -129,6 +129,13 @@ class Seals(Database):
             found: str | None = await connection.scalar(select(seals.c.hash).where(seals.c.id == number))
             return found
 
+    async def unsealed_since(self, event: int) -> datetime | None:
+        """When the first happened that comes after this one."""
+        first = select(job_events.c.at).where(job_events.c.id > event).order_by(job_events.c.id).limit(1)
+        async with self._single.connect() as connection:
+            at: datetime | None = await connection.scalar(first)
+            return at
+
     async def sealed_events(self, after: int, to: int) -> list[Sealed]:
         """No more than a seal can cover, and one."""
         rows = await self._lines.fetch(_STRETCH, {"after": after, "to": to, "most": _AT_ONCE + 1})
