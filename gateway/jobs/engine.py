@@ -208,7 +208,7 @@ class Engine:
         async with self._claiming:
             if self._stopping:
                 return 0, 0
-            at_work = Counter(job.adapter for job, _ in self._at_work.values())
+            at_work = Counter((job.adapter, job.priority) for job, _ in self._at_work.values())
             chosen = self._turns.choose(outlook, at_work)
             left = {due.priority for due in outlook.due} if len(chosen) < len(outlook.due) else ()
             self._most_urgent_waiting = max(left, default=-1)

@@ -5,7 +5,7 @@ So that none of this starves another:
 
 - of the room, a part is kept for what is more urgent than what fills it, and no vendor's jobs take more than
   half of what the others' leave: vendors that hang don't stop the rest;
-- every eighth turn is that of whoever has waited for longest, once that is long.
+- every eighth turn, of all and of each vendor's, is that of whoever has waited longest, once that is long.
 
 What nobody waits for (below 0) goes last and in an eighth of the room, never ages, and leaves a place at each
 limited vendor that has several.
@@ -28,6 +28,7 @@ _NEAREST_ITS_END = (
 _STAGE = {state: stage for stage, state in enumerate(_NEAREST_ITS_END)}
 _AGED = 600.0
 _ONE_IN = 8
+_ALL = ""
 _PART_BESIDE = 8  # of the room, one part in so many
 
 
@@ -65,6 +66,9 @@ class Outlook:
     spare: Mapping[str, int] = field(default_factory=dict)  # of them, for what nobody waits for
 
 
+AtWork = Mapping[tuple[str, int], int]  # how many, by vendor and priority
+
+
 class Turns:
     """The room of one worker, shared out."""
 
@@ -73,16 +77,16 @@ class Turns:
         self._room = room
         self._kept = kept
         self._many = vendors > 1
-        self._taken = 0
+        self._since: Counter[str] = Counter()  # turns since one went that had waited for long
 
-    def choose(self, outlook: Outlook, at_work: Mapping[str, int]) -> list[Due]:
-        """Those to take now; `at_work`: how many are already, by vendor."""
+    def choose(self, outlook: Outlook, at_work: AtWork) -> list[Due]:
+        """Those to take now."""
         count, free, spare = Counter(at_work), dict(outlook.free), dict(outlook.spare)
         chosen: list[Due] = []
-        for due in self._in_order(outlook.due):
+        for due, aged in self._in_order(outlook.due):
             if sum(count.values()) >= self._room:
                 break
-            if not self.has_room(due.adapter, due.priority, count):
+            if not self.has_room(due.adapter, due.priority, count, aged=aged):
                 continue
             if due.needs_place:
                 if (spare if due.beside else free).get(due.adapter, 1) <= 0:
@@ -90,31 +94,51 @@ class Turns:
                 for places in (free, spare):
                     if due.adapter in places:
                         places[due.adapter] -= 1
-            count[due.adapter] += 1
-            self._taken += 1
+            count[due.adapter, due.priority] += 1
+            self._count(due.adapter, aged=aged)
             chosen.append(due)
         return chosen
 
-    def has_room(self, adapter: str, priority: int, at_work: Mapping[str, int]) -> bool:
+    def has_room(self, adapter: str, priority: int, at_work: AtWork, *, aged: bool = False) -> bool:
+        """`aged`: what is more urgent has had its turns, and isn't counted against it."""
         extra = self._kept * min(max(priority, 0), URGENT) // URGENT  # of what is kept
-        taken, theirs = sum(at_work.values()), at_work.get(adapter, 0)
+        counted = {kind: many for kind, many in at_work.items() if not aged or kind[1] <= priority}
+        taken = sum(counted.values())
+        theirs = sum(many for (whose, _), many in counted.items() if whose == adapter)
         if priority < 0:
             return taken < max(1, self._room // _PART_BESIDE)
         left = self._room - self._kept - (taken - theirs)
         share = max(min(left, 1), left // 2) if self._many else left
         return taken < self._room - self._kept + extra and theirs < share + extra
 
-    def _in_order(self, due: Collection[Due]) -> Iterator[Due]:
-        aged = sorted(
-            (each for each in due if each.waited > _AGED and not each.beside), key=lambda each: each.waited
-        )
+    def _in_order(self, due: Collection[Due]) -> Iterator[tuple[Due, bool]]:
+        """And whether it goes because it has waited for long."""
+        aged: dict[str, list[Due]] = {}
+        for each in sorted(due, key=lambda each: each.waited):
+            if each.waited > _AGED and not each.beside:
+                aged.setdefault(each.adapter, []).append(each)
         given: set[UUID] = set()
         for each in sorted(due, key=lambda each: each.rank):
-            while aged and aged[-1].id in given:
-                aged.pop()
-            if aged and (self._taken + 1) % _ONE_IN == 0:
-                given.add(aged[-1].id)
-                yield aged.pop()
+            while (old := self._take_aged(aged, given)) is not None:
+                given.add(old.id)
+                yield old, True
             if each.id not in given:
                 given.add(each.id)
-                yield each
+                yield each, False
+
+    def _take_aged(self, aged: Mapping[str, list[Due]], given: Collection[UUID]) -> Due | None:
+        """Whoever has waited for longest of those whose turn it is. Of one who then has no place, the turn is
+        kept: places at a vendor are free when they are, and others' turns go on meanwhile."""
+        longest: list[Due] = []
+        for adapter, old in aged.items():
+            if max(self._since[_ALL], self._since[adapter]) < _ONE_IN - 1:
+                continue
+            while old and old[-1].id in given:
+                old.pop()
+            if old and (not longest or old[-1].waited > longest[-1].waited):
+                longest = old
+        return longest.pop() if longest else None
+
+    def _count(self, adapter: str, *, aged: bool) -> None:
+        for whose in (_ALL, adapter):
+            self._since[whose] = 0 if aged else self._since[whose] + 1

@@ -9,10 +9,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as some
 from sqlalchemy import Engine as AnyEngine
 from sqlalchemy import event
 
@@ -21,6 +23,7 @@ from gateway.jobs.engine import Engine
 from gateway.jobs.outcomes import Advance, Rest, Wait
 from gateway.jobs.states import FINAL, WORKING, State
 from gateway.jobs.store.fenced import AtLeast
+from gateway.jobs.store.reading import Filter
 from gateway.settings.sections import Retry
 from tests.db.crew import BRISK, WAY, Script, ask_for, bring, reaches, until
 
@@ -471,3 +474,34 @@ async def test_a_lowered_limit_counts_those_that_are_at_the_vendor(store):
     assert await store.claim(1, 5, 60, {"vendor": 2}) == []
     await store.move(there[1], to=State.HELD, after=None, held_in="submitting")
     assert len(await store.claim(1, 5, 60, {"vendor": 2})) == 1
+
+
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(some.lists(some.tuples(some.integers(1, 4), some.integers(0, 3), some.integers(0, 2)), max_size=8))
+async def test_whatever_becomes_of_a_limit_no_claim_goes_beyond_it(store, database_url, course):
+    """`course`: the limit as it is from then on, how many more come, and how many are done at the vendor."""
+    adapter = f"vendor-{uuid4()}"
+    there: list[Any] = []
+    for limit, more, done in course:
+        for _ in range(more):
+            job, _ = await store.create(ask_for(adapter=adapter))
+            await store.move(await bring(store, job, State.LOCATING), to=State.SUBMITTING, after=3600)
+        for job in there[:done]:
+            await store.move(job, to=State.FAILED, after=None)
+        there = there[done:]
+        _put_off_those_that_wait(database_url, adapter, hours=0)
+        claimed = await store.claim(1, 10, 3600, {adapter: limit})
+        _put_off_those_that_wait(database_url, adapter, hours=1)
+        assert not claimed or len(there) + len(claimed) <= limit
+        there += claimed
+        known = await store.find(Filter(adapter=[adapter], state=[State.SUBMITTING]))
+        assert len(there) >= min(limit, len(known)), "a place that is free is taken"
+
+
+def _put_off_those_that_wait(database_url, adapter, *, hours):
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "UPDATE jobs SET next_at = now() + %s * interval '1 h'"
+            " WHERE adapter = %s AND state = 'submitting' AND lease_holder IS NULL",
+            [hours, adapter],
+        )

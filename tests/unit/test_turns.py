@@ -58,12 +58,12 @@ def test_at_once_as_one_after_another() -> None:
 
 
 def test_one_vendor_never_fills_the_room_nor_do_several() -> None:
-    turns, at_work = Turns(32, kept=8, vendors=5), Counter[str]()
+    turns, at_work = Turns(32, kept=8, vendors=5), Counter[tuple[str, int]]()
     for vendor in ("a", "b", "c", "d", "e"):
         chosen = turns.choose(Outlook([due(adapter=vendor) for _ in range(50)]), at_work)
         assert chosen, f"{vendor} found no place"
-        at_work[vendor] += len(chosen)
-    assert at_work["a"] == 12
+        at_work[vendor, 0] += len(chosen)
+    assert at_work["a", 0] == 12
     assert at_work.total() <= 24
     urgent = turns.choose(Outlook([due(9, adapter="a") for _ in range(50)]), at_work)
     assert urgent, "the urgent have places of their own, at the vendor that fills its share too"
@@ -93,10 +93,14 @@ waiting = some.lists(
     max_size=60,
 )
 
+busy = some.dictionaries(
+    some.tuples(some.sampled_from("abc"), some.integers(-1, 9)), some.integers(0, 12), max_size=8
+)
 
-@given(waiting, some.dictionaries(some.sampled_from("abc"), some.integers(0, 12)), some.integers(1, 4))
+
+@given(waiting, busy, some.integers(1, 4))
 def test_never_beyond_the_room_and_nobody_twice(
-    due: list[Due], at_work: dict[str, int], vendors: int
+    due: list[Due], at_work: dict[tuple[str, int], int], vendors: int
 ) -> None:
     chosen = Turns(32, kept=8, vendors=vendors).choose(Outlook(due, free={"a": 2, "b": -1}), at_work)
     assert len({each.id for each in chosen}) == len(chosen)
@@ -108,7 +112,7 @@ def test_never_beyond_the_room_and_nobody_twice(
 def test_what_nobody_waits_for_goes_last_in_a_part_of_the_room_and_never_ages() -> None:
     turns, shadows = Turns(32, kept=8), [due(-1, 9 * LONG) for _ in range(50)]
     assert len(turns.choose(Outlook(shadows), {})) == 4
-    assert turns.choose(Outlook(shadows), {"a": 4}) == []
+    assert turns.choose(Outlook(shadows), {("a", -1): 4}) == []
     chosen = turns.choose(Outlook([*shadows, *(due(0, 1) for _ in range(30))]), {})
     assert Counter(each.priority for each in chosen) == {0: 24}
 
@@ -118,3 +122,72 @@ def test_what_nobody_waits_for_leaves_a_place_at_its_vendor() -> None:
     there = Outlook([shadow, real], free={"a": 2}, spare={"a": 1})
     assert Turns(32).choose(there, {}) == [real]
     assert Turns(32).choose(Outlook([shadow], spare={"a": 1}), {}) == [shadow]
+
+
+@given(some.lists(some.tuples(some.booleans(), some.integers(0, 12), some.booleans()), max_size=80))
+def test_whoever_has_waited_for_long_gets_its_vendors_place_however_the_turns_of_others_fall(
+    rounds: list[tuple[bool, int, bool]],
+) -> None:
+    """A vendor with one place, which is now and then free, and always an urgent job that waits for it too;
+    others go on meanwhile, old ones of theirs too."""
+    turns, old = Turns(32, vendors=3), due(0, LONG, State.SUBMITTING)
+    urgent = 0
+    for free, others, aged in rounds:
+        beside = [due(9, LONG if aged else 1, adapter="b") for _ in range(others)]
+        waits = [due(9, state=State.SUBMITTING), old, *beside, due(0, 2 * LONG, adapter="c")]
+        chosen = turns.choose(Outlook(waits, free={"a": int(free)}), {})
+        if old in chosen:
+            return
+        urgent += sum(each.adapter == "a" for each in chosen)
+        assert urgent < 8
+
+
+@given(waiting, busy, some.integers(1, 4))
+def test_the_urgent_go_first_wherever_they_can_go(
+    due: list[Due], at_work: dict[tuple[str, int], int], vendors: int
+) -> None:
+    """Whoever is left had no place at its vendor, or was no more urgent than those that went; but for the
+    turns of those that have waited for long."""
+    turns = Turns(32, kept=8, vendors=vendors)
+    chosen = turns.choose(Outlook([each for each in due if each.waited <= 600], free={"a": 2}), at_work)
+    assert [each.rank for each in chosen] == sorted(each.rank for each in chosen)
+    places = sum(each.needs_place and each.adapter == "a" for each in chosen)
+    count = Counter(at_work) + Counter((each.adapter, each.priority) for each in chosen)
+    for left in {each.id: each for each in due if each.waited <= 600 and each not in chosen}.values():
+        could = not (left.needs_place and left.adapter == "a" and places >= 2)
+        assert not (could and turns.has_room(left.adapter, left.priority, count))
+
+
+@given(
+    some.lists(some.tuples(some.integers(0, 8), some.floats(0, 2 * LONG)), max_size=40),
+    some.integers(1, 32),
+    some.integers(1, 4),
+)
+def test_routine_is_never_starved_by_a_stream_of_urgent_work(
+    routine: list[tuple[int, float]], room: int, vendors: int
+) -> None:
+    """That fills the room, what is kept of it too: each that has waited for long goes within eight turns of
+    its own, the longest first."""
+    turns, urgent = Turns(room, room // 4, vendors), {(f"b{number}", 9): 1 for number in range(room - 1)}
+    left = [due(priority, LONG + waited) for priority, waited in routine]
+    turns_had = 0
+    for had in range(8 * len(left) + 8):
+        if not left:
+            return
+        [first] = turns.choose(Outlook([due(9, adapter="b"), *left]), urgent)
+        if first in left:
+            assert first.waited == max(each.waited for each in left)
+            left.remove(first)
+            turns_had = had + 1
+        assert had - turns_had < 8
+    assert not left
+
+
+def test_those_that_waited_for_long_never_fill_what_is_kept_for_the_urgent() -> None:
+    turns, at_work = Turns(32, kept=8, vendors=2), Counter[tuple[str, int]]()
+    for _ in range(100):
+        old = [due(0, LONG, adapter=adapter) for adapter in "ab" for _ in range(20)]
+        for each in turns.choose(Outlook([due(9, adapter="c"), *old]), at_work):
+            if each.priority < 9:  # which hang; the urgent are done at once
+                at_work[each.adapter, 0] += 1
+    assert 12 <= at_work.total() <= 24
