@@ -27,7 +27,7 @@ from gateway.settings.certificates import calling
 from gateway.settings.sections import Dimse, Settings
 from gateway.watch.audit_messages import Source
 from gateway.watch.audit_trail import AuditTrail
-from gateway.watch.channels import Channel, Channels, Mail, Webhook
+from gateway.watch.channels import Channel, Channels, Mail, Webhook, stand_for
 from gateway.watch.figures import Figures
 from gateway.watch.syslog import Collector
 from gateway.watch.traces import TraceExport
@@ -121,14 +121,17 @@ def our_title(settings: Settings) -> str:
 
 def _open_channels(settings: Settings, sessions: Sessions) -> Channels:
     channels: dict[str, Channel] = {}
+    hearers: dict[str, str] = {}
     hook, email = settings.alerts.webhook, settings.alerts.email
     if hook is not None:
         token = hook.token.get_secret_value() if hook.token else None
         channels["webhook"] = Webhook(hook.url, token, sessions.to("alerts.webhook", hook))
+        hearers["webhook"] = stand_for(hook.url)
     if email is not None:
         contacts = {name: department.contact for name, department in settings.departments.items()}
         channels["email"] = Mail(email, contacts)
-    return Channels(channels)
+        hearers["email"] = stand_for(*sorted(email.to), *sorted({each for each in contacts.values() if each}))
+    return Channels(channels, hearers)
 
 
 def _build_trail(settings: Settings, lasting: Lasting) -> AuditTrail | None:

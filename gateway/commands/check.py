@@ -29,6 +29,7 @@ from gateway.settings.certificates import expiry_of, serving, telling_lines
 from gateway.settings.checks import find_doubts
 from gateway.settings.sections import Settings, Tls, Trust, parts_of
 from gateway.settings.tree import Misconfigured
+from gateway.watch.channels import PEERS as ALERT_WAYS
 from gateway.work.vendors import Vendors
 
 Ask = Callable[[], Awaitable[Health]]
@@ -72,7 +73,9 @@ async def _check(settings: Settings, source: str, offline: bool, as_json: bool) 
             asked = _ask(house, settings)
             answers = await asyncio.gather(*map(_judge, asked.values()))
             judged |= dict(zip(asked, answers, strict=True))
-            paused = await _find_pauses(settings) if judged.get(_place(settings), _UNKNOWN).ok else []
+            if judged.get(_place(settings), _UNKNOWN).ok:
+                paused, untold = await _find_troubles(settings)
+                judged |= {name: failed for name, failed in untold.items() if judged.get(name, _UNKNOWN).ok}
     ok = all(health.ok for health in judged.values())
     if as_json:
         peers = {name: _plain(health) for name, health in judged.items()}
@@ -170,17 +173,23 @@ async def _database(settings: Settings) -> Health:
     return Health(True, "reachable and migrated")
 
 
-async def _find_pauses(settings: Settings) -> list[Pause]:
-    """Of a database that has just answered."""
+async def _find_troubles(settings: Settings) -> tuple[list[Pause], dict[str, Health]]:
+    """Of a database that has just answered: what is paused, and which ways of alerts failed when there was
+    something to tell, though somebody answers there."""
     try:
         url = _url(settings)
         if url is None:
-            return []
+            return [], {}
         async with answering(url, "what is paused"), open_store(only_looking(settings), url) as store:
-            return await store.pauses()
+            paused, standing = await store.pauses(), await store.standing_alerts()
     except (DatabaseError, Failure):
         complain("but  what is paused can't be told: ask the database again, once it is migrated")
-        return []
+        return [], {}
+    return paused, {
+        each.cause: Health(False, f"{each.sentence}, since {here(each.since)}. {each.advice}")
+        for each in standing
+        if each.cause.partition(".")[0] == ALERT_WAYS
+    }
 
 
 async def _judge(ask: Ask) -> Health:

@@ -22,6 +22,7 @@ _TITLES = {
     "sectra": "Sectra servers",
     "applications": "Applications",
     "audit_log": "Audit collector",
+    "alerts": "Alerts go out by",
 }
 _LONGEST = 200
 
@@ -103,7 +104,7 @@ def _limits(settings: Settings, peer: str) -> list[str]:
 
 def _was_never_asked(peer: PeerView) -> bool:
     """Nothing is known of it."""
-    return peer.kind != "applications" and peer.state == "well" and peer.last_success is None
+    return peer.kind not in ("applications", "alerts") and peer.state == "well" and peer.last_success is None
 
 
 def _back(request: web.Request) -> str:

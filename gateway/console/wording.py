@@ -167,6 +167,7 @@ _KINDS = {
     "destinations": "the destination {}",
     "sectra": "Sectra ({})",
     "audit_log": "the audit collector",
+    "alerts": "the {} of alerts",
 }
 
 

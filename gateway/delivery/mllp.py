@@ -99,7 +99,7 @@ async def check(listener: Listener) -> Health:
                 f"the {listener.name} speaks {spoken}, not HL7", "Correct its host and port."
             )
             another.manner = f"speaks {spoken}, not HL7"
-            return Health.ill(another)
+            return Health(False, f"{another.message}. {another.advice}", failure=another)
     return Health(True, f"the {listener.name} takes connections")
 
 

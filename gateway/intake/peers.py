@@ -22,7 +22,7 @@ from gateway.settings.peers import Kept
 from gateway.settings.sections import Settings
 from gateway.watch.figures import quota_beside
 
-Kind = Literal["applications", "archives", "adapters", "destinations", "sectra", "audit_log"]
+Kind = Literal["applications", "archives", "adapters", "destinations", "sectra", "audit_log", "alerts"]
 
 
 class PauseRequest(BaseModel):
@@ -142,6 +142,7 @@ def name_peers(settings: Settings) -> dict[Kind, list[str]]:
         "destinations": list(settings.destinations),
         "sectra": list(settings.sectra.servers),
         "audit_log": [] if settings.audit_log is None else ["syslog"],
+        "alerts": [name for name in ("webhook", "email") if getattr(settings.alerts, name) is not None],
     }
 
 
@@ -161,6 +162,7 @@ async def look_at_peers(settings: Settings, store: Store) -> list[PeerView]:
         for name in names
         for known in (with_quota(f"{kind}.{name}"),)
     ]
+    standing = {each.cause: each for each in await store.standing_alerts()}
     sent = {name for name, adapter in settings.adapters.items() if adapter.canary is not None}
     canaries = await store.canaries() if sent else {}
     kept = {f"{kind}.{name}": each for kind, named in _kept(settings).items() for name, each in named.items()}
@@ -169,6 +171,9 @@ async def look_at_peers(settings: Settings, store: Store) -> list[PeerView]:
         more: dict[str, Any] = {}
         if view.kind == "adapters" and view.name in sent:
             more["canary"] = _canary(canaries.get(view.name))
+        if view.kind == "alerts" and (alert := standing.get(f"alerts.{view.name}")) is not None:
+            why = alert.sentence.partition(": ")[2] or alert.sentence
+            more |= {"state": "failing", "since": _utc(alert.since), "why": why, "advice": alert.advice}
         if (peer := kept.get(f"{view.kind}.{view.name}")) is not None:
             more |= {"owner": peer.owner, "runbook": peer.runbook}
         shown.append(view.model_copy(update=more))

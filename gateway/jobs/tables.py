@@ -409,6 +409,7 @@ alerts = Table(
     Column("departments", ARRAY(Text), nullable=False, server_default="{}"),
     Column("seen_at", _moment),  # by whoever finds it standing; none: it is ended by whoever began it
     Column("told_to", ARRAY(Text), nullable=False, server_default="{}"),  # who has it of what is being told
+    Column("heard_by", ARRAY(Text)),  # who was ever told that it stands
     Column("reminded_at", _moment),
     Index("alerts_standing", "cause", unique=True, postgresql_where=text("cleared_at IS NULL")),
     Index(

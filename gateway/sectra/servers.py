@@ -53,7 +53,7 @@ class SectraServers:
         advice = f"Correct sectra.servers.{name}.callback_urls."
         another = NeedsHuman("no Sectra answers at its callback_urls: there is no IA-API", advice)
         another.manner = "isn't at its callback_urls: there is no IA-API"
-        return Health.ill(another)
+        return Health(False, f"{another.message}. {advice}", failure=another)
 
     async def _ask(self, session: aiohttp.ClientSession, url: str, own: TokenSource | None) -> Health:
         doing, refusals = "checking it", () if own else (401, 403)

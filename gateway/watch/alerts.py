@@ -59,7 +59,8 @@ class Alerts:
     async def look(self) -> None:
         """Raises what a channel that doesn't work said: it is seen as a loop that keeps failing."""
         await self._see()
-        untold = await self._store.take_untold(_TELLING, self._group, self._remind)
+        hearers = list(self._channels.hearers.values())
+        untold = await self._store.take_untold(_TELLING, self._group, self._remind, hearers)
         try:
             brokens = await self._tell_all(untold)
         except BaseException:  # ended amid it, as when a changed configuration is taken up
@@ -102,11 +103,15 @@ class Alerts:
         return self._departments.get(cause) or self._departments.get(cause.partition(".")[2], ())
 
     async def _tell(self, alert: Alert, waiting: Mapping[str, int]) -> Failure | None:
-        concerned = {*alert.departments, *self._concerned(alert.cause), *waiting}
-        message = message_of(alert, waiting, sorted(concerned), self._kept.get(alert.cause, 0))
+        concerned = sorted({*alert.departments, *self._concerned(alert.cause), *waiting})
+        kept = self._kept.get(alert.cause, 0)
+        if not alert.due:
+            return await self._tell_newcomers(alert, message_of(alert, waiting, concerned, kept, "alert"))
+        message = message_of(alert, waiting, concerned, kept)
 
         async def note(mark: str) -> None:
-            await self._store.note_told(alert, mark)
+            name = mark.partition(":")[2]
+            await self._store.note_told(alert, mark, self._channels.hearers.get(name, name))
 
         # Not by the number of tries: whoever made the first may have died of it before.
         mark = f"{message.kind}:{LOG}"
@@ -118,12 +123,34 @@ class Alerts:
         if broken is None:
             await self._store.mark_told(alert)
         else:
-            await self._store.put_off_telling(alert, min(_MOST, _FIRST * 2.0 ** min(alert.tries, 30)))
+            await self._put_off(alert)
         return broken
+
+    async def _tell_newcomers(self, alert: Alert, message: Message) -> Failure | None:
+        """A channel that was added or changed since: whoever hears by it would hear of its end alone."""
+        heard = {name for name, who in self._channels.hearers.items() if who in (alert.heard_by or ())}
+
+        async def note(mark: str) -> None:
+            await self._store.note_heard(alert, self._channels.hearers[mark.partition(":")[2]])
+
+        broken = await self._channels.tell(message, {f"{message.kind}:{name}" for name in heard}, note)
+        if broken is not None:
+            await self._put_off(alert)
+        return broken
+
+    async def _put_off(self, alert: Alert) -> None:
+        await self._store.put_off_telling(alert, min(_MOST, _FIRST * 2.0 ** min(alert.tries, 30)))
+
+
+Kind = Literal["alert", "reminder", "all-clear"]
 
 
 def message_of(
-    alert: Alert, waiting: Mapping[str, int], departments: Sequence[str] = (), kept: int = 0
+    alert: Alert,
+    waiting: Mapping[str, int],
+    departments: Sequence[str] = (),
+    kept: int = 0,
+    kind: Kind | None = None,
 ) -> Message:
     """`waiting`: for a peer, by department; `kept`: jobs that another cause keeps."""
     since = f"{alert.sentence} {'at' if alert.is_news else 'since'} {alert.since.astimezone():%H:%M}"
@@ -137,7 +164,7 @@ def message_of(
         sentence = since
     if alert.cleared and _is_a_peer(alert.cause):
         sentence = f"{sentence}; what waited for it is tried again by itself"
-    kind = _kind(alert)
+    kind = kind or _kind(alert)
     before = (alert.reminded_at or alert.told_at) if kind == "reminder" else None
     return Message(
         alert.id,
@@ -157,7 +184,7 @@ def _is_a_peer(cause: str) -> bool:
     return cause.partition(".")[0] in ("archives", "adapters", "destinations", "sectra")
 
 
-def _kind(alert: Alert) -> Literal["alert", "reminder", "all-clear"]:
+def _kind(alert: Alert) -> Kind:
     if alert.cleared:
         return "all-clear"
     return "alert" if alert.told_at is None else "reminder"

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
+from hashlib import sha256
 from typing import Literal, Protocol
 
 import aiohttp
@@ -30,6 +31,7 @@ _ENCRYPTED = {  # at once, later
     None: (False, None),
 }
 _FIRST_FAILURES = 2  # one may be a moment's
+PEERS = "alerts"  # begins the cause of one that fails
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,18 +186,25 @@ _CREDENTIALS = "Correct alerts.email.username and password."
 _ADDRESSES = "Correct alerts.email.to and the contacts of the departments."
 
 
+def stand_for(*hearers: object) -> str:
+    """Whom a channel reaches, without naming him: an address may be a secret."""
+    return sha256("\n".join(map(str, hearers)).encode()).hexdigest()[:16]
+
+
 class Channels:
     """All of them. Each is told on its own: one that fails keeps nobody else from hearing."""
 
-    def __init__(self, channels: Mapping[str, Channel]) -> None:
+    def __init__(self, channels: Mapping[str, Channel], hearers: Mapping[str, str] | None = None) -> None:
+        """`hearers`: what stands for those whom each reaches; another name, once it reaches others."""
         self._channels = channels
-        self._failed: dict[str, int] = {}
+        self.hearers = {name: (hearers or {}).get(name, name) for name in channels}
+        self._failed: dict[str, tuple[int, Failure]] = {}
         for name in channels:
             channel_failing(name, False)
 
     @property
     def checks(self) -> dict[str, Callable[[], Awaitable[Health]]]:
-        return {f"alerts.{name}": channel.check for name, channel in self._channels.items()}
+        return {f"{PEERS}.{name}": channel.check for name, channel in self._channels.items()}
 
     async def tell(
         self, message: Message, taken: Collection[str], note: Callable[[str], Awaitable[None]]
@@ -214,21 +223,27 @@ class Channels:
             return None
 
         untold = [name for name in self._channels if f"{message.kind}:{name}" not in taken]
-        if message.kind != "all-clear":  # the others hear that this one fails
-            untold = [name for name in untold if message.cause != f"alerts.{name}"]
+        itself = message.cause.removeprefix(f"{PEERS}.")
+        if message.kind != "all-clear" and message.cause != itself and itself in untold:
+            untold.remove(itself)  # the others hear that this one fails
+            await note(f"{message.kind}:{itself}")
         broken = await asyncio.gather(*map(tell, untold))
         return next((failure for failure in broken if failure is not None), None)
 
     def _fail(self, name: str, failure: Failure) -> None:
-        self._failed[name] = self._failed.get(name, 0) + 1
+        self._failed[name] = (self._failed[name][0] if name in self._failed else 0) + 1, failure
         count_channel_failure(name)
         channel_failing(name, True)
         log.error("an alert can't be told", channel=name, error=failure.message, advice=failure.advice)
 
     async def standing(self) -> list[Cause]:
         return [
-            Cause(f"alerts.{name}", f"alerts can't be told by {name}", f"The log says why (channel={name}).")
-            for name, times in self._failed.items()
+            Cause(
+                f"{PEERS}.{name}",
+                f"alerts can't be told by {name}: {failure.message}",
+                failure.advice or f"The log says more (channel={name}).",
+            )
+            for name, (times, failure) in self._failed.items()
             if times >= _FIRST_FAILURES
         ]
 

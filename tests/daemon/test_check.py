@@ -24,6 +24,7 @@ from gateway.commands.opening import only_looking
 from gateway.database import open_store
 from gateway.embedded import server as embedded
 from gateway.jobs.schema import migrate
+from gateway.jobs.store.alerts import Cause
 from gateway.settings.sections import Settings
 from gateway.simulate import archive, milvue, sectra, sectra_state
 from gateway.simulate.serve import serve
@@ -284,6 +285,15 @@ async def test_ways_of_alerts_are_checked_and_nothing_is_told(tmp_path: Path) ->
     assert code == 1 and asked == ["HEAD"]
     assert peers["alerts.webhook"]["ok"] and not peers["alerts.email"]["ok"]
     assert "mail server can't be reached" in peers["alerts.email"]["sentence"]
+    async with TestServer(make_hook()) as hook, embedded.serve(tmp_path / "data", fast=True) as url:
+        await asyncio.to_thread(migrate, url)
+        alerts["webhook"] = {"url": str(hook.make_url("/hook"))}
+        async with open_store(only_looking(Settings.model_construct(secret_keys=[])), url) as store:
+            refused = "alerts can't be told by webhook: it refused our credentials (401)"
+            await store.see([Cause("alerts.webhook", refused, "Correct alerts.webhook.token.")])
+        code, peers, _ = await checked(tmp_path, configure(tmp_path, alerts=alerts))
+    assert code == 1 and not peers["alerts.webhook"]["ok"], "it answers, and takes none of them"
+    assert peers["alerts.webhook"]["sentence"].startswith(f"{refused}, since ")
     _, peers, _ = await checked(tmp_path, configure(tmp_path, alerts=alerts))
     told = peers["alerts.webhook"]
     assert not told["ok"] and "webhook of alerts can't be reached" in told["sentence"]

@@ -17,6 +17,7 @@ import structlog
 from aiosmtpd.smtp import AuthResult
 
 from gateway.contract import Failure, Health, NeedsHuman, Retryable
+from gateway.intake.peers import look_at_peers
 from gateway.jobs.records import NewJob, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
@@ -25,7 +26,7 @@ from gateway.jobs.store.parked import Backlog
 from gateway.settings.sections import Email, Settings
 from gateway.watch.alerts import Alerts
 from gateway.watch.causes import Troubles
-from gateway.watch.channels import Channel, Channels, Mail, Message, Webhook
+from gateway.watch.channels import Channel, Channels, Mail, Message, Webhook, stand_for
 from gateway.watch.outage import Outage
 from tests.peers.certificates import Authority
 from tests.peers.hook import Hook, open_hook
@@ -238,6 +239,9 @@ async def test_one_channel_that_fails_keeps_nobody_else_from_hearing_and_is_told
             await store.see(await channels.standing())
             await look(alerts, database_url)
             assert [told["cause"] for told in hook.told] == [VENDOR, "alerts.email"]
+            words = "alerts can't be told by email: the mail server doesn't take the alert since "
+            assert hook.sentence("alerts.email").startswith(words)
+            assert hook.told[-1]["advice"] == "Its own log says why."
             post.refuses = False
             await look(alerts, database_url)
             await look(alerts, database_url)
@@ -329,6 +333,86 @@ async def test_that_a_peer_has_paused_itself_is_told_once_more_and_what_to_do(
         assert await store.pause_itself(VENDOR, "Vendor", 5)
         await look(alerts, database_url)
         assert hook.told[-1]["telling"] not in tellings, "no mail server takes it for the letter before"
+
+
+async def test_who_is_to_hear_only_since_it_stands_hears_that_it_does_and_nobody_twice(
+    store: Store, database_url: str, hook: Hook
+) -> None:
+    """A channel that is added or changed by a reload: else all it heard would be an all-clear."""
+    async with open_hook() as added, open_hook() as moved, aiohttp.ClientSession() as session:
+
+        def replicas(**addresses: str) -> list[Alerts]:
+            ways = {name: Webhook(url, None, session) for name, url in addresses.items()}
+            made = [
+                Channels(dict(ways), {name: stand_for(url) for name, url in addresses.items()}) for _ in "ab"
+            ]
+            return [Alerts(store, each, remind=3600) for each in made]
+
+        async def all_look(all_of_them: list[Alerts]) -> None:
+            for _ in range(3):
+                await minutes_pass(database_url)
+                await asyncio.gather(*(each.look() for each in all_of_them))
+
+        await trip(store)
+        await all_look(replicas(webhook=hook.url))
+        await all_look(replicas(webhook=hook.url, other=added.url))
+        assert [told["kind"] for told in added.told] == ["alert"]
+        assert added.told[0]["sentence"] == hook.told[0]["sentence"]
+        await all_look([*replicas(webhook=moved.url, other=added.url), *replicas(webhook=hook.url)])
+        await tell(database_url, "UPDATE alerts SET told_at = now() - interval '61 minutes'")
+        await all_look(replicas(webhook=moved.url, other=added.url))
+        await store.close_circuit(VENDOR)
+        await all_look(replicas(webhook=moved.url, other=added.url))
+        whole = ["alert", "reminder", "all-clear"]
+        assert [[told["kind"] for told in each.told] for each in (hook, added, moved)] == [
+            ["alert"],
+            whole,
+            whole,
+        ]
+
+
+async def test_why_alerts_do_not_get_out_is_shown_beside_the_peers(store: Store, hook: Hook) -> None:
+    hook.refusing = 401
+    settings = Settings.model_validate({"alerts": {"webhook": {"url": hook.url}}})
+    [peer] = await look_at_peers(settings, store)
+    assert (peer.kind, peer.name, peer.state) == ("alerts", "webhook", "well")
+    async with aiohttp.ClientSession() as session:
+        channels = Channels({"webhook": Webhook(hook.url, None, session)})
+        message = Message(1, "alert", VENDOR, "Vendor is away", "", "", None, 0)
+        for _ in range(2):
+            assert await channels.tell(message, (), lambda _: asyncio.sleep(0)) is not None
+        await store.see(await channels.standing())
+    [peer] = await look_at_peers(settings, store)
+    assert (peer.state, peer.advice) == ("failing", "Correct alerts.webhook.token.")
+    assert peer.why == "the webhook of alerts refused our credentials (401) while telling an alert"
+
+
+async def test_what_the_release_before_told_is_not_told_again(
+    store: Store, database_url: str, hook: Hook
+) -> None:
+    await trip(store)
+    await tell(database_url, "UPDATE alerts SET told_at = now(), told_to = '{log,alert:webhook}'")
+    async with aiohttp.ClientSession() as session:
+        await look(Alerts(store, Channels({"webhook": Webhook(hook.url, None, session)})), database_url)
+    assert hook.told == []
+
+
+async def test_a_channel_that_never_took_anything_keeps_no_reminder_from_the_others(
+    store: Store, database_url: str, hook: Hook
+) -> None:
+    async with open_hook() as broken, aiohttp.ClientSession() as session:
+        broken.refusing = 500
+        await trip(store)
+        await look(Alerts(store, Channels({"webhook": Webhook(hook.url, None, session)})), database_url)
+        ways: dict[str, Channel] = {
+            "webhook": Webhook(hook.url, None, session),
+            "other": Webhook(broken.url, None, session),
+        }
+        alerts = Alerts(store, Channels(ways), remind=3600)
+        await look(alerts, database_url)
+        await tell(database_url, "UPDATE alerts SET told_at = now() - interval '61 minutes'")
+        await look(alerts, database_url)
+    assert hook.kinds(VENDOR) == ["alert", "reminder"]
 
 
 async def test_what_comes_again_at_once_is_told_later(store: Store, database_url: str, hook: Hook) -> None:

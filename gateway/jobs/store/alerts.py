@@ -16,6 +16,7 @@ from sqlalchemy import (
     case,
     cast,
     delete,
+    false,
     func,
     literal,
     or_,
@@ -58,7 +59,9 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """`cleared_at`: the all-clear is what is to be told. `told_to`: what each channel has taken already."""
+    """`cleared_at`: the all-clear is what is to be told. `told_to`: what each channel has taken already of
+    that; `heard_by`: who was ever told that it stands, as far as anybody noted it. Not `due`: nobody but who
+    never heard of it is to."""
 
     id: int
     cause: str
@@ -72,6 +75,8 @@ class Alert:
     told_to: Sequence[str]
     tries: int
     reminded_at: datetime | None
+    heard_by: Sequence[str] | None
+    due: bool
 
     @property
     def cleared(self) -> bool:
@@ -210,14 +215,19 @@ class AlertQueue(Database):
     # -- telling it -----------------------------------------------------------------------------------
 
     async def take_untold(
-        self, seconds: float, group: float = 0.0, remind: float | None = None
+        self,
+        seconds: float,
+        group: float = 0.0,
+        remind: float | None = None,
+        hearers: Sequence[str] = (),
     ) -> list[Alert]:
         """What is to be told now, by nobody else within these seconds. What was over before anybody could be
         told of it is no news any more; a cause that was over is told again after `group` at the soonest, and
-        one that stands every `remind` seconds."""
+        one that stands every `remind` seconds, and to those of the `hearers` who came since."""
         if not await self._ask(_ANY_LEFT):
             return []
-        wanted = _due(group, remind)
+        due = _due(group, remind)
+        wanted = or_(due, _unheard_by(hearers))
         missed = and_(alerts.c.told_at.is_(None), _CLEARED, alerts.c.tries == 0)
         chosen = (
             select(alerts.c.id)
@@ -228,7 +238,7 @@ class AlertQueue(Database):
             update(alerts)
             .where(alerts.c.id.in_(chosen.scalar_subquery()))
             .values(next_try_at=soon(seconds), tries=alerts.c.tries + 1)
-            .returning(*(alerts.c[f.name] for f in fields(Alert)))
+            .returning(*(due.label("due") if f.name == "due" else alerts.c[f.name] for f in fields(Alert)))
         )
         async with self._single.connect() as connection:
             if await connection.scalar(select(alerts.c.id).where(wanted).limit(1)) is None:
@@ -239,14 +249,17 @@ class AlertQueue(Database):
             )
             return [Alert(**row) for row in (await connection.execute(statement)).mappings()]
 
-    async def note_told(self, alert: Alert, what: str) -> None:
+    async def note_told(self, alert: Alert, what: str, hearer: str) -> None:
         """One channel has taken it."""
+        noted = {"told_to": func.array_append(alerts.c.told_to, what), "heard_by": _heard_too(hearer)}
         async with self._transaction() as connection:
-            await connection.execute(
-                update(alerts)
-                .where(alerts.c.id == alert.id)
-                .values(told_to=func.array_append(alerts.c.told_to, what))
-            )
+            await connection.execute(update(alerts).where(alerts.c.id == alert.id).values(noted))
+
+    async def note_heard(self, alert: Alert, hearer: str) -> None:
+        """Of what stands, and the others know."""
+        noted = {"heard_by": _heard_too(hearer), "next_try_at": func.now(), "tries": 0}
+        async with self._transaction() as connection:
+            await connection.execute(update(alerts).where(alerts.c.id == alert.id).values(noted))
 
     async def mark_told(self, alert: Alert) -> None:
         """All have."""
@@ -316,6 +329,19 @@ def changed(sentence: str, advice: str) -> dict[str, Any]:
         "next_try_at": case((untold, alerts.c.next_try_at), else_=func.now()),
         "tries": case((untold, alerts.c.tries), else_=0),
     }
+
+
+def _heard_too(hearer: str) -> ColumnElement[Any]:
+    before = func.coalesce(alerts.c.heard_by, cast([], alerts.c.heard_by.type))
+    return func.array_append(func.array_remove(before, hearer), hearer)
+
+
+def _unheard_by(hearers: Sequence[str]) -> ColumnElement[bool]:
+    """Not of one of which nobody noted who heard it: it was told by the release before."""
+    if not hearers:
+        return false()
+    known = alerts.c.heard_by.is_not(None)
+    return and_(~_CLEARED, alerts.c.told_at.is_not(None), known, ~alerts.c.heard_by.contains(list(hearers)))
 
 
 def _due(group: float, remind: float | None) -> ColumnElement[bool]:
