@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from gateway.contract import Unsuitable
 from gateway.privacy.charsets import DEFAULT, ONE_VALUE, Charsets, read_charsets, readings
+from gateway.privacy.colours import without_words
 from gateway.privacy.content import CONTENT_IDS, OF_CODES, TEXT_VALUE, WHO, concept_of, is_public
 from gateway.privacy.dates import DUMMIES, is_valid, is_zone, move_back
 from gateway.privacy.elements import Element, Writing
@@ -19,11 +20,14 @@ from gateway.privacy.profile import PSEUDONYMS, Act, Rules
 from gateway.privacy.pseudonyms import Pseudonyms, is_standard
 from gateway.privacy.signs import with_signs
 from gateway.privacy.table import row_of
-from gateway.privacy.values import DUMMY_WORDS, NUMBERS, STRINGS, WIDTHS, dummy_of, with_text
+from gateway.privacy.values import DUMMY_WORDS, NUMBERS, STRINGS, WIDTHS, dummy_of, with_bytes, with_text
 
 _CHARSET, _PATIENT, _ISSUER, _STUDY = 0x00080005, 0x00100020, 0x00100021, 0x0020000D
 _DAY: Final = 8  # letters
 _FRAME_TYPE: Final = 0x00089007
+_SOP_CLASS: Final = 0x00080016
+_COLOURS: Final = 0x00282000
+_PIXELS: Final = 0x7FE0  # their group: in an item it is an icon of somebody's picture
 _ZONE: Final = 0x00080201  # of all times, which stay
 _MASKED: Final = frozenset((Act.KEEP, Act.CLEAN))  # and, of those, only what could tell anything
 _UNMASKED: Final = frozenset(("CS", "UI", "SQ", *WIDTHS))
@@ -39,6 +43,13 @@ class Change(NamedTuple):
     before: str | None
     after: str | None
     why: str
+
+
+class Rewritten(NamedTuple):
+    """A header, and of which class the instance is from now on."""
+
+    header: bytes
+    sop_class: str
 
 
 @dataclass(slots=True)
@@ -66,7 +77,7 @@ class HeaderRewriter:
         self._note = note
         self._knowledge: dict[Hashable, Known] = {}
 
-    def rewrite(self, header: bytes, transfer_syntax: str) -> bytes:
+    def rewrite(self, header: bytes, transfer_syntax: str) -> Rewritten:
         """`header`: all elements before the pixels. Unsuitable, if the object may not leave."""
         writing = Writing(transfer_syntax, header)
         elements = writing.read(header)
@@ -75,7 +86,8 @@ class HeaderRewriter:
         def text(tag: int) -> str:
             return text_of(told[tag], DEFAULT) if tag in told else ""
 
-        if (why := why_kept_back(text, _frame_types(elements), self._rules.profile)) is not None:
+        why = why_kept_back(text, _frame_types(elements), transfer_syntax, self._rules.profile)
+        if why is not None:
             raise Unsuitable(
                 f"an instance of the study {why}, and the profile lets no such leave",
                 "Leave such instances out by `choose` of the application, or choose another profile.",
@@ -87,7 +99,8 @@ class HeaderRewriter:
             self.pseudonyms.days(*named),
         )
         rewritten = self._rewrite(elements, DEFAULT, current, (), masked=False)
-        return writing.write(with_signs(rewritten, self._rules))
+        kind = next((text_of(each, DEFAULT) for each in rewritten if each.tag == _SOP_CLASS), "")
+        return Rewritten(writing.write(with_signs(rewritten, self._rules)), kind)
 
     def _knowledge_of(self, facts: Facts) -> Known:
         """What an instance tells of the patient is looked for in the next ones too."""
@@ -122,7 +135,7 @@ class HeaderRewriter:
             if group & 1 and 0x10 <= number <= 0xFF:
                 creators[group, number] = element
                 continue
-            act = self._decide(element, creators, masked and not (public and element.tag in OF_CODES))
+            act = self._decide(element, creators, path, masked and not (public and element.tag in OF_CODES))
             if concept in CONTENT_IDS and element.tag == TEXT_VALUE:
                 act = Act.PSEUDONYM
             after = self._apply(act, element, charsets, current, path, concept, masked=masked)
@@ -134,8 +147,16 @@ class HeaderRewriter:
                 self._note(_change(act, path, element, after, charsets))
         return sorted(kept, key=lambda element: element.tag)
 
-    def _decide(self, element: Element, creators: dict[tuple[int, int], Element], masked: bool) -> Act:
+    def _decide(
+        self,
+        element: Element,
+        creators: dict[tuple[int, int], Element],
+        path: tuple[int, ...],
+        masked: bool,
+    ) -> Act:
         tag = element.tag
+        if path and tag >> 16 == _PIXELS:
+            return Act.REMOVE
         if tag >> 16 & 1:
             creator = creators.get((tag >> 16, tag >> 8 & 0xFF))
             listed = creator is not None and self._rules.keeps(tag >> 16, text_of(creator, DEFAULT), tag)
@@ -229,7 +250,9 @@ class HeaderRewriter:
             fits = NUMBERS[vr].fullmatch(text) is not None
             tells = any(map(known.is_number, text.split("\\")))
             return element if fits and not tells else with_text(element, "", DEFAULT)
-        return None if len(element.value) >= _SEARCHED and known.is_within(element.value) else element
+        if len(element.value) >= _SEARCHED and known.is_within(element.value):
+            return None
+        return with_bytes(element, without_words(element.value)) if element.tag == _COLOURS else element
 
     def _searched(self, act: Act, element: Element, charsets: Charsets, known: Known) -> Element | None:
         text = text_of(element, charsets)

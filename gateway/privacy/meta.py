@@ -10,13 +10,14 @@ from gateway.dicom.part10 import Meta
 _IMPLEMENTATION: Final = ("2.25.190716326735306281106155512364203915381", "IMAGING_GATEWAY")
 
 
-def write_meta(meta: Meta, uid: Callable[[str], str | None]) -> bytes:
+def write_meta(meta: Meta, uid: Callable[[str], str | None], sop_class: str = "") -> bytes:
     """The preamble may be a file of its own, and what wrote and sent the object tells of a hospital. `uid`:
-    which the instance's is from now on; None leaves it."""
+    which the instance's is from now on; None leaves it. `sop_class`: as the dataset says, if it does."""
+    kind = sop_class or meta.values.get(0x00020002, "")
     told = meta.values.get(0x00020003, "")
     values: list[tuple[int, bytes, bytes]] = [
         (0x0001, b"OB", b"\0\1"),
-        (0x0002, b"UI", meta.values.get(0x00020002, "").encode("ascii", "replace")),
+        (0x0002, b"UI", kind.encode("ascii", "replace")),
         (0x0003, b"UI", (uid(told) or told).encode("ascii", "replace")),
         (0x0010, b"UI", meta.transfer_syntax.encode("ascii", "replace")),
         (0x0012, b"UI", _IMPLEMENTATION[0].encode()),

@@ -15,13 +15,17 @@ _SHOWING: Final = {  # by how their class begins
     f"{_STORAGE}3.": "is an ultrasound recording, which may show names",
     f"{_STORAGE}6.": "is an ultrasound image, which may show names",
 }
+# MPEG-2, MPEG-4, HEVC, whose syntaxes are numbered one after the other; and those of live pictures.
+_STREAMS: Final = (*(f"1.2.840.10008.1.2.4.10{number}" for number in range(9)), "1.2.840.10008.1.2.7.")
 _SCREEN: Final = ("SCREEN SAVE", "SCREENSHOT", "SCREEN CAPTURE")
 _CAPTURES: Final = ("DV", "DI", "DF", "WSD", "SD", "SI")  # of Conversion Type: not by the scanner itself
 _SOP_CLASS, _IMAGE_TYPE, _MODALITY = 0x00080016, 0x00080008, 0x00080060
 _CONVERSION, _BURNED_IN, _LABEL_INSIDE, _ELSEWHERE = 0x00080064, 0x00280301, 0x00480010, 0x00287FE0
 
 
-def why_kept_back(text: Callable[[int], str], frame_types: Iterable[str], profile: Profile) -> str | None:
+def why_kept_back(
+    text: Callable[[int], str], frame_types: Iterable[str], transfer_syntax: str, profile: Profile
+) -> str | None:
     """The end of a sentence that begins with "the instance"; None: it may leave. `text`: of an attribute,
     empty where there is none."""
     kind = f"{text(_SOP_CLASS)}."
@@ -31,6 +35,8 @@ def why_kept_back(text: Callable[[int], str], frame_types: Iterable[str], profil
         return "is a document, which can't be de-identified"
     if text(_ELSEWHERE):
         return "has its pixels elsewhere, where nothing is de-identified"
+    if transfer_syntax.startswith(_STREAMS) and not profile.keep_recordings:
+        return "is a recording, within whose stream cameras and their users may write what nobody here reads"
     if "LABEL" in types:
         return "is the label of a slide"
     if "OVERVIEW" in types and not profile.keep_overview:

@@ -89,11 +89,11 @@ async def _rewrite_dataset(
         written = await asyncio.to_thread(rewriter.rewrite, header, meta.transfer_syntax)
     else:
         written = rewriter.rewrite(header, meta.transfer_syntax)
-    file_meta = write_meta(meta, rewriter.pseudonyms.uid)
+    file_meta = write_meta(meta, rewriter.pseudonyms.uid, written.sop_class)
     if keep is not None:
         await keep()
     yield file_meta
-    yield written
+    yield written.header
     tail = Tail(Writing(meta.transfer_syntax, header))
     for piece in tail.feed(memoryview(bytes(begun[end:]))):
         yield bytes(piece)

@@ -55,7 +55,7 @@ class Tail:
                 raise NotDicom("the fragments of an instance don't end")
             self._in_fragments = tag == 0xFFFEE000
             self._passing = self._writing.number(data, 4, 4)
-            self._frame.begin()
+            self._frame.begin(self._passing)
             return 8
         if tag not in _PIXELS:
             self._over = True

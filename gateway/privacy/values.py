@@ -34,6 +34,10 @@ def with_text(element: Element, text: str, charsets: Charsets) -> Element:
     value = encode(text, element.vr, charsets)
     if len(value) % 2:
         value += b"\0" if element.vr in ("UI", "OB", "UN") else b" "
+    return with_bytes(element, value)
+
+
+def with_bytes(element: Element, value: bytes) -> Element:
     return Element(element.tag, element.vr, value, as_written=element.as_written)
 
 
@@ -43,4 +47,4 @@ def dummy_of(element: Element) -> Element:
     if vr in STRINGS or vr in DUMMY_WORDS:
         return with_text(element, DUMMY_WORDS.get(vr, "REMOVED"), DEFAULT)
     many = len(element.value) // WIDTHS[vr] * WIDTHS[vr] if vr in WIDTHS else 2
-    return Element(element.tag, vr, bytes(many), as_written=element.as_written)
+    return with_bytes(element, bytes(many))

@@ -47,13 +47,15 @@ class PrivateTag(Written):
 
 class Profile(Part):
     """PS3.15's Basic Profile, with options. `descriptors`: what becomes of a text that may stay and in which
-    something known of the patient is found; `keep_overview`: of a slide, whose label never leaves."""
+    something known of the patient is found; `keep_overview`: of a slide, whose label never leaves;
+    `keep_recordings`: video leaves, whose streams pass unread."""
 
     base: Literal["basic"] = "basic"
     options: list[Option] = []
     keep_private: list[PrivateTag] = []
     descriptors: Literal["drop", "replace"] = "drop"
     keep_overview: bool = False
+    keep_recordings: bool = False
 
     @field_validator("options")
     @classmethod

@@ -11,10 +11,22 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import ImageCms
 from pydicom import Dataset, Sequence, dcmread
 from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
 from pydicom.filebase import DicomBytesIO
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    HEVCM10P51,
+    MPEG2MPML,
+    MPEG4HP41,
+    MPEG4HP41F,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    SMPTEST211020UncompressedProgressiveActiveVideo,
+)
 
 from gateway.contract import Unsuitable
 from gateway.dicom.part10 import NotDicom
@@ -384,6 +396,60 @@ async def test_a_label_never_leaves_and_an_overview_only_if_it_may():
     dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.104.1"
     with pytest.raises(Unsuitable, match="document"):
         await sent(dataset, keep_overview=True)
+
+
+RECORDINGS = [
+    *(MPEG2MPML, MPEG4HP41, MPEG4HP41F, HEVCM10P51),
+    SMPTEST211020UncompressedProgressiveActiveVideo,
+]
+
+
+@pytest.mark.parametrize("syntax", RECORDINGS, ids=lambda syntax: UID(syntax).name)
+async def test_no_recording_leaves_unless_it_may_as_its_stream_is_not_read(syntax):
+    dataset = ct()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate([b"\0\0\1\xb2PAT-4711"])
+    dataset["PixelData"].is_undefined_length = True
+    with pytest.raises(Unsuitable, match="is a recording"):
+        await sent(dataset)
+    kept = await sent(dataset, keep_recordings=True)
+    assert kept.PixelData == dataset.PixelData
+
+
+async def test_words_in_a_profile_of_colours_stay_here_and_its_colours_leave():
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    named = "Dr. No's scanner".encode("utf-16-be")
+    written_ = profile.replace("RGB built-in".encode("utf-16-be"), named[:24])
+    dataset, path = ct(), Dataset()
+    dataset.ICCProfile = path.ICCProfile = written_[:100] + b"for Dr. No himself".ljust(28) + written_[128:]
+    dataset.OpticalPathSequence = [path]
+    ours = await sent(dataset)
+    for part in (ours, ours.OpticalPathSequence[0]):
+        assert len(part.ICCProfile) == len(profile)
+        assert named[:24] not in part.ICCProfile and b"Dr. No" not in part.ICCProfile
+        read = ImageCms.ImageCmsProfile(BytesIO(part.ICCProfile)).profile
+        assert read.red_primary == ImageCms.ImageCmsProfile(BytesIO(profile)).profile.red_primary
+
+
+async def test_no_picture_leaves_within_an_item_where_nobody_looks_for_one():
+    dataset, inner = ct(), Dataset()
+    inner.Rows, inner.PixelData = 1, b"\x01\x02"
+    inner["PixelData"].VR = "OW"
+    dataset.ReferencedImageSequence = [inner]
+    item = (await sent(dataset)).ReferencedImageSequence[0]
+    assert "PixelData" not in item and item.Rows == 1
+
+
+async def test_a_class_that_is_a_number_of_the_patients_is_told_nowhere():
+    dataset = ct()
+    dataset.PatientID = "4711471147"
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UID("1.2.3.4711471147")
+    out = await sent_bytes(written(dataset))
+    assert b"4711471147" not in out
+    ours = dcmread(BytesIO(out))
+    assert ours.file_meta.MediaStorageSOPClassUID == ours.SOPClassUID
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = UID("1.3.46.670589.11.0.0.12.1")
+    assert (await sent(dataset)).SOPClassUID == "1.3.46.670589.11.0.0.12.1", "a maker's own"
 
 
 async def test_every_change_is_told_with_its_reason():
