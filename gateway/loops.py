@@ -30,6 +30,9 @@ _KEEPS_FAILING = 3  # rounds in a row
 _AGAIN = 15.0  # seconds for what a loop has to clean up
 
 failures: Counter[str] = Counter()  # rounds that broke in this process, by the name of their loop
+shared: set[type[BaseException]] = (
+    set()
+)  # what breaks many loops at once, and is told as what it is elsewhere
 _running: set[Loop] = set()
 
 
@@ -40,6 +43,7 @@ class Loop:
         self.since: datetime | None = (
             None  # when the first of the rounds broke that broke one after the other
         )
+        self.shares_trouble = False
         self._first, self._most = first, most
         self._in_a_row = 0
 
@@ -98,7 +102,11 @@ class Loop:
         longest = min(self._first * 2.0 ** min(self._in_a_row - 1, 30), self._most)
         pause = longest * random.uniform(0.8, 1)  # noqa: S311
         cause = _first_of(trouble)
-        log.error(
+        self.shares_trouble = isinstance(cause, tuple(shared))
+        often = self.shares_trouble and self._in_a_row & (
+            self._in_a_row - 1
+        )  # but for the 1st, 2nd, 4th, 8th
+        (log.debug if often else log.error)(
             "a loop broke; it goes on",
             loop=self.name,
             error=type(cause).__name__,

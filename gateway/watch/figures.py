@@ -125,18 +125,22 @@ _OF_LOOPS = "gateway_loop_failures", "gateway_loop_failing"
 
 
 class _Loops(Collector):
-    """Counted where they run, which is below this room."""
+    """Counted where they run, which is below this room. One whose only trouble is a database that is away
+    doesn't fail besides: all of them do, and the database is told."""
+
+    database_away = False
 
     def collect(self) -> Iterator[Metric]:
         broke, keeps = (FIGURES[name].family() for name in _OF_LOOPS)
-        failing = {loop.name for loop in loops.failing()}
+        failing = {loop.name for loop in loops.failing() if not (self.database_away and loop.shares_trouble)}
         for name in loops.running():
             broke.add_metric([name], loops.failures[name])
             keeps.add_metric([name], name in failing)
         yield from (broke, keeps)
 
 
-REGISTRY.register(_Loops())
+_LOOPS = _Loops()
+REGISTRY.register(_LOOPS)
 
 
 @dataclass(slots=True)
@@ -201,6 +205,7 @@ class Figures(Collector):
             self._answered_in = time.monotonic() - began
         else:
             self.database_up = True
+        _LOOPS.database_away = not self.database_up
 
     def _look_around(self) -> None:
         for place, certificate in self._certificates:
@@ -245,6 +250,8 @@ class Figures(Collector):
             yield "gateway_audit_log_oldest_age_seconds", (), max(0.0, age)
         for cause in self._known.causes:
             yield "gateway_alerts_standing", (cause,), 1
+        if self.database_up is False:  # of all that stands the only thing that it doesn't tell itself
+            yield "gateway_alerts_standing", ("database",), 1
 
     def _of_bucket(self, bucket: S3Spool) -> Iterator[tuple[str, Sequence[str], float]]:
         yield "gateway_spool_most_bytes", (), bucket.most_bytes

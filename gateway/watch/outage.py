@@ -29,7 +29,8 @@ _ANSWERS_WITHIN = 5.0
 _IS_NEWS_AFTER = 8.0  # a restart of PostgreSQL is none
 _FIRST, _MOST = 5.0, 300.0
 _ADVICE = (
-    "Start PostgreSQL, or mend the way to it (database_url); the gateway goes on by itself within seconds."
+    "See whether its server runs, hangs or has a full disk, and start it; or mend the way to it"
+    " (database_url). The gateway goes on by itself within seconds."
 )
 
 

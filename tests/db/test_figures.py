@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway import loops
 from gateway.contract import Health, Unreachable
 from gateway.jobs.records import NewJob, Origin
 from gateway.jobs.store import Store
+from gateway.loops import Loop, beside
 from gateway.settings.sections import Settings
 from gateway.watch.certificates import Certificates
 from gateway.watch.figures import Figures, expose
@@ -51,7 +55,41 @@ async def test_jobs_and_peers_stay_told_while_the_database_is_away(
         assert not any("SECRET" in str(name) for name in now)
         figures._store = open_store("postgresql://gateway@127.0.0.1:9/none")
         await figures.collect_all()
+    now = told(figures)
     assert now["gateway_database_up",] == 0
+    assert now["gateway_alerts_standing", VNA] == now["gateway_alerts_standing", "database"] == 1
+    figures._store = store
+    await figures.collect_all()
+    assert ("gateway_alerts_standing", "database") not in told(figures)
+
+
+async def test_loops_that_break_for_the_database_alone_are_no_troubles_of_their_own(
+    settings: Settings, open_store: Callable[[str], Store], database_url: str
+) -> None:
+    """One cause is told once; a loop that breaks for another reason meanwhile is told."""
+    nowhere = open_store("postgresql://gateway@127.0.0.1:9/none")
+
+    async def breaks() -> None:
+        raise OSError
+
+    lost, lame = Loop("lost", first=0.01, most=0.01), Loop("lame", first=0.01, most=0.01)
+
+    def failing() -> dict[str, float]:
+        found = told(figures)
+        return {name: found["gateway_loop_failing", name] for name in ("lost", "lame")}
+
+    with structlog.testing.capture_logs() as said:
+        async with beside(lost.run(nowhere.ping)), beside(lame.run(breaks)):
+            while loops.failures["lost"] < 9 or loops.failures["lame"] < 9:
+                await asyncio.sleep(0.01)
+            figures = Figures(settings, nowhere, str)
+            await figures.collect_all()
+            assert failing() == {"lost": 0, "lame": 1}
+            figures = Figures(settings, open_store(database_url), str)
+            await figures.collect_all()
+            assert failing() == {"lost": 1, "lame": 1}, "the database is there, and yet it breaks"
+    broke = [line["times"] for line in said if line.get("loop") == "lost" and line["log_level"] == "error"]
+    assert broke[:4] == [1, 2, 4, 8]
 
 
 @pytest.mark.parametrize("who", ["the gateway", "a person"])

@@ -37,6 +37,7 @@ SEEN_TO = {
     "gateway/jobs/engine.py _renew_for_ever": "the engine's own loop, whose group it is in",
     "gateway/jobs/engine.py _look_after_others": "the engine's own loop, whose group it is in",
     "gateway/jobs/presence.py watch": "the engine's own loop, whose group it is in",
+    "gateway/jobs/answering.py keep": "the command that asked, which ends it",
     "gateway/intake/rest.py _tell_events": "whoever listens, who sees it end",
     "gateway/sectra/files.py chunks": "whoever reads the file, who sees it end",
     "gateway/commands/watching.py _show": "the person who looks",

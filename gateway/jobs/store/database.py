@@ -20,6 +20,7 @@ from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError,
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from gateway import loops
 from gateway.jobs.chain import digest_job
 from gateway.jobs.cipher import Cipher, Unreadable
 from gateway.jobs.records import Event, Job, Origin, storable
@@ -50,6 +51,7 @@ LISTED = [jobs.c[name] for name in JOB_COLUMNS if name not in ENCRYPTED]
 
 DatabaseError = SQLAlchemyError  # whatever goes wrong between us and PostgreSQL
 DatabaseLost = (OperationalError, InterfaceError, PoolTimeoutError)  # it may come back
+loops.shared.update(DatabaseLost)
 
 
 class Superseded(Exception):

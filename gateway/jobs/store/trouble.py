@@ -49,8 +49,15 @@ _CONNECTING = (
         "no database runs where database_url says; check that the server runs, and its host and port",
     ),
     (
-        r"timeout expired|timed out|No route to host|Network is unreachable",
-        "the host of the database doesn't answer; check the network and the firewall, and its host and port",
+        r"timeout expired|timed out",
+        "the database doesn't answer in time: its server hangs or is overloaded, or nothing gets through to"
+        " it; look at that server first (its processes, its disk), then at its host and port, and what lies"
+        " in between",
+    ),
+    (
+        r"No route to host|Network is unreachable",
+        "nothing leads to the host of the database; check the network and the firewall, and its host and"
+        " port",
     ),
 )
 _WORKING = {
