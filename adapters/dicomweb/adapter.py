@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,8 +18,8 @@ from pydantic import BaseModel
 
 from adapters.dicomweb.results import choose_results, collect
 from adapters.dicomweb.sending import send
+from adapters.dicomweb.wire import Listed, Wire
 from adapters.dicomweb.wire import Options as DicomwebOptions
-from adapters.dicomweb.wire import Wire
 from gateway.contract import (
     Failure,
     Finished,
@@ -53,18 +53,19 @@ class Dicomweb:
         there = await wire.list_study(wire.front, uid)
         before = there if wire.back is wire.front else await wire.list_study(wire.back, uid)
         noted = self._recall(uid)
-        acknowledged = await send(wire, study, there, lambda: self._note(uid, before))
+        were = {known: each.made_at for known, each in before.items()}
+        acknowledged = await send(wire, study, there, lambda: self._note(uid, were))
         if noted is None:
             # A study that was there whole has been looked at already: what was made of it is the result.
             fresh = any(instance not in there for instance in acknowledged)
-            noted = sorted(before.keys() - set(acknowledged)) if fresh else []
+            noted = {known: at for known, at in were.items() if known not in acknowledged} if fresh else {}
         return _ticket(uid, acknowledged, noted)
 
     async def find(self, order: Order) -> Ticket | None:
         """All that the vendor lists; whose it is, the engine knows."""
         uid = require_uid(order.study_instance_uid)
         there = await self._wire.list_study(self._wire.front, uid)
-        return _ticket(uid, tuple(sorted(there)), self._recall(uid) or []) if there else None
+        return _ticket(uid, tuple(sorted(there)), self._recall(uid) or {}) if there else None
 
     async def poll(self, ticket: Ticket) -> Pending | Finished:
         return await self.poll_among(ticket, _nothing)
@@ -76,14 +77,14 @@ class Dicomweb:
         if self._options.push_token is not None:
             return await wait_for_quiet(self._work, ticket, self._options, uid)
         listed = await self._wire.list_study(self._wire.back, uid)
-        inputs = {*(ticket.acknowledged or ()), *ticket.state.get("before", ())}
+        inputs = {*(ticket.acknowledged or ()), *_untouched(ticket, listed)}
         inputs |= set(await delivered(listed.keys() - inputs))
         results = choose_results(listed, inputs, self._options.results)
         if not results:
             return nothing_yet(ticket, self._options)
         state, now = dict(ticket.state), time.time()
         uids = sorted(result.sop_instance_uid for result in results)
-        seen = hashlib.sha256("\n".join(uids).encode()).hexdigest()
+        seen = hashlib.sha256("\n".join(f"{uid} {listed[uid].made_at}" for uid in uids).encode()).hexdigest()
         if state.get("seen") != seen:
             state |= {"seen": seen, "seen_at": now}
         wait = more_to_come(ticket, self._options, len(results), now - state["seen_at"], state)
@@ -92,7 +93,9 @@ class Dicomweb:
         shelf = Shelf(self._work, uid, self._options.most_result_bytes)
         await collect(self._wire, shelf, results, listed)
         said = count_kinds(result.modality for result in results)
-        return Finished(f"The vendor returned {said}.", dicom=tuple(shelf.files))
+        anew = len(set(uids).intersection(ticket.state.get("before", ())))
+        again = f" It has made {anew} of them anew under the UID of an earlier one." if anew else ""
+        return Finished(f"The vendor returned {said}.{again}", dicom=tuple(shelf.files))
 
     async def cancel(self, ticket: Ticket) -> None:
         """DICOMweb knows no cancelling: what the vendor makes is not fetched any more, that is all."""
@@ -113,22 +116,35 @@ class Dicomweb:
         token = self._options.push_token
         return None if token is None else token.get_secret_value()
 
-    def _note(self, study: str, before: Iterable[str]) -> None:
+    def _note(self, study: str, before: Mapping[str, str]) -> None:
         """What was there before the first try of this job: a later one also meets what came of the first."""
         if self._recall(study) is None:
-            note(self._work / _BEFORE, {"study": study, "before": sorted(before)})
+            note(self._work / _BEFORE, {"study": study, "before": dict(before)})
 
-    def _recall(self, study: str) -> list[str] | None:
+    def _recall(self, study: str) -> dict[str, str] | None:
         noted = recall(self._work / _BEFORE)
         before = noted.get("before")
-        return (
-            [str(uid) for uid in before] if noted.get("study") == study and isinstance(before, list) else None
-        )
+        if noted.get("study") != study or not isinstance(before, dict | list):
+            return None
+        made_at = before.get if isinstance(before, dict) else lambda _: ""  # a list is the release's before
+        return {str(uid): str(made_at(uid)) for uid in before}
 
 
 async def _nothing(_: Collection[str]) -> Collection[str]:
     return ()
 
 
-def _ticket(uid: str, acknowledged: tuple[str, ...], before: list[str]) -> Ticket:
-    return Ticket(uid, acknowledged, {"study": uid, "before": before, "since": time.time(), "polls": 0})
+def _untouched(ticket: Ticket, listed: Mapping[str, Listed]) -> list[str]:
+    """What was there before, but for what has been made anew since under the UID that it had."""
+    made_at = ticket.state.get("made_at", {})
+    return [
+        uid
+        for uid in ticket.state.get("before", ())
+        if uid not in listed or made_at.get(uid, "") in ("", listed[uid].made_at)
+    ]
+
+
+def _ticket(uid: str, acknowledged: tuple[str, ...], before: Mapping[str, str]) -> Ticket:
+    made_at = {known: at for known, at in before.items() if at}
+    state = {"study": uid, "before": sorted(before), "made_at": made_at, "since": time.time(), "polls": 0}
+    return Ticket(uid, acknowledged, state)

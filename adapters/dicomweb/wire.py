@@ -17,7 +17,8 @@ from gateway.dicom import web
 from gateway.kit.options import AwaitedOptions, Url, WebOptions
 from gateway.kit.quantities import PositiveSize
 
-_FIELDS = "00080016,00080018,00080060,0008103E,0020000D,0020000E"
+_FIELDS = "00080012,00080013,00080016,00080018,00080060,0008103E,0020000D,0020000E"
+_CREATED = ("00080012", "00080013")
 _LISTING = "listing the instances of the study"
 
 
@@ -59,6 +60,7 @@ class Listed:
     sop_class_uid: str
     modality: str
     description: str  # of its series
+    made_at: str = ""  # another, where a vendor has made it anew under the UID that it had
 
 
 class Wire:
@@ -101,7 +103,9 @@ class Wire:
                     f"the {peer.name} lists an instance of another study than the one asked for",
                     "Nothing of it is taken. Ask the vendor, then resume the job.",
                 )
-            listed[uid] = Listed(uid, series, sop_class, modality, web.text_of(item, "0008103E") or "")
+            description = web.text_of(item, "0008103E") or ""
+            made_at = " ".join(filter(None, (web.text_of(item, tag) for tag in _CREATED)))
+            listed[uid] = Listed(uid, series, sop_class, modality, description, made_at)
         if self.options.results.series is None or all(each.description for each in listed.values()):
             return listed
         described = {

@@ -152,6 +152,9 @@ class IntoArchive:
             if not others:
                 break
             taken.update(others)
+        if taken:
+            said = f"{len(taken)} under another UID: something else stands there under the one that it had"
+            prepared = replace(prepared, remarks=(*prepared.remarks, said))
         return prepared, standings
 
 

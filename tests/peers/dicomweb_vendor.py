@@ -185,6 +185,8 @@ class DicomwebVendor:
                 if "description" in told:
                     item["0008103E"] = {"vr": "LO", "Value": [told["description"]]}
             else:
+                if "made_at" in told:
+                    item["00080013"] = {"vr": "TM", "Value": [told["made_at"]]}
                 item["00080018"] = {"vr": "UI", "Value": [uid]}
                 item["00080016"] = {"vr": "UI", "Value": [told["class"]]}
             items.append(item)

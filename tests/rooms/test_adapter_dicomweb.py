@@ -220,6 +220,59 @@ async def test_what_was_there_before_a_study_grew_is_no_result_of_it(
     assert {str(pydicom.dcmread(path).SOPInstanceUID) for path in finished.dicom} == {early, late}
 
 
+async def test_a_result_that_is_made_anew_under_its_uid_once_the_study_grew_is_the_result(
+    vendor: DicomwebVendor, adapter: Dicomweb
+) -> None:
+    put_there(vendor, 0, 1)
+    old, same, unknown = (f"{STUDY}.1.{number}" for number in (800, 801, 802))
+    for uid, number in ((old, 800), (same, 801)):
+        vendor.add(STUDY, uid, make_instance(STUDY, number, 400), series=SERIES, made_at="120000")
+    vendor.finish(STUDY, number=802)  # it doesn't say when
+    vendor.faults["submit"] = Fault(die=True)  # the first try
+    await failing(Retryable, adapter.submit(ORDER, GivenStudy()))
+    vendor.faults.clear()
+    ticket = stored(await adapter.submit(ORDER, GivenStudy()))
+    assert {old, same, unknown} <= set(ticket.state["before"])
+    assert isinstance(await adapter.poll(ticket), Pending)
+    anew = make_instance(STUDY, 800, 600)
+    vendor.add(STUDY, old, anew, series=SERIES, made_at="130000")
+    finished = await adapter.poll(ticket)
+    assert isinstance(finished, Finished)
+    assert [path.read_bytes() for path in finished.dicom] == [anew]
+    assert "made 1 of them anew under the UID of an earlier one" in finished.summary
+
+
+async def test_orthanc_tells_that_a_result_was_made_anew(
+    session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    images = [make_image("1.2.3.410", "1.2.3.410.1", f"1.2.3.410.9.{n}", number=n) for n in range(3)]
+
+    result = make_image("1.2.3.410", "1.2.3.410.7", "1.2.3.410.8", number=50)
+    result.InstanceCreationDate, result.InstanceCreationTime = "20260101", "120000"
+    with orthanc(tmp_path / "orthanc", OverwriteInstances=True) as overwriting:
+
+        def upload(name: str, dataset: pydicom.Dataset) -> None:
+            path = tmp_path / name
+            path.write_bytes(encode(dataset))
+            overwriting.upload([path])
+
+        adapter = Dicomweb(
+            Options.model_validate({"url": overwriting.dicomweb, "quiet": "0s"}), session, tmp_path / "work"
+        )
+        (tmp_path / "work").mkdir()
+        for dataset in images[:2]:
+            upload("image.dcm", dataset)
+        upload("result.dcm", result)
+        ticket = stored(await adapter.submit(Order("job-1", "trauma", "1.2.3.410"), Files(images)))
+        assert isinstance(await adapter.poll(ticket), Pending)
+        result.InstanceCreationTime = "130000"
+        upload("result.dcm", result)
+        finished = await adapter.poll(ticket)
+    assert isinstance(finished, Finished)
+    [path] = finished.dicom
+    assert pydicom.dcmread(path).InstanceCreationTime == "130000"
+
+
 async def test_a_study_that_was_looked_at_before_has_its_results_already(
     vendor: DicomwebVendor, adapter: Dicomweb
 ) -> None:
