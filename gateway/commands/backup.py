@@ -12,7 +12,7 @@ from gateway.contract import NeedsHuman
 from gateway.database import database, found_database, open_store, require_tables
 from gateway.embedded.programs import all_programs
 from gateway.embedded.running import running_url
-from gateway.jobs import backups
+from gateway.jobs import backups, escaped
 from gateway.jobs.answering import answering
 from gateway.jobs.backups import Backup
 from gateway.jobs.inspection import Inspection
@@ -23,12 +23,12 @@ from gateway.settings.sections import Settings
 from gateway.work.sealing import seals_file
 
 
-def backup(config: Path | None, out: Path, keep: int | None) -> int:
+def backup(config: Path | None, out: Path, keep: int | None, recovered: bool) -> int:
     settings = read_settings(config)
 
     async def make() -> int:
         async with found_database(settings) as url, answering(url, "to make a backup"):
-            told, made = await _backup(settings, url, out)
+            told, made = await (_backup_recovered if recovered else _backup)(settings, url, out)
         print(f"{told}: {made.bytes:,} bytes, tables at {made.tables}")
         gone = backups.thin_out(out, keep) if keep else 0
         if gone:
@@ -39,12 +39,39 @@ def backup(config: Path | None, out: Path, keep: int | None) -> int:
     return go(make())
 
 
-async def _backup(settings: Settings, url: str, out: Path) -> tuple[Path, Backup]:
+async def _backup_recovered(settings: Settings, url: str, out: Path) -> tuple[Path, Backup]:
+    """Of a database that was brought back to an earlier moment: as of then, and with the seals of then."""
+    await require_tables(url)
+    async with open_store(settings, url) as store:
+        moment = await store.newest_moment()
+        newest = max([number async for number, _ in store.seals()], default=0)
+    kept = seals_file(settings.data_dir)
+    with tempfile.TemporaryDirectory(dir=settings.data_dir, prefix="recovered-") as folder:
+        then = Path(folder) / kept.name
+        later = await asyncio.to_thread(_copy_seals, kept, then, newest) if kept.exists() else 0
+        print(f"recovered to {moment:%F %T %Z}; seals of what came later, and isn't there: {later}")
+        return await _backup(settings, url, out, then, moment)
+
+
+def _copy_seals(kept: Path, then: Path, newest: int) -> int:
+    """How many are newer."""
+    later = 0
+    for number, seal in escaped.read(kept):
+        if number > newest:
+            later += 1
+        else:
+            escaped.write(then, number, seal)
+    return later
+
+
+async def _backup(
+    settings: Settings, url: str, out: Path, seals: Path | None = None, moment: datetime | None = None
+) -> tuple[Path, Backup]:
     tables = await revision_of(url)
     if tables is None:
         raise NeedsHuman("there is nothing to back up: the database has no tables", "See database_url.")
-    keys, seals = encryption_keys(settings), seals_file(settings.data_dir)
-    return await backups.make(url, tables, keys, seals, out, all_programs())
+    keys, seals = encryption_keys(settings), seals or seals_file(settings.data_dir)
+    return await backups.make(url, tables, keys, seals, out, all_programs(), moment)
 
 
 def restore(config: Path | None, told: Path) -> int:

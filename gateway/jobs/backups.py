@@ -62,9 +62,16 @@ def fingerprint(key: str) -> str:
 
 
 async def make(
-    url: str, tables: str, keys: Sequence[str], seals: Path, folder: Path, ours: Sequence[Bundled]
+    url: str,
+    tables: str,
+    keys: Sequence[str],
+    seals: Path,
+    folder: Path,
+    ours: Sequence[Bundled],
+    moment: datetime | None = None,
 ) -> tuple[Path, Backup]:
-    """Whole and on disk, or nothing of it. `ours`: PostgreSQL's programs that came with us."""
+    """Whole and on disk, or nothing of it. `ours`: PostgreSQL's programs that came with us. `moment`: as of
+    when the database is, if not of now."""
     programs = await _programs("pg_dump", url, ours)
     now = datetime.now(UTC)
     told = folder / f"{now.strftime(_NAME)}.json"
@@ -74,7 +81,7 @@ async def make(
         await asyncio.to_thread(dump.touch, mode=0o600, exist_ok=False)
         await _run(programs, url, "--format=custom", "--no-owner", "--no-acl", f"--file={dump}")
         made = Backup(
-            now.isoformat(timespec="seconds"),
+            (moment or now).astimezone(UTC).isoformat(timespec="seconds"),
             __version__,
             tables,
             tuple(map(fingerprint, keys)),

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ PASSWORD = "secret-of-the-database"
 CONNECTIONS = 80
 READY_WITHIN = 60.0
 _HERE = "/proc/self/cwd"
+NOTHING_MORE: Mapping[str, str] = {}
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -37,8 +38,9 @@ _SETTINGS = {
 class Postgres:
     """`gateway` owns the database and may do nothing else; `url` is for it, `ours` for whoever disturbs."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] = NOTHING_MORE) -> None:
         self.port = free_port()
+        self._settings = {**_SETTINGS, **settings}
         self._home = folder
         self._cluster = folder / "cluster"
         self._account = Account(os.geteuid(), os.getegid())
@@ -57,13 +59,8 @@ class Postgres:
         return f"postgresql://soak@127.0.0.1:{self.port}/gateway"
 
     async def create(self) -> None:
-        self._home.mkdir(mode=0o755)
-        self._account = choose_account(self._cluster)
-        runtime = self._home / "software"
-        runtime.mkdir(mode=0o755)
-        self._programs = await asyncio.to_thread(make_reachable, find_programs(self._cluster), runtime)
-        self._cluster.mkdir(mode=0o700)
-        os.chown(self._cluster, self._account.uid, self._account.gid)
+        await self._prepare()
+        assert self._programs is not None
         arguments = f"-D {_HERE} -U soak -E UTF8 --locale=C -A trust --no-instructions --no-sync".split()
         process = await self._spawn(self._programs.initdb, arguments)
         if await process.wait() != 0:
@@ -74,6 +71,31 @@ class Postgres:
             await connection.execute("CREATE ROLE gateway LOGIN")
             await connection.execute("CREATE DATABASE gateway OWNER gateway")
 
+    async def recover(self, base: Path, log: Path) -> None:
+        """From a copy that `pg_basebackup` has made, and what another server has archived since."""
+        await self._prepare()
+        for taken, place in ((base, self._cluster), (log, self.archived)):
+            shutil.copytree(taken, place, dirs_exist_ok=True)
+            for each in (place, *place.rglob("*")):
+                os.chown(each, self._account.uid, self._account.gid, follow_symlinks=False)
+        (self._cluster / "recovery.signal").touch()
+        await self.start()
+
+    @property
+    def archived(self) -> Path:
+        """Where its log is kept, if it is told to: `../archived`, as it sees that."""
+        return self._home / "archived"
+
+    async def _prepare(self) -> None:
+        self._home.mkdir(mode=0o755)
+        self._account = choose_account(self._cluster)
+        runtime = self._home / "software"
+        runtime.mkdir(mode=0o755)
+        self._programs = await asyncio.to_thread(make_reachable, find_programs(self._cluster), runtime)
+        for folder in (self._cluster, self.archived):
+            folder.mkdir(mode=0o700)
+            os.chown(folder, self._account.uid, self._account.gid)
+
     @property
     def log(self) -> str:
         return (self._home / "postgres.log").read_text(errors="replace")
@@ -81,7 +103,7 @@ class Postgres:
     async def start(self) -> None:
         assert self._programs is not None
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
-        settings = _SETTINGS | {"port": str(self.port)}
+        settings = self._settings | {"port": str(self.port)}
         arguments = ["-D", _HERE]
         for name, value in settings.items():
             arguments += ["-c", f"{name}={value}"]
@@ -128,10 +150,15 @@ class Postgres:
 
 
 @asynccontextmanager
-async def postgres(folder: Path) -> AsyncIterator[Postgres]:
-    server = Postgres(folder)
+async def postgres(
+    folder: Path,
+    settings: Mapping[str, str] = NOTHING_MORE,
+    recovered: tuple[Path, Path] | None = None,
+) -> AsyncIterator[Postgres]:
+    """`recovered`: from that base backup and that log, instead of being new."""
+    server = Postgres(folder, settings)
     try:
-        await server.create()
+        await (server.create() if recovered is None else server.recover(*recovered))
         yield server
     finally:
         await server.end(signal.SIGINT)

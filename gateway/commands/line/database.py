@@ -24,12 +24,15 @@ def migrate(config: Config = None) -> None:
 def backup(
     out: Annotated[Path, typer.Option(help="the folder for it", file_okay=False)],
     keep: Annotated[int | None, typer.Option(min=1, help="how many to keep there, of all")] = None,
+    recovered: Annotated[
+        bool, typer.Option("--recovered", help="PostgreSQL was brought back to an earlier moment: as of then")
+    ] = False,
     config: Config = None,
 ) -> None:
     """The database as it is now; jobs may go on meanwhile. Keys are not part of it."""
     from gateway.commands import backup as command
 
-    raise typer.Exit(command.backup(config, out, keep))
+    raise typer.Exit(command.backup(config, out, keep, recovered))
 
 
 @app.command()

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import case, or_, update
+from sqlalchemy import case, func, or_, select, update
 
 from gateway.jobs.states import FINAL, State
 from gateway.jobs.store.fenced import Fenced
-from gateway.jobs.tables import jobs
+from gateway.jobs.tables import job_events, jobs
 
 _BEFORE = [state.value for state in (State.RECEIVED, State.LOCATING, State.SUBMITTING)]
 
 
 class Restoring(Fenced):
+    async def newest_moment(self) -> datetime:
+        """When something was last told."""
+        newest = select(func.coalesce(func.max(job_events.c.at), func.now()))
+        async with self._single.connect() as connection:
+            moment: datetime = (await connection.execute(newest)).scalar_one()
+            return moment
+
     async def doubt_all(self, made_at: datetime) -> int:
         """Whoever may have sent a study since then is asked first. Returns how many jobs go on."""
         early = or_(jobs.c.state.in_(_BEFORE), jobs.c.held_in.in_(_BEFORE))
