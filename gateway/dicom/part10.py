@@ -257,18 +257,18 @@ def _open_dataset(data: bytes, meta: Meta) -> tuple[bytes, int]:
 def _elements(data: bytes, at: int, transfer_syntax: str) -> Iterator[_Element]:
     """The top-level elements as far as the bytes go; what a sequence holds is stepped over."""
     order = ">" if transfer_syntax == BIG_ENDIAN else "<"
-    read_tag, read_long = struct.Struct(order + "HH").unpack_from, struct.Struct(order + "L").unpack_from
-    read_short = struct.Struct(order + "H").unpack_from
+    read_head, read_long = struct.Struct(order + "HH2sH").unpack_from, struct.Struct(order + "L").unpack_from
     implicit = transfer_syntax == IMPLICIT or (
         transfer_syntax != "" and len(data) >= at + 6 and not data[at + 4 : at + 6].isalpha()
     )  # some writers declare explicit and write implicit
     outer: list[bool] = []  # one entry for each open sequence and item: was it implicit outside
     size = len(data)
     while at + 8 <= size:
-        group, number = read_tag(data, at)
+        group, number, vr, length = read_head(data, at)
+        value = at + 8
         if group == 0xFFFE:
             length = read_long(data, at + 4)[0]
-            at += 8
+            at = value
             if number == 0xE000 and length != UNDEFINED:
                 at += length
             elif number == 0xE000:
@@ -278,21 +278,15 @@ def _elements(data: bytes, at: int, transfer_syntax: str) -> Iterator[_Element]:
             else:
                 raise NotDicom("a sequence ends that never began")
             continue
-        vr = b""
-        value = at + 8
         if implicit:
-            length = read_long(data, at + 4)[0]
-        else:
-            vr = data[at + 4 : at + 6]
-            if vr in LONG_VRS:
-                if at + 12 > size:
-                    return
-                length = read_long(data, at + 8)[0]
-                value = at + 12
-            elif vr.isalpha():
-                length = read_short(data, at + 6)[0]
-            else:
-                raise NotDicom("an element has no value representation")
+            vr, length = b"", read_long(data, at + 4)[0]
+        elif vr in LONG_VRS:
+            if at + 12 > size:
+                return
+            length = read_long(data, at + 8)[0]
+            value = at + 12
+        elif not vr.isalpha():
+            raise NotDicom("an element has no value representation")
         end = value if length == UNDEFINED else value + length
         if not outer:
             yield _Element((group << 16) | number, vr, at, value, end)

@@ -161,9 +161,8 @@ class _Dataset:
         self.skipping = 0
         self._syntax = transfer_syntax
         order = ">" if transfer_syntax == BIG_ENDIAN else "<"
-        self._read_tag = struct.Struct(order + "HH").unpack_from
+        self._read_head = struct.Struct(order + "HH2sH").unpack_from
         self._read_long = struct.Struct(order + "L").unpack_from
-        self._read_short = struct.Struct(order + "H").unpack_from
         self._implicit: bool | None = True if transfer_syntax == IMPLICIT else None
         self._rest = b""
         self._outer: list[bool] = []  # one entry for each open sequence and item: was it implicit outside
@@ -225,30 +224,26 @@ class _Dataset:
         """How far these bytes reach: up to an element whose head is cut, or beyond them."""
         size = len(data)
         while at + 8 <= size:
-            group, number = self._read_tag(data, at)
+            group, number, vr, length = self._read_head(data, at)
             if group == 0xFFFE:
                 at = self._cross(number, self._read_long(data, at + 4)[0], at + 8)
                 continue
             if self._in_fragments:
                 raise NotDicom("the fragments of an instance don't end")
-            if self._is_padding(data[at : at + 8]):
+            if not group and self._is_padding(data[at : at + 8]):
                 self._padding = True
                 return size
-            vr, value, length = b"", at + 8, 0
+            value = at + 8
             if self._implicit is None:  # some writers declare explicit and write implicit
-                self._implicit = not bytes(data[at + 4 : at + 6]).isalpha()
+                self._implicit = not vr.isalpha()
             if self._implicit:
-                length = self._read_long(data, at + 4)[0]
-            else:
-                vr = bytes(data[at + 4 : at + 6])
-                if vr in LONG_VRS:
-                    if at + 12 > size:
-                        return at
-                    length, value = self._read_long(data, at + 8)[0], at + 12
-                elif vr.isalpha():
-                    length = self._read_short(data, at + 6)[0]
-                else:
-                    raise NotDicom("an element has no value representation")
+                vr, length = b"", self._read_long(data, at + 4)[0]
+            elif vr in LONG_VRS:
+                if at + 12 > size:
+                    return at
+                length, value = self._read_long(data, at + 8)[0], at + 12
+            elif not vr.isalpha():
+                raise NotDicom("an element has no value representation")
             tag = (group << 16) | number
             if not self._outer and not self._note(tag, data, value, length):
                 return at
