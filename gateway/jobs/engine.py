@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 
 _OVERRULED = re.compile(r"(?P<job>[0-9a-f-]{36}) (?P<fence>\d+)")
 _AFTER_A_LOSS = 1.0
+_UNTOLD = "the slide couldn't be told yet"
 _SLOWER = 6  # times the longest pause
 _SOMEBODY_HAS_IT = 0.1  # at most, until we look again for what was due but locked
 _GATHERING = 0.01  # while the room is well filled, places are given out together
@@ -415,16 +416,17 @@ class Engine:
         policy = self._steps.retry_of(job)
         beyond = max(0, job.attempt - policy.attempts)
         pause = policy.pause(job.attempt) * min(1 + beyond, _SLOWER)
+        what = "what may still come couldn't be asked for" if job.state == State.DONE else _UNTOLD
         await self._move(
             job,
             after=pause,
             attempt=job.attempt,
-            what=None if beyond else "the slide couldn't be told yet",
+            what=None if beyond else what,
             detail=detail,
             said=failure.said,
             updated_at=job.updated_at,  # it ended then
         )
-        log.warning("the slide couldn't be told yet", job=str(job.id), error=failure.message)
+        log.warning(what, job=str(job.id), error=failure.message)
 
     async def _end(self, job: Job, to: State, failure: Failure, detail: dict[str, Any]) -> None:
         values = _error(failure)

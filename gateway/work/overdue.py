@@ -5,6 +5,7 @@ in time, and the job is done, what comes later is delivered by a job of its own.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -67,12 +68,12 @@ class Overdue:
         finally:
             await asyncio.to_thread(self._spool.remove, job.id)
 
-    async def look(self, job: Job, adapter: Adapter) -> Outcome:
-        """For the rest of what a job is done with."""
+    async def look(self, job: Job, make: Callable[[], Adapter]) -> Outcome:
+        """For the rest of what a job is done with. Its adapter may be configured no longer."""
         since = datetime.now(UTC) - job.updated_at
         if job.result is None or since >= _FOR:
             return Rest()
-        found = await self._gather(job, adapter)
+        found = await self._gather(job, make)
         if found is not None and len(found.failed) < len(job.result["failed"]):
             await self._store.begin_sequel(job, "the vendor has finished more of it")
             return Rest()
@@ -81,12 +82,12 @@ class Overdue:
         after = min(max(_SOONEST, _SHARE * since.total_seconds()), _LATEST)
         return Wait(after=after, why=_REST, values={"updated_at": job.updated_at})
 
-    async def _gather(self, job: Job, adapter: Adapter) -> Finished | None:
+    async def _gather(self, job: Job, make: Callable[[], Adapter]) -> Finished | None:
         if self._circuits.bars(f"adapters.{job.adapter}"):
             return None
         await self._spool.empty(job.id)
         try:
-            return await self._conversation.gather(job, adapter)
+            return await self._conversation.gather(job, make())
         except Failure as failure:
             log.info("the rest of a result couldn't be asked for", job=str(job.id), error=failure.message)
             return None

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -468,7 +469,7 @@ class JobSteps:
         return self._late.wait(job, None)
 
     async def _look_for_more(self, job: Job) -> Outcome:
-        return await self._late.look(job, self._adapter(job))
+        return await self._late.look(job, partial(self._adapter, job))
 
     async def _say_end(self, job: Job) -> Rest:
         """A doctor must never look at "queued" for ever."""

@@ -175,3 +175,29 @@ async def test_nothing_is_delivered_later_that_nobody_would_miss(
         await house.until(looks_no_more, "it is looked for no more")
         _, listed = await house.api("GET", "jobs", params={"study": patient.study})
         assert len(listed["jobs"]) == (1 if meanwhile == "it fails" else 2)
+
+
+async def test_what_is_awaited_of_a_vendor_that_is_configured_no_longer_is_no_slides_trouble(
+    tmp_path: Path, database_url: str
+) -> None:
+    async with hospital(tmp_path, database_url) as house:
+        house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "smartxpert"]
+        house.application["result_within"] = "2s"
+        house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes={"smartxpert": "running"})
+        patient = house.admit()
+        await house.start()
+        job = await house.settled((await house.ask(study_instance_uid=patient.study))["id"], "done")
+        await house.gateway.stop()
+        known = house.configuration["adapters"].pop("milvue")
+        house.configuration["adapters"]["other"] = {**known, "url": "http://127.0.0.1:1"}
+        house.application["adapter"] = "other"
+        await house.start()
+
+        async def was_looked_at() -> bool:
+            _, now = await house.api("GET", f"jobs/{job['id']}")
+            return bool(now["next_at"] > job["next_at"])
+
+        await house.until(was_looked_at, "it is looked for")
+        _, now = await house.api("GET", f"jobs/{job['id']}")
+        assert now["state"] == "done" and now["waits"]["why"] == job["waits"]["why"]
+        assert not [event for event in now["events"] if "slide couldn't be told" in event["what"]]

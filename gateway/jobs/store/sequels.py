@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, insert, literal, or_, select
+from sqlalchemy import exists, func, insert, literal, or_, select
 
 from gateway.jobs.records import ACCEPTED, InstanceRecord, Job, Origin, area_of
 from gateway.jobs.states import State
@@ -32,6 +32,10 @@ class Sequels(Issuing):
             now = await self._locked(connection, job.id)
             if now is None or now.purged_at is not None:
                 return None
+            key = f"after {job.id}"
+            same = exists().where(jobs.c.caller == _CALLER, jobs.c.idempotency_key == key)
+            if await connection.scalar(select(same)):
+                return None  # whoever began it died before that was noted; whatever became of it since
             since = (
                 jobs.c.study_instance_uid == job.study_instance_uid,
                 jobs.c.application == job.application,
@@ -46,7 +50,7 @@ class Sequels(Issuing):
                 **{name: getattr(now, name) for name in (*SAME, *_KNOWN)},
                 "origin": Origin.SECTRA if job.slide_id is not None else Origin.REST,
                 "caller": _CALLER,
-                "idempotency_key": f"after {job.id}",
+                "idempotency_key": key,
                 "at_vendor": True,
             }
             begun = (
