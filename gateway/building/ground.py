@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import structlog
 
 from gateway.archives.arrived import incoming_root
 from gateway.archives.awaited import Awaited
@@ -20,7 +23,7 @@ from gateway.delivery.slide import SlideWriter
 from gateway.delivery.slide_status import SlideStatus
 from gateway.dicom.staging import Staging
 from gateway.intake.health import InForce
-from gateway.jobs.store import Store
+from gateway.jobs.store import DatabaseError, Store
 from gateway.sectra.servers import SectraServers
 from gateway.sessions import Sessions
 from gateway.settings.certificates import calling
@@ -33,6 +36,8 @@ from gateway.watch.syslog import Collector
 from gateway.watch.traces import TraceExport
 from gateway.work.admission import Admission
 from gateway.work.vendors import Vendors
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,22 @@ class Ground:
     traces: TraceExport | None
 
 
+def _telling(store: Store) -> Callable[[Sequence[str]], None]:
+    """From any thread, to the other replicas."""
+    loop = asyncio.get_running_loop()
+
+    async def tell(notices: Sequence[str]) -> None:
+        try:
+            await store.tell_replicas(notices)
+        except DatabaseError as trouble:
+            log.info("the other replicas couldn't be told", error=type(trouble).__name__)
+
+    def from_any_thread(notices: Sequence[str]) -> None:
+        asyncio.run_coroutine_threadsafe(tell(notices), loop)
+
+    return from_any_thread
+
+
 @asynccontextmanager
 async def lay_lasting(settings: Settings, url: str) -> AsyncIterator[Lasting]:
     async with open_store(settings, url) as store:
@@ -80,7 +101,7 @@ async def lay_lasting(settings: Settings, url: str) -> AsyncIterator[Lasting]:
             keeping=lay_keeping(settings, store),
             staging=staging,
             awaited=Awaited(our_title(settings), staging),
-            commitments=Commitments(),
+            commitments=Commitments(_telling(store)),
             circuits=Circuits(store),
             in_force=InForce(),
         )

@@ -95,6 +95,11 @@ def _build_house(
 ) -> House:
     settings, vendors, lasting = ground.settings, ground.vendors, ground.lasting
     store, circuits, lookup = lasting.store, lasting.circuits, archives.lookup
+
+    def on_notice(notice: str) -> None:
+        circuits.hear(notice)
+        lasting.commitments.hear(notice)
+
     steps = JobSteps(
         settings,
         store,
@@ -128,7 +133,7 @@ def _build_house(
             pace,
             JobMetrics(),
             len(vendors.names),
-            circuits.hear,
+            on_notice,
         ),
         housekeeping=Housekeeping(settings, store, lasting.keeping.spool),
         sealing=Sealing(settings, store),

@@ -13,6 +13,7 @@ from gateway.settings.sections import (
     CStoreDestination,
     DicomwebArchive,
     DimseArchive,
+    S3Spool,
     SectraArchive,
     Settings,
     StowDestination,
@@ -50,7 +51,20 @@ def find_doubts(settings: Settings) -> list[str]:
             doubts.append(
                 f"destinations.{name}: a job whose vendor returns findings alone will be held: {_UNMADE}"
             )
-    return doubts
+    return [*doubts, *_astray(settings)]
+
+
+def _astray(settings: Settings) -> Iterable[str]:
+    """What an archive sends to an AE title that several machines may share: a bucket is for such."""
+    if settings.dimse is None or not isinstance(settings.spool, S3Spool):
+        return
+    for name, archive in settings.archives.items():
+        if isinstance(archive, DimseArchive) and archive.retrieve != "get":
+            yield (
+                f"archives.{name}: what it sends by C-MOVE is taken by the machine that asked alone; where"
+                f" several share the AE title {settings.dimse.ae_title} it may come to another, which refuses"
+                " it: set retrieve: get, or give each machine a dimse.ae_title of its own, known there"
+            )
 
 
 def _unmade(settings: Settings, tree: ConfigurationTree) -> Iterable[str]:

@@ -83,6 +83,7 @@ def service(
     may: Sequence[str] = ("send", "deliver"),
     archives: Mapping[str, Any] | None = None,
     room: Room = Room(),  # noqa: B008
+    commitments: Commitments | None = None,
 ) -> Iterator[Service]:
     """`peers`: AE title → host; all may do the same. Without a store, nothing sent to us becomes a job."""
     settings = Settings(
@@ -99,7 +100,7 @@ def service(
     staging = Staging(folder / "incoming" / ".arriving", least_free)
     awaited = Awaited(AET, staging)
     incoming = Incoming(settings, store, clean_every=clean_every)  # type: ignore[arg-type]
-    commitments = Commitments()
+    commitments = commitments or Commitments()
     door = DimseDoor(
         settings,
         awaited,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,15 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 )
 
 from gateway.contract import NeedsHuman, Retryable
+from gateway.delivery.commitment import Commitments
 from gateway.delivery.destinations import ByCStore
 from gateway.delivery.dimse import store
+from gateway.delivery.dimse import store as deliver
 from gateway.delivery.readback import THERE, Standing
 from gateway.dicom.peer import Limits
 from gateway.dicom.storing import NO_SUCH_CLASS, NO_SUCH_SYNTAX
+from gateway.jobs.presence import Presence
+from gateway.jobs.store import Store
 from tests.peers import dcmtk
 from tests.peers.dicom_samples import encode, write_study
 from tests.peers.dimse import AET, Service, by_uid, head, service
@@ -176,6 +180,7 @@ class Fake:
         self.statuses = statuses
         self.commits = commits
         self.same = same
+        self.answers: list[int] = []
 
     def take(self, event: Any) -> int:
         return self.statuses.pop(0)
@@ -214,9 +219,10 @@ class Fake:
 
     def _send(self, association: Any, report: Dataset) -> None:
         kind = 1 if self.commits else 2
-        association.send_n_event_report(
+        answer, _ = association.send_n_event_report(
             report, kind, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
         )
+        self.answers.append(answer.get("Status"))
 
 
 @contextmanager
@@ -276,6 +282,50 @@ async def test_a_warning_is_a_success_with_a_remark(here, tmp_path):
     assert stored.count == 2
     (remark,) = stored.remarks
     assert "changed some of its attributes" in remark
+
+
+async def test_a_report_that_another_replica_gets_reaches_the_one_that_asked(
+    store: Store, database_url: str, tmp_path: Path
+) -> None:
+    """Both of one AE title; the archive answers no query, so that its report alone can have convinced us. And
+    it is told that its report was taken only if somebody waited for it."""
+    async with AsyncExitStack() as stack:
+        asking = await stack.enter_async_context(replica(store, database_url, tmp_path / "asking"))
+        told = await stack.enter_async_context(replica(store, database_url, tmp_path / "told"))
+        paths, study = results(tmp_path, 100)
+        fake = Fake(told, [0x0000] * 100, commits=True)
+        with archive(fake) as port:
+            stored = await deliver(asking.peer(port, "FAKE"), paths, study, asking.commitments)
+            assert stored.count == 100
+            async with asyncio.timeout(60):
+                while not fake.answers:  # which its own thread hears
+                    await asyncio.sleep(0.01)
+            assert fake.answers == [0x0000]
+            nobodys = Dataset()
+            nobodys.TransactionUID, nobodys.ReferencedSOPSequence = "1.2.3", []
+            await asyncio.to_thread(fake.tell, None, nobodys)
+            assert fake.answers == [0x0000, 0x0110]
+
+
+@asynccontextmanager
+async def replica(store: Store, url: str, folder: Path) -> AsyncIterator[Service]:
+    """Which hears what replicas tell each other."""
+    loop = asyncio.get_running_loop()
+
+    def tell(notices: Sequence[str]) -> None:
+        asyncio.run_coroutine_threadsafe(store.tell_replicas(notices), loop)
+
+    commitments, ready = Commitments(tell, patience=10), asyncio.Event()
+
+    async def listening() -> None:
+        ready.set()
+
+    async with asyncio.TaskGroup() as group:
+        hearing = group.create_task(Presence(url).hold(listening, commitments.hear))
+        await ready.wait()
+        with service(folder, None, {"FAKE": "127.0.0.1"}, commitments=commitments) as running:
+            yield running
+        hearing.cancel()
 
 
 async def test_one_that_hangs_amid_storing_ends_within_its_limits(here, tmp_path):

@@ -518,6 +518,23 @@ def test_who_may_call_is_said_on_purpose_or_is_this_machine(write, text, doubts)
 
 
 @pytest.mark.parametrize(
+    ("spool", "retrieve", "doubted"),
+    [("s3", "", True), ("s3", "retrieve: move", True), ("s3", "retrieve: get", False), ("folder", "", False)],
+)
+def test_what_an_archive_sends_may_come_to_another_machine_than_asked(tmp_path, spool, retrieve, doubted):
+    bucket = ", url: http://127.0.0.1:9, bucket: spool, access_key: a, secret_key: b" if spool == "s3" else ""
+    path = tmp_path / "gateway.yaml"
+    path.write_text(
+        f"spool: {{kind: {spool}{bucket}}}\n"
+        "dimse: {ae_title: GATEWAY}\n"
+        f"archives: {{pacs: {{kind: dimse, host: pacs, port: 104, ae_title: PACS, {retrieve}}}}}\n"
+    )
+    told = [doubt for doubt in find_doubts(load(path, {})) if doubt.startswith("archives.pacs: ")]
+    assert len(told) == doubted
+    assert all("several share the AE title GATEWAY" in doubt for doubt in told)
+
+
+@pytest.mark.parametrize(
     ("vendors", "sentence"),
     [
         ("{listen: {port: 1}}", "vendors.public_url is missing"),

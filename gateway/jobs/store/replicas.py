@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -11,7 +11,7 @@ from sqlalchemy import delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from gateway.jobs.records import storable
-from gateway.jobs.store.database import Database
+from gateway.jobs.store.database import CHANNEL, Database
 from gateway.jobs.tables import jobs, replicas
 
 SILENT = timedelta(seconds=60)
@@ -43,6 +43,13 @@ class Replica(Sign):
 
 
 class Replicas(Database):
+    async def tell_replicas(self, notices: Sequence[str]) -> None:
+        """Each that listens, our own process too. Nothing of it is kept."""
+        for notice in notices:
+            await self._lines.fetch(
+                "SELECT pg_notify(%(channel)s, %(notice)s)", {"channel": CHANNEL, "notice": notice}
+            )
+
     async def beat(self, sign: Sign, worker: int) -> None:
         """`worker`: its number among workers, or 0."""
         told = {**asdict(sign), "worker": worker, "revision": self.revision or ""}
