@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 
 import structlog
 
@@ -35,13 +36,14 @@ class Checkups:
             if not health.ok:
                 return health
         if self._asked.get(peer) in (None, earlier):
-            self._asked[peer] = asyncio.create_task(self._check(peer))
-        task = self._asked[peer]
-        try:
-            return await asyncio.shield(task)
-        finally:
-            if task.done() and self._asked.get(peer) is task:
-                del self._asked[peer]
+            asking = self._asked[peer] = asyncio.create_task(self._check(peer))
+            asking.add_done_callback(partial(self._forget, peer))
+        return await asyncio.shield(self._asked[peer])
+
+    def _forget(self, peer: str, asked: asyncio.Task[Health]) -> None:
+        """Also if whoever asked was cancelled meanwhile: nobody is to hear later how it was then."""
+        if self._asked.get(peer) is asked:
+            del self._asked[peer]
 
     async def _check(self, peer: str) -> Health:
         check = self._check_of(peer)
