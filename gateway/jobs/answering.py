@@ -16,7 +16,7 @@ from gateway.jobs.store.trouble import place_of
 _FIRST = 1.5  # seconds: what most ask is answered by then, and costs nothing more
 _PAUSE = 3.0
 _TICK = 0.5
-_TICKS = 16  # that we lived through ourselves: whoever was frozen blames nobody
+_TICKS = 14  # that we lived through ourselves: whoever was frozen blames nobody
 _MEND = (
     "Nothing goes on until it does; nothing is lost. Start PostgreSQL, or see whether it is frozen or"
     " overloaded, and mend the way to it."
