@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gateway.building.house import House, build
 from gateway.commands.jobs import here
-from gateway.commands.opening import FAILED, STOPPED, complain, go, only_looking, read_settings, source_of
+from gateway.commands.opening import FAILED, STOPPED, complain, go, only_looking, source_of
 from gateway.contract import Failure, Health
 from gateway.database import open_store
 from gateway.delivery.destinations import IntoRis
@@ -27,6 +27,7 @@ from gateway.jobs.store.pauses import Pause
 from gateway.jobs.store.trouble import place_of, why
 from gateway.settings.certificates import expiry_of, serving, telling_lines
 from gateway.settings.checks import find_doubts
+from gateway.settings.load import config_path, load, process_environment
 from gateway.settings.sections import Settings, Tls, Trust, parts_of
 from gateway.settings.tree import Misconfigured
 from gateway.watch.channels import PEERS as ALERT_WAYS
@@ -40,8 +41,19 @@ _UNKNOWN = Health(False, "")
 
 
 def check(config: Path | None, offline: bool, as_json: bool) -> int:
-    settings = read_settings(config, aloud=False)
-    return go(_at_once(_check(settings, source_of(config), offline, as_json)))
+    return go(_at_once(_tell(config, offline, as_json)))
+
+
+async def _tell(config: Path | None, offline: bool, as_json: bool) -> int:
+    environment, source = process_environment(), source_of(config)
+    try:
+        settings = load(config or config_path(environment), environment)
+        return await _check(settings, source, offline, as_json)
+    except Misconfigured as bad:
+        if as_json:
+            found = {"problems": bad.problems, "doubts": [], "peers": {}, "paused": []}
+            print(json.dumps({"ok": False, "configuration": source} | found))
+        raise
 
 
 async def _at_once(work: Awaitable[int]) -> int:
@@ -80,7 +92,8 @@ async def _check(settings: Settings, source: str, offline: bool, as_json: bool) 
     if as_json:
         peers = {name: _plain(health) for name, health in judged.items()}
         told = [{"peer": each.peer, "why": each.why, "command": each.command} for each in paused]
-        print(json.dumps({"ok": ok, "doubts": doubts, "peers": peers, "paused": told}))
+        found = {"problems": [], "doubts": doubts, "peers": peers, "paused": told}
+        print(json.dumps({"ok": ok, "configuration": source} | found))
     else:
         print(f"the configuration is good: {source}")
         complain(*(f"but  {doubt}" for doubt in doubts))

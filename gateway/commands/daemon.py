@@ -30,7 +30,7 @@ def run(config: Path | None, only: Part | None) -> int:
 
 
 def migrate(config: Path | None) -> int:
-    settings = read_settings(config, aloud=False)
+    settings = read_settings(config)
 
     async def upgrade() -> int:
         async with database(settings) as url:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from gateway.intake.access import Access
 from gateway.intake.openapi import AUDIT, Operation
-from gateway.intake.shapes import Line, limit_of, moment, place_of, read
+from gateway.intake.shapes import PAGED, Line, limit_of, moment, place_of, read
 from gateway.intake.views import ActList, view_of_act
 from gateway.jobs.store import Store
 from gateway.jobs.store.acts import ActFilter
@@ -44,7 +44,7 @@ class AuditDoor:
         limit = limit_of(asked.pop("limit", ["50"])[0])
         before = place_of(asked.pop("cursor", [None])[0])
         asked |= {name: asked[name][0] for name in ("job", "since") if name in asked}
-        query = read(AuditQuery, asked)
+        query = read(AuditQuery, asked, PAGED)
         wanted = ActFilter(query.who, query.what, query.job, query.since)
         acts = await self._store.find_acts(wanted, limit=limit + 1, before=before)
         more = str(acts[limit - 1].id) if len(acts) > limit else None

@@ -27,7 +27,7 @@ from gateway.intake.looks import Looks
 from gateway.intake.openapi import CURSOR, describe
 from gateway.intake.peers import PauseRequest, PeerList, PeerView
 from gateway.intake.problems import Problem
-from gateway.intake.shapes import Line, Number, limit_of, moment, read
+from gateway.intake.shapes import PAGED, Line, Number, limit_of, moment, read
 from gateway.intake.views import JobList, JobView, view
 from gateway.jobs.records import Job, NewJob, Origin, Said
 from gateway.jobs.states import State
@@ -198,7 +198,7 @@ class RestDoor:
         limit = limit_of(asked.pop("limit", ["50"])[0])
         after = _read_cursor(asked.pop("cursor", [None])[0])
         asked |= {name: asked[name][0] for name in ("since",) if name in asked}
-        found = await self._store.find(read(JobFilter, asked).filter(), limit=limit + 1, after=after)
+        found = await self._store.find(read(JobFilter, asked, PAGED).filter(), limit=limit + 1, after=after)
         page = found[:limit]
         cursor = _write_cursor(page[-1]) if len(found) > limit else None
         identified = self._access.allows(request, "operator")

@@ -28,14 +28,16 @@ Number = Annotated[
 ]
 
 
-def read(model: type[M], body: object) -> M:
+def read(model: type[M], body: object, besides: Iterable[str] = ()) -> M:
+    """`besides`: what may stand there too, and was read before."""
     try:
         return model.model_validate(body)
     except ValidationError as error:
-        raise Problem(422, "; ".join(_sentence(model, fault) for fault in error.errors())) from None
+        faults = (_sentence(model, fault, besides) for fault in error.errors())
+        raise Problem(422, "; ".join(faults)) from None
 
 
-def _sentence(model: type[BaseModel], fault: ErrorDetails) -> str:
+def _sentence(model: type[BaseModel], fault: ErrorDetails, besides: Iterable[str]) -> str:
     """What was given isn't repeated: it may be a patient's."""
     steps = list(fault["loc"])
     while steps and isinstance(steps[-1], int):  # of several values; mostly there is one
@@ -44,7 +46,7 @@ def _sentence(model: type[BaseModel], fault: ErrorDetails) -> str:
     if fault["input"] in ("", []) and fault["type"] != "missing":
         return f"{where}: is empty; give it a value, or leave it out"
     if fault["type"] == "extra_forbidden":
-        known = _fields_at(model, steps[:-1])
+        known = [*_fields_at(model, steps[:-1]), *(besides if len(steps) == 1 else ())]
         return f"{where}: isn't known here; allowed: {', '.join(known)}{did_you_mean(steps[-1], known)}"
     return f"{where}: {said}{meant_choice(fault)}"
 
@@ -55,6 +57,9 @@ def _fields_at(model: type[BaseModel], steps: Iterable[str | int]) -> list[str]:
         assert isinstance(inner, type) and issubclass(inner, BaseModel)  # as our bodies are nested
         model = inner
     return list(model.model_fields)
+
+
+PAGED = ("limit", "cursor")
 
 
 def moment(text: object) -> datetime | None:

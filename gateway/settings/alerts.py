@@ -7,11 +7,14 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
 from gateway.settings.addresses import HttpUrl
-from gateway.settings.parts import Part, Port
+from gateway.settings.parts import Part, PeerPort, shaped
 from gateway.settings.quantities import Duration, PositiveDuration
 from gateway.settings.transport import ByHttp, Trust
 
-_ADDRESS = r"^[^@\s,<>]+@[^@\s,<>]+$"
+_Address = Annotated[
+    str,
+    shaped(r"[^@\s,<>]+@[^@\s,<>]+", "an address is written like it@hospital, with nothing besides"),
+]
 
 
 class Webhook(ByHttp):
@@ -25,9 +28,9 @@ class Email(Trust):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
 
     host: str
-    port: Port = 25
-    from_: Annotated[str, Field(alias="from", pattern=_ADDRESS)]
-    to: Annotated[list[Annotated[str, Field(pattern=_ADDRESS)]], Field(min_length=1)]
+    port: PeerPort = 25
+    from_: Annotated[_Address, Field(alias="from")]
+    to: Annotated[list[_Address], Field(min_length=1)]
     tls: Literal["none", "starttls", "tls"] | None = None
     username: str | None = None
     password: SecretStr | None = None

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from gateway.settings.consequences import When
 from gateway.settings.parts import AeTitle, Name, Part, Positive
-from gateway.settings.quantities import Duration, Size
+from gateway.settings.quantities import Duration, PositiveDuration, Size
 from gateway.settings.rules import Pattern, Rule, SopClass
 from gateway.settings.watching import Expect, Register
 
@@ -60,7 +60,7 @@ class Retry(Part):
 
 
 class Application(Part):
-    display_name: str
+    display_name: Annotated[str, Field(min_length=1)]
     manufacturer: str = ""
     input: Literal["whole_slide", "multi_area"] | TaggedPolygonInput = "whole_slide"
     adapter: Name
@@ -74,7 +74,7 @@ class Application(Part):
     priority: Annotated[int, Field(ge=0, le=9)] = 0
     settle: Duration = 10.0
     ae_title: AeTitle | None = None  # studies sent to it start this application
-    result_within: Duration = 1800.0
+    result_within: PositiveDuration = 1800.0
     allow_phi: bool = False
     shadow: list[Name] = []  # applications or adapters whose vendors get the study too, for comparison alone
     retry: Retry = Retry()
@@ -85,9 +85,16 @@ class Application(Part):
     @field_validator("input", mode="before")
     @classmethod
     def _input_is_known(cls, value: Any) -> Any:
-        if isinstance(value, str) and value not in ("whole_slide", "multi_area"):
-            raise ValueError("allowed: whole_slide, multi_area, {tagged_polygon: {tags: [A, B]}}")
-        return value
+        if isinstance(value, dict | TaggedPolygonInput) or value in ("whole_slide", "multi_area"):
+            return value
+        raise ValueError("allowed: whole_slide, multi_area, {tagged_polygon: {tags: [A, B]}}")
+
+    @field_validator("deidentify", mode="before")
+    @classmethod
+    def _profile_is_named(cls, value: Any) -> Any:
+        if value is False or isinstance(value, str):
+            return value
+        raise ValueError("false, or the name of one of the profiles, is expected")
 
 
 class DepartmentHl7(Part):

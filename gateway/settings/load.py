@@ -15,9 +15,10 @@ from typing import Any
 from cryptography.fernet import Fernet
 from pydantic import BaseModel, ValidationError
 
-from gateway.nearest import did_you_mean, meant_choice
+from gateway.nearest import did_you_mean
 from gateway.settings.checks import find_disagreements
 from gateway.settings.effective import describe
+from gateway.settings.faults import say, without_other_branches
 from gateway.settings.sections import Settings
 from gateway.settings.tree import PREFIX, ConfigurationTree, Misconfigured, read_tree
 
@@ -70,7 +71,7 @@ def _validate(tree: ConfigurationTree) -> Settings:
     try:
         return Settings(**tree.values)
     except ValidationError as error:
-        problems = error.errors()
+        problems = without_other_branches(error.errors())
     if not tree.take_literally(problem["loc"] for problem in problems):
         raise Misconfigured(_sentence(tree, problem) for problem in problems)
     try:
@@ -94,7 +95,7 @@ def _read_file(path: str) -> str:
 
 
 def _sentence(tree: ConfigurationTree, problem: Any) -> str:
-    loc, kind, message = tuple(problem["loc"]), problem["type"], problem["msg"]
+    loc, kind = tuple(problem["loc"]), problem["type"]
     if kind == "extra_forbidden":
         allowed = _allowed_keys(loc[:-1])
         listed = f"{', '.join(allowed) or 'none'}{did_you_mean(loc[-1], allowed)}"
@@ -107,8 +108,7 @@ def _sentence(tree: ConfigurationTree, problem: Any) -> str:
         named, allowed = problem["ctx"]["tag"], problem["ctx"]["expected_tags"]
         allowed += did_you_mean(named, re.findall("'([^']*)'", allowed))
         return f"{tree.place((*loc, 'kind'))}: {tree.dotted(loc)}.kind: no kind {named}; allowed: {allowed}"
-    message = message.removeprefix("Value error, ").replace("Input should be", "should be", 1)
-    return f"{tree.place(loc)}: {tree.dotted(loc) or 'configuration'}: {message}{meant_choice(problem)}"
+    return f"{tree.place(loc)}: {tree.dotted(loc) or 'configuration'}: {say(problem)}"
 
 
 def _allowed_keys(loc: tuple[int | str, ...]) -> list[str]:

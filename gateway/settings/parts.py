@@ -15,9 +15,23 @@ def _name(value: str) -> str:
     return value
 
 
+def shaped(pattern: str, sentence: str) -> AfterValidator:
+    """A text that looks so, or the sentence says how."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(sentence)
+        return value
+
+    return AfterValidator(check)
+
+
 Name = Annotated[str, AfterValidator(_name)]
-AeTitle = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[!-\[\]-~ ]+$")]
-Port = Annotated[int, Field(ge=0, le=65535)]
+AeTitle = Annotated[
+    str, shaped(r"[!-\[\]-~ ]{1,16}", "an AE title has 1 to 16 plain characters, no backslash")
+]
+Port = Annotated[int, Field(ge=0, le=65535)]  # of ours; 0 takes a free one
+PeerPort = Annotated[int, Field(ge=1, le=65535)]
 Positive = Annotated[int, Field(ge=1)]
 
 

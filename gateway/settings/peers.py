@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, SecretStr
 
 from gateway.settings.addresses import HttpUrl, Link, Network, Page, SecretStep
-from gateway.settings.parts import AeTitle, Name, Part, Port, Positive
+from gateway.settings.parts import AeTitle, Name, Part, PeerPort, Port, Positive
 from gateway.settings.quantities import Hours, Rate
 from gateway.settings.transport import ByDimse, ByHttp, Listen, Tls, Trust
 from gateway.settings.watching import Canary
@@ -59,7 +59,7 @@ class DicomwebArchive(_Archive, ByHttp):
 class DimseArchive(_Archive, ByDimse):
     kind: Literal["dimse"]
     host: str
-    port: Port
+    port: PeerPort
     ae_title: AeTitle
     retrieve: Literal["move", "get"] | None = None  # None: C-MOVE where we have a storage service
 
@@ -103,7 +103,7 @@ class CStoreDestination(_Keeping):
 class Hl7Destination(Kept):
     kind: Literal["hl7"]
     host: str
-    port: Port
+    port: PeerPort
     sending_application: str = "GATEWAY"
     sending_facility: str = ""
     receiving_application: str = ""

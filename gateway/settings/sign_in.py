@@ -6,10 +6,10 @@ from collections.abc import Collection
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import SecretStr, field_validator
 
 from gateway.settings.addresses import HttpUrl
-from gateway.settings.parts import Name, Part
+from gateway.settings.parts import Name, Part, shaped
 from gateway.settings.quantities import Duration
 from gateway.settings.transport import ByHttp
 
@@ -20,7 +20,7 @@ ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")  # each may what the o
 class ApiToken(Part):
     name: Name
     role: Role = "viewer"
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+    sha256: Annotated[str, shaped(r"[0-9a-fA-F]{64}", "64 hexadecimal digits, which gateway token makes")]
 
 
 class OidcRoles(Part):

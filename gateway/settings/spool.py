@@ -8,9 +8,20 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr
 
 from gateway.settings.addresses import HttpUrl
-from gateway.settings.parts import Part
+from gateway.settings.parts import Part, shaped
 from gateway.settings.quantities import Size
 from gateway.settings.transport import proxy_url
+
+_Bucket = Annotated[
+    str,
+    shaped(
+        r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+        "a bucket's name has 3 to 63 of a-z, 0-9, dots and dashes",
+    ),
+]
+_Prefix = Annotated[
+    str, shaped(r"[A-Za-z0-9._/-]*", "allowed: letters, digits, dots, dashes, underscores and /")
+]
 
 
 class FolderSpool(Part):
@@ -24,8 +35,8 @@ class S3Spool(Part):
 
     kind: Literal["s3"]
     url: HttpUrl  # of the store, without the bucket
-    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9._/-]*$")] = ""  # for what is ours in it
+    bucket: _Bucket
+    prefix: _Prefix = ""  # for what is ours in it
     region: str = "us-east-1"
     access_key: SecretStr
     secret_key: SecretStr

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 PREFIX = "GATEWAY_"
+_OF_KEY = "[key]"  # what pydantic calls it when it is about the key itself
 NOT_SETTINGS = {"GATEWAY_CONFIG"}
 _CREDENTIALS = "CREDENTIALS_DIRECTORY"  # where systemd puts what LoadCredential names
 _OF_FOLDER = "gateway_"  # and before the names of those that our unit has it load as a folder
@@ -72,7 +73,8 @@ class ConfigurationTree:
 
     def dotted(self, loc: Sequence[int | str]) -> str:
         path = self.known_path(loc)
-        missing = [str(loc[-1])] if loc and (not path or str(loc[-1]) != path[-1]) else []
+        last = str(loc[-1]) if loc else ""
+        missing = [last] if last not in ("", _OF_KEY, *path[-1:]) else []
         return ".".join((*path, *missing))
 
 
@@ -252,13 +254,21 @@ def _fill_in(
                 problems.append(f"{place}: the file {names[0]} can't be read")
             elif name in environment:
                 return environment[name]
-            elif any(path[:end] in tree.variables for end in range(1, len(path) + 1)):
+            elif _is_from_variable(tree, path):
                 return found[0]  # a password may hold it
             else:
                 problems.append(f"{place}: the environment variable {name} isn't set")
             return ""
 
-        return re.sub(r"\$\{([^}]*)\}", look_up, value)
+        whole = re.sub(r"\$\{([^}]*)\}", look_up, value)
+        if "${" in re.sub(r"\$\{[^}]*\}", "", value) and not _is_from_variable(tree, path):
+            place = f"{tree.place(path)}: {'.'.join(path)}"
+            problems.append(f"{place}: a reference is written like ${{NAME}} or ${{file:/run/secrets/x}}")
+        return whole
 
     tree.values = fill(tree.values, ())
     return problems
+
+
+def _is_from_variable(tree: ConfigurationTree, path: tuple[str, ...]) -> bool:
+    return any(path[:end] in tree.variables for end in range(1, len(path) + 1))

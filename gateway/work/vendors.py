@@ -24,6 +24,7 @@ from gateway.jobs.store import Store
 from gateway.kit.brake import Lease, Share, brake_of
 from gateway.nearest import did_you_mean
 from gateway.sessions import Sessions
+from gateway.settings.faults import say
 from gateway.settings.sections import AdapterSettings, Application, Settings
 from gateway.settings.shadows import shadows_of
 from gateway.settings.tree import Misconfigured
@@ -202,6 +203,5 @@ def _sentences(settings: Settings, name: str, options: type[BaseModel], error: V
         elif problem["type"] == "missing":
             sentences.append(settings.told(place, "is missing"))
         else:
-            reason = problem["msg"].removeprefix("Value error, ")
-            sentences.append(settings.told(place, f"can't be used: {reason}"))
+            sentences.append(settings.told(place, f"can't be used: {say(problem)}"))
     return sentences

@@ -221,7 +221,7 @@ async def test_what_changed_meanwhile_is_asked_again(operator: Page, lively: Liv
     await operator.goto(f"{lively.url}/jobs/act?do=cancel&id={new[0]}&id={new[1]}")
     await lively.house.api("POST", f"jobs/{new[0]}/cancel")
     await operator.get_by_role("button", name="Cancel 2 jobs").click()
-    await expect(operator.get_by_role("alert")).to_contain_text("1 jobs match now, not 2")
+    await expect(operator.get_by_role("alert")).to_contain_text("1 job matches now, not 2")
     await operator.get_by_role("button", name="Cancel 1 job").click()
     await expect(operator.get_by_text("1 job cancelled")).to_be_visible()
 

@@ -372,3 +372,16 @@ async def test_ctrl_c_waits_for_no_peer_that_hangs(tmp_path: Path) -> None:
         "stopped before all had answered; nothing was changed",
     )
     assert b"Traceback" not in complained
+
+
+async def test_a_script_is_told_what_is_wrong_with_the_configuration_too(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "check", "--offline", "--json", "--config", str(config)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, complained = await process.communicate()
+    [told] = json.loads(said)["problems"]
+    assert process.returncode == 1 and json.loads(said)["configuration"] == str(config)
+    assert told == f"{config}: can't be read: No such file or directory" == complained.decode().strip()

@@ -184,6 +184,17 @@ async def test_only_json_is_taken(house: Hospital, rest: str, kind: str, status:
     assert len(await house.jobs_on(patient.slide)) == (status == 200)
 
 
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/octet-stream"])
+async def test_of_a_call_it_is_said_first_what_the_contract_says(house: Hospital, kind: str) -> None:
+    """404 for an application that there isn't, 400 for what isn't JSON, whatever it is called."""
+    headers = by("192.0.2.7", **{"Content-Type": kind})
+    for rest in ("", "/imagenotification"):
+        for url, status in ((app(house, "unheard-of"), 404), (app(house), 400)):
+            async with house.http.post(url + rest, data=b"no JSON", headers=headers) as response:
+                assert response.status == status
+                assert all(name in response.headers for name in VERSION_HEADERS)
+
+
 async def test_vendors_find_their_own_door_and_no_other(house: Hospital, vendor: IaVendor) -> None:
     patient = house.admit(1)
     body = house.invocation(patient.slide, applicationId=KIDNEY)

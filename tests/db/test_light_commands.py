@@ -3,9 +3,12 @@ that has met no study yet has none of what reads one."""
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+
+import sqlalchemy
 
 RUN = """
 import sys
@@ -60,6 +63,13 @@ def _declared(loaded: set[str]) -> set[str]:
 def test_help_loads_next_to_nothing() -> None:
     assert not _loaded("--help") & (HEAVY | OURS | MORE)
     assert not _loaded("jobs", "list", "--help") & (HEAVY | OURS | MORE)
+
+
+def test_libraries_are_compiled_before_they_are_first_used() -> None:
+    """Some environments let no program write what it compiled; each start would then take seconds."""
+    compiled = Path(importlib.util.cache_from_source(sqlalchemy.__file__))
+    assert (Path(sys.prefix) / "synced").exists() and compiled.parent.parent.is_relative_to(sys.prefix)
+    assert compiled.exists()
 
 
 def test_a_command_is_declared_without_those_of_other_families() -> None:

@@ -74,7 +74,7 @@ def test_no_secret_is_shown(write):
         (
             "port: 8080}",
             "port: http}",
-            "gateway.yaml line 2: listen.port: should be a valid integer",
+            "gateway.yaml line 2: listen.port: a whole number is expected",
         ),
         (
             "acknowledge: stored",
@@ -382,3 +382,45 @@ def test_what_is_wrong_about_trust_is_told(write, old, new, sentence):
     assert old in text
     told = problems(write(text.replace(old, new, 1)))
     assert any(sentence in problem for problem in told), told
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "sentence"),
+    [
+        ("settle: 10s", "priority: high", "priority: a whole number is expected"),
+        ("modalities: [CR, DX]", "modalities: CR", "accept.modalities: a list is expected, like [a, b]"),
+        ("settle: 10s", "deidentify: true", "deidentify: false, or the name of one of the profiles, is ex"),
+        ("settle: 10s", "input: [a]", "input: allowed: whole_slide, multi_area, {tagged_polygon: {tags:"),
+        ("settle: 10s", "input: {tagged_polygon: {}}", "input.tagged_polygon.tags is missing"),
+        ("display_name: Milvue trauma", 'display_name: ""', "display_name: is empty; give it a value"),
+        ("result_within: 30m", "result_within: 0s", "result_within: should be greater than 0"),
+        ("milvue-trauma:", "milvue trauma:", "applications.milvue trauma: a name has letters, digits, dots"),
+        ('role: operator, sha256: "', 'role: operator, sha256: "z', "sha256: 64 hexadecimal digits"),
+        ("settle: 10s", "ae_title: PACSPACSPACSPACSX", "ae_title: an AE title has 1 to 16 plain"),
+        ("kind: stow, archive: vna", "kind: hl7, host: ris, port: 0", "vna.port: should be greater than or"),
+        (
+            "kind: stow, archive: vna",
+            "kind: hl7, host: ris, port: [1]",
+            "vna.port: a whole number is expected",
+        ),
+        ("settle: 10s", "register: {accepted: soon}", "register.accepted: a date is written like 2026-01-31"),
+        ("public_url: https://gateway.hospital", "data_dir: 5", "data_dir: a path is expected"),
+        (
+            '"${VNA_PASSWORD}"',
+            '"${VNA_PASSWORD"',
+            "archives.vna.password: a reference is written like ${NAME} or",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_in_nobody_elses_words(write, was, becomes, sentence):
+    assert was in WHOLE
+    line = WHOLE[: WHOLE.index(was)].count("\n") + 1
+    [told] = problems(write(WHOLE.replace(was, becomes, 1)))
+    assert told.startswith(f"gateway.yaml line {line}: ") and sentence in told, told
+
+
+def test_a_variable_may_hold_what_looks_like_half_a_reference(write):
+    odd = ENVIRONMENT | {"GATEWAY_ARCHIVES__VNA__PASSWORD": "pa${ss"}
+    vna = load(write(WHOLE), odd).archives["vna"]
+    assert isinstance(vna, DicomwebArchive) and vna.password
+    assert vna.password.get_secret_value() == "pa${ss"

@@ -92,7 +92,8 @@ class Batches(Requests):
         comes to match later is left alone."""
         count = await self.count_for(act, wanted)
         if count != expect:
-            raise Refused(f"{count} jobs match now, not {expect}: look at them again")
+            found = "1 job matches" if count == 1 else f"{count} jobs match"
+            raise Refused(f"{found} now, not {expect}: look at them again")
         left = await self.count_left(act, wanted)
         matching = select(jobs.c.id).where(_CONCERNS[act], *wanted.conditions())
         async with self._single.connect() as connection:
