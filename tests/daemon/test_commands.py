@@ -66,7 +66,8 @@ async def test_a_database_that_is_away_is_said_in_one_sentence(tmp_path: Path) -
     assert (code, said) == (1, "")
     assert complained == (
         f"configuration: {config}\n"
-        "no database runs where database_url says; check that the server runs, and its host and port\n"
+        "no database runs where database_url says; check that the server runs, and its host and port"
+        " (the database gateway at 127.0.0.1 port 1, asked to list jobs)\n"
     )
 
 
