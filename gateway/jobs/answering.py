@@ -14,7 +14,7 @@ from gateway.contract import NeedsHuman
 from gateway.jobs.store.trouble import place_of
 
 _FIRST = 1.5  # seconds: what most ask is answered by then, and costs nothing more
-_PAUSE = 3.0
+_MOST = 15.0  # between questions, for those who watch for hours
 _TICK = 0.5
 _TICKS = 14  # that we lived through ourselves: whoever was frozen blames nobody
 _MEND = (
@@ -63,7 +63,7 @@ class _Watch:
             await asyncio.sleep(pause)
             if not await self._hears():
                 break
-            pause = _PAUSE
+            pause = min(2 * pause, _MOST)
         logging.getLogger("psycopg").setLevel(logging.ERROR)  # it would tell how it is broken off
         # The driver first asks the server to stop what it is at, and waits for that, until it is told again.
         while True:
