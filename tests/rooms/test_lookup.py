@@ -337,6 +337,16 @@ async def test_instances_are_chosen_by_what_the_archive_tells_of_study_series_an
         nothing.check()
 
 
+async def test_a_rule_keeps_phantoms_of_quality_control_from_being_paid_for(archives: Archives) -> None:
+    vna = await archives.add("vna")
+    patient = fill(vna, count=2)
+    fill(vna, count=1, QualityControlImage="YES")
+    wanted = by_uid(choose=Choose.model_validate({"tags": ["QualityControlImage !~ YES"]}))
+    found = await archives.lookup().find(["vna"], wanted)
+    assert {instance.sop_instance_uid for instance in found.instances} == set(patient)
+    assert dict(found.left_out) == {"not QualityControlImage !~ YES": 1}
+
+
 async def test_an_archive_that_holds_nothing_to_choose_from_doesnt_have_the_study(archives: Archives) -> None:
     """The results of the first analysis lie in the VNA; the images are still in the PACS alone."""
     vna, pacs = await archives.add("vna"), await archives.add("pacs")
