@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from datetime import timedelta
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from gateway.jobs.store import Store, uploads
@@ -68,3 +70,22 @@ async def test_two_processes_at_once_have_a_half_each(
     async with asyncio.timeout(60):
         await asyncio.gather(send(0), send(1))
     assert {*held[0], *held[1]} <= {0, 50_000, 100_000}
+
+
+async def test_who_had_to_wait_for_his_share_has_it_for_as_long_as_he_is_told(
+    database_url: str, open_store: Callable[[str], Store]
+) -> None:
+    """Else another would have it too, before he stops."""
+    store, sender = open_store(database_url), uuid4()
+    async with await psycopg.AsyncConnection.connect(database_url) as before, before.cursor() as another:
+        await another.execute("SELECT pg_advisory_xact_lock(hashtextextended('adapters.a', 2))")
+        asking = asyncio.create_task(store.lease_upload("adapters.a", sender, MOST))
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while (await (await another.execute(waiting)).fetchone()) == (0,):
+            await asyncio.sleep(0.05)
+        freed = await (await another.execute("SELECT clock_timestamp()")).fetchone()
+        await before.commit()
+        _, seconds = await asking
+        until = await (await another.execute("SELECT until FROM uploads")).fetchone()
+    assert freed is not None and until is not None
+    assert until[0] >= freed[0] + timedelta(seconds=seconds)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from gateway.jobs.store.database import Database, soon
+from gateway.jobs.store.database import Database
 from gateway.jobs.tables import uploads
 
 _LEASE = 5.0  # seconds
@@ -26,7 +27,8 @@ class Uploads(Database):
             held = select(func.count(), func.coalesce(func.sum(uploads.c.share), 0.0))
             others, taken = (await connection.execute(held.where(ours, uploads.c.sender != sender))).one()
             share = max(0.0, min(most / (others + 1), most - taken))
-            new = upsert(uploads).values(peer=peer, sender=sender, share=share, until=soon(_LEASE))
+            until = func.clock_timestamp() + timedelta(seconds=_LEASE)  # he may have waited for the lock
+            new = upsert(uploads).values(peer=peer, sender=sender, share=share, until=until)
             await connection.execute(
                 new.on_conflict_do_update(
                     index_elements=["peer", "sender"],
