@@ -225,6 +225,7 @@ class SlideRecord:
     result_of: UUID | None = None
 
 
+SEQUEL_OF = "sequel_of"  # in the context of a job that delivers what its vendor finished late: of which job
 PURGED = "what identified the patient was removed"  # says an event whose own detail stays
 # What is said when a patient's data go somewhere: whoever tells an audit collector of it knows it by these.
 ACCEPTED, JOINED = "accepted", "joined"

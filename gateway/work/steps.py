@@ -36,7 +36,7 @@ from gateway.dicom.geometry import Plane
 from gateway.dicom.reading import loaded
 from gateway.gate import working_on
 from gateway.jobs.outcomes import Advance, Outcome, Rest, Wait
-from gateway.jobs.records import Job, Origin
+from gateway.jobs.records import SEQUEL_OF, Job, Origin
 from gateway.jobs.states import FINAL, WORKING, State
 from gateway.jobs.store import Store
 from gateway.jobs.store.fenced import AtLeast
@@ -70,6 +70,13 @@ IGNORED = "ignored"  # a notification outside of what the application accepts
 
 def _is_due(job: Job) -> bool:
     return job.result_by is not None and datetime.now(UTC) >= job.result_by
+
+
+def _counted(job: Job) -> dict[str, object]:
+    """Each result once: the rest of one that came later is no analysis of its own."""
+    if SEQUEL_OF in (job.context or {}):
+        return {}
+    return {"took": bucket_of((datetime.now(UTC) - job.created_at).total_seconds())}
 
 
 class _NotNow(Pending):
@@ -401,7 +408,7 @@ class JobSteps:
                 "version": version,
                 "empty": finished.empty,
                 "positive": bool(finished.findings),
-                "took": bucket_of((datetime.now(UTC) - job.created_at).total_seconds()),
+                **_counted(job),
                 **({"failed": list(finished.failed)} if finished.failed else {}),
                 **({"analyses": list(finished.analyses)} if finished.analyses else {}),
                 **({"by_rule": followed.told} if followed.met else {}),

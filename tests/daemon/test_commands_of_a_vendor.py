@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from gateway.simulate.milvue import Behaviour, Outcome
-from tests.peers.gateway import TOKENS, hospital
+from tests.peers.dicom_samples import write_study
+from tests.peers.dimse import head
+from tests.peers.gateway import TOKENS, TRAUMA, hospital
 
 
 async def test_one_fails_and_the_others_finding_is_delivered(tmp_path: Path, database_url: str) -> None:
@@ -201,3 +203,45 @@ async def test_what_is_awaited_of_a_vendor_that_is_configured_no_longer_is_no_sl
         _, now = await house.api("GET", f"jobs/{job['id']}")
         assert now["state"] == "done" and now["waits"]["why"] == job["waits"]["why"]
         assert not [event for event in now["events"] if "slide couldn't be told" in event["what"]]
+
+
+async def test_what_comes_late_of_a_study_that_was_sent_to_us_finds_its_images_still_here(
+    tmp_path: Path, database_url: str
+) -> None:
+    """They are in no archive, and go once nothing more is looked for. Nor is the result counted twice."""
+    async with hospital(tmp_path, database_url) as house:
+        house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "smartxpert"]
+        house.application.update(result_within="2s", settle="300ms")
+        house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes={"smartxpert": "running"})
+        paths = write_study(tmp_path / "study", 2)
+        first = head(paths[0])
+        study = str(first.StudyInstanceUID)
+        house.secrets |= {str(first.PatientID), str(first.AccessionNumber)}
+        await house.start()
+        begin = b"--between\r\nContent-Type: application/dicom\r\n\r\n"
+        async with house.http.post(
+            f"{house.gateway.url}/dicomweb/{TRAUMA}/studies",
+            data=b"".join(begin + path.read_bytes() + b"\r\n" for path in paths) + b"--between--",
+            headers={
+                "Content-Type": 'multipart/related; type="application/dicom"; boundary=between',
+                "Authorization": f"Bearer {TOKENS['operator']}",
+            },
+        ) as answer:
+            assert answer.status == 200
+
+        async def jobs() -> list[dict[str, Any]]:
+            _, listed = await house.api("GET", "jobs", params={"study": study})
+            return [await house.settled(job["id"], "done") for job in listed["jobs"]]
+
+        async def counted(number: int) -> bool:
+            return len(await jobs()) == number
+
+        await house.until(lambda: counted(1), "it is analysed")
+        incoming = house.folder / "data" / "incoming" / TRAUMA
+        assert len(list(incoming.glob("*/*.dcm"))) == 2
+        house.milvue.behaviours["*"] = Behaviour(delay=0)
+        await house.until(lambda: counted(2), "what came late is delivered")
+        took = ["took" in event["detail"] for job in await jobs() for event in job["events"]]
+        assert sum(took) == 1
+        assert len(house.stored_of(study)) == 4
+        await house.until(lambda: not list(incoming.glob("*/*.dcm")), "its images are gone")

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import exists, func, insert, literal, or_, select
 
-from gateway.jobs.records import ACCEPTED, InstanceRecord, Job, Origin, area_of
+from gateway.jobs.records import ACCEPTED, SEQUEL_OF, InstanceRecord, Job, Origin, area_of
 from gateway.jobs.states import State
 from gateway.jobs.store.database import WITHOUT_RESULT
 from gateway.jobs.store.issuing import Issuing
@@ -48,6 +48,7 @@ class Sequels(Issuing):
                 return None
             values = {
                 **{name: getattr(now, name) for name in (*SAME, *_KNOWN)},
+                "context": {**(now.context or {}), SEQUEL_OF: str(job.id)},
                 "origin": Origin.SECTRA if job.slide_id is not None else Origin.REST,
                 "caller": _CALLER,
                 "idempotency_key": key,

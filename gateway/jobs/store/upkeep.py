@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from gateway.jobs.records import PURGED, Event, Job, Origin
+from gateway.jobs.records import PURGED, SEQUEL_OF, Event, Job, Origin
 from gateway.jobs.states import FINAL, State
 from gateway.jobs.store.database import LISTED, Database, soon
 from gateway.jobs.tables import (
@@ -168,9 +168,19 @@ class Upkeep(Database):
             return [self._job(row) for row in found.mappings()]
 
     async def needed_of(self, job_ids: Collection[UUID], failed_for: float) -> set[UUID]:
-        """Those of them whose files may still be wanted: a failed one's, for so many seconds."""
+        """Those of them whose files may still be wanted: a failed one's, for so many seconds; one's that is
+        done, while more of its result is looked for or delivered."""
+        sequel = jobs.alias()
+        follows = select(sequel.c.id).where(
+            sequel.c.study_instance_uid == jobs.c.study_instance_uid,
+            sequel.c.application == jobs.c.application,
+            sequel.c.context.has_key(SEQUEL_OF),
+            or_(sequel.c.state.not_in([state.value for state in FINAL]), sequel.c.next_at.is_not(None)),
+        )
+        done = jobs.c.state == State.DONE.value
         over = or_(
-            jobs.c.state.in_([State.DONE.value, State.CANCELLED.value]),
+            jobs.c.state == State.CANCELLED.value,
+            and_(done, jobs.c.next_at.is_(None), ~follows.exists()),
             and_(jobs.c.state == State.FAILED.value, jobs.c.updated_at < soon(-failed_for)),
         )
         named = jobs.c.id == any_(literal(list(job_ids), ARRAY(Uuid)))
