@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from gateway.contract import Failure, NotLetIn, Unreachable, Untrusted
 from gateway.http import Unanswered
@@ -58,3 +59,9 @@ def storm_of(failure: Failure) -> Ailment:
 def ailment_in(circuit: Circuit) -> Ailment:
     kind = circuit.kind or "away"
     return Ailment(kind, (circuit.manner or "") if kind == "failing" else "")
+
+
+def clock(since: datetime) -> str:
+    """In the server's local time; with the day, once it was another."""
+    at = since.astimezone()
+    return f"{at:%H:%M}" if at.date() == datetime.now().astimezone().date() else f"{at:%Y-%m-%d %H:%M}"

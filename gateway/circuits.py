@@ -24,7 +24,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from gateway.ailments import BUSY, Ailment, ailment_in, ailment_of, storm_of
+from gateway.ailments import BUSY, Ailment, ailment_in, ailment_of, clock, storm_of
 from gateway.calls import Calls
 from gateway.checkups import Check, Checkups
 from gateway.contract import Busy, Failure, NotLetIn, Retryable, Unreachable
@@ -63,13 +63,14 @@ def quota_of(adapter: str) -> str:
 @dataclass(frozen=True, slots=True)
 class Peer:
     """`name`: as a sentence names it. `hold_after`: refused so often, it is paused. `asked`: also
-    while nobody calls it."""
+    while nobody calls it. `whereabouts`: where it is, and who sees to it, in a sentence of its own."""
 
     name: str
     check: Check | None = None
     backlog: Sequence[Backlog] = ()
     hold_after: int | None = None
     asked: bool = False
+    whereabouts: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +160,11 @@ class Circuits:
         if pause is not None and pause.by_itself:
             return f"the gateway has paused {self._name(peer)}: {pause.why}"
         if pause is not None:
-            return f"{self._name(peer)} is paused since {_clock(pause.since)} ({pause.why})"
+            return f"{self._name(peer)} is paused since {clock(pause.since)} ({pause.why})"
         circuit = self._open.get(peer)
         if circuit is None:
             return f"{self._name(peer)} is waited for"
-        return f"{self._name(peer)} {ailment_in(circuit).words} since {_clock(circuit.since)}"
+        return f"{self._name(peer)} {ailment_in(circuit).words} since {clock(circuit.since)}"
 
     def waiting(self, peer: str, *, begun: bool) -> str:
         """`why`, and how the analysis goes on from there."""
@@ -253,6 +254,7 @@ class Circuits:
             refused=refusals,
             manner=ailment.manner,
             is_storm=is_storm,
+            told=self._with_whereabouts(peer, advice),
         )
         await self.refresh()
         if not opened:
@@ -272,6 +274,11 @@ class Circuits:
         if not ailment.refuses_us:
             return failure.advice
         return f"{failure.advice} {_ONCE_RIGHT}{self._not_for_ever(peer)}.".strip()
+
+    def _with_whereabouts(self, peer: str, advice: str) -> str:
+        """For who is to mend it: doctors, on whose slides the advice alone stands, don't go there."""
+        known = self._peers.get(peer)
+        return advice if known is None else f"{advice} {known.whereabouts}".strip()
 
     def _not_for_ever(self, peer: str) -> str:
         known = self._peers.get(peer)
@@ -319,7 +326,8 @@ class Circuits:
         circuit = self._open.get(peer)
         if circuit is not None and peer not in self._pauses:
             sentence = f"{self._name(peer)} {ailment_in(circuit).words}"
-            await self._store.tell_unpaused(peer, sentence, circuit.advice or "")
+            told = self._with_whereabouts(peer, circuit.advice or "")
+            await self._store.tell_unpaused(peer, sentence, told)
             await self._park(peer)
 
     async def _wake(self, peer: str) -> None:
@@ -439,6 +447,7 @@ class Circuits:
         """It is still ill, but otherwise: who answered 503 doesn't even take connections any more."""
         peer = circuit.peer
         log.info("a peer is ill otherwise by now", peer=peer, state=found.words, error=failure.message)
+        advice = self._advice_on(peer, found, failure)
         await self._store.say_anew(
             peer,
             circuit.number,
@@ -446,7 +455,8 @@ class Circuits:
             found.manner,
             f"{self._name(peer)} {found.words}",
             failure.message,
-            self._advice_on(peer, found, failure),
+            advice,
+            self._with_whereabouts(peer, advice),
         )
         await self.refresh()
 
@@ -507,9 +517,3 @@ class Circuits:
         task = asyncio.create_task(do())
         self._beside.add(task)
         task.add_done_callback(end)
-
-
-def _clock(since: datetime) -> str:
-    """In the server's local time; with the day, once it was another."""
-    at = since.astimezone()
-    return f"{at:%H:%M}" if at.date() == datetime.now().astimezone().date() else f"{at:%Y-%m-%d %H:%M}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from urllib.parse import urlsplit
 
 from gateway.archives.bucket import PEER as SPOOL
 from gateway.building.archives import Archives
@@ -14,6 +15,7 @@ from gateway.delivery.destinations import IntoRis
 from gateway.delivery.dispatch import Destination
 from gateway.jobs.states import WORKING, State
 from gateway.jobs.store.parked import Backlog
+from gateway.settings.peers import AdapterSettings, Kept
 from gateway.settings.sections import Hl7Destination, Settings
 from gateway.watch.syslog import PEER as AUDIT_COLLECTOR
 from gateway.work.recovery import Check
@@ -57,29 +59,41 @@ def know_peers(settings: Settings, vendors: Vendors, checks: Mapping[str, Check]
         if first:
             backlog.append(Backlog(early, applications=first))
         peers[f"archives.{name}"] = Peer(
-            f"the archive {name}", checks[f"archives.{name}"], backlog, asked=archive.hours is None
+            f"the archive {name}",
+            checks[f"archives.{name}"],
+            backlog,
+            asked=archive.hours is None,
+            whereabouts=_whereabouts(f"archives.{name}", archive, archive),
         )
     for name in vendors.names:
         makers = {each.manufacturer for each in settings.applications.values() if each.adapter == name}
         called = makers.pop() if len(makers) == 1 else ""
+        vendor = settings.adapters.get(name)
         peers[f"adapters.{name}"] = Peer(
             called or name,
             checks[f"adapters.{name}"],
             [Backlog((State.SUBMITTING,), adapter=name)],
             vendors.hold_after[name],
             asked=True,
+            whereabouts=_whereabouts(f"adapters.{name}", vendor, vendor) if vendor is not None else "",
         )
         peers[quota_of(name)] = Peer(called or name, backlog=[Backlog((State.SUBMITTING,), adapter=name)])
     for name, destination in settings.destinations.items():
+        place = destination if destination.kind == "hl7" else settings.archives[destination.archive]
         peers[f"destinations.{name}"] = Peer(
             f"the destination {name}",
             checks[f"destinations.{name}"],
             asked=destination.kind == "hl7",  # the others are archives
+            whereabouts=_whereabouts(f"destinations.{name}", destination, place),
         )
-    for name in settings.sectra.servers:
+    for name, server in settings.sectra.servers.items():
         waiting = [Backlog(early, server=name)]
         peers[f"sectra.{name}"] = Peer(
-            f"Sectra ({name})", checks.get(f"sectra.{name}"), waiting, asked=f"sectra.{name}" in checks
+            f"Sectra ({name})",
+            checks.get(f"sectra.{name}"),
+            waiting,
+            asked=f"sectra.{name}" in checks,
+            whereabouts=_whereabouts(f"sectra.servers.{name}", server, server),
         )
     for name, application in settings.applications.items():
         peers[f"applications.{name}"] = Peer(
@@ -90,3 +104,20 @@ def know_peers(settings: Settings, vendors: Vendors, checks: Mapping[str, Check]
     if AUDIT_COLLECTOR in checks:
         peers[AUDIT_COLLECTOR] = Peer("the audit collector", checks[AUDIT_COLLECTOR])
     return peers
+
+
+def _whereabouts(named: str, kept: Kept, place: object) -> str:
+    """Whoever is woken looks for no configuration first: of an address the host and port alone."""
+    address = _address_of(place)
+    owner = f", owned by {kept.owner}" if kept.owner else ""
+    runbook = f"; see {kept.runbook}" if kept.runbook else ""
+    return f"It is {named}{f' at {address}' if address else ''}{owner}{runbook}."
+
+
+def _address_of(place: object) -> str:
+    told = place.options if isinstance(place, AdapterSettings) else dict(vars(place))
+    urls = told.get("callback_urls") or [told.get("url")]
+    if isinstance(url := urls[0], str):
+        parts = urlsplit(url)
+        return f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname or ""
+    return f"{told['host']}:{told['port']}" if "host" in told and "port" in told else ""

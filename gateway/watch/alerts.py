@@ -14,6 +14,7 @@ from typing import Literal
 
 import structlog
 
+from gateway.ailments import clock
 from gateway.contract import Failure
 from gateway.jobs.store import Store
 from gateway.jobs.store.alerts import LOG, Alert
@@ -153,7 +154,7 @@ def message_of(
     kind: Kind | None = None,
 ) -> Message:
     """`waiting`: for a peer, by department; `kept`: jobs that another cause keeps."""
-    since = f"{alert.sentence} {'at' if alert.is_news else 'since'} {alert.since.astimezone():%H:%M}"
+    since = _dated(alert)
     if alert.cleared_at is not None:
         sentence = f"over after {how_long(alert.since, alert.cleared_at)}: {since}"
     elif _is_a_peer(alert.cause):
@@ -178,6 +179,15 @@ def message_of(
         tuple(departments),
         name_telling(alert.id, kind, before),
     )
+
+
+def _dated(alert: Alert) -> str:
+    """Since when it stands, before the reason, if its sentence has one after a colon."""
+    when = f"{'at' if alert.is_news else 'since'} {clock(alert.since)}"
+    head, colon, reason = alert.sentence.partition(": ")
+    if head.count("(") > head.count(")"):  # the colon of an aside
+        return f"{alert.sentence} {when}"
+    return f"{head} {when}{colon}{reason}"
 
 
 def _is_a_peer(cause: str) -> bool:

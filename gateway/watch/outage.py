@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import structlog
 
+from gateway.ailments import clock
 from gateway.contract import Failure
 from gateway.jobs.store import DatabaseError, Store
 from gateway.loops import Loop
@@ -147,8 +148,8 @@ class Outage:
 
 
 def _sentence(known: dict[str, Any]) -> str:
-    since = datetime.fromisoformat(known["since"]).astimezone()
-    return f"the database doesn't answer since {since:%H:%M}; nothing is taken in meanwhile, nothing is lost"
+    since = clock(datetime.fromisoformat(known["since"]))
+    return f"the database doesn't answer since {since}; nothing is taken in meanwhile, nothing is lost"
 
 
 def _message(known: dict[str, Any], kind: Literal["alert", "reminder", "all-clear"]) -> Message:

@@ -239,8 +239,9 @@ async def test_one_channel_that_fails_keeps_nobody_else_from_hearing_and_is_told
             await store.see(await channels.standing())
             await look(alerts, database_url)
             assert [told["cause"] for told in hook.told] == [VENDOR, "alerts.email"]
-            words = "alerts can't be told by email: the mail server doesn't take the alert since "
-            assert hook.sentence("alerts.email").startswith(words)
+            head, _, reason = hook.sentence("alerts.email").partition(": ")
+            assert head.startswith("alerts can't be told by email since ")
+            assert reason == "the mail server doesn't take the alert"
             assert hook.told[-1]["advice"] == "Its own log says why."
             post.refuses = False
             await look(alerts, database_url)
@@ -322,8 +323,8 @@ async def test_that_a_peer_has_paused_itself_is_told_once_more_and_what_to_do(
         assert [told["kind"] for told in hook.told] == ["alert"] * (not meanwhile) + ["reminder"]
         told = hook.told[-1]
         tellings = {told["telling"]}
-        paused = "the gateway has paused Vendor: it refused our credentials 5 times"
-        assert told["sentence"].startswith(paused)
+        assert told["sentence"].startswith("the gateway has paused Vendor since ")
+        assert ": it refused our credentials 5 times; " in told["sentence"]
         assert told["advice"].startswith("Mend the token, then unpause it (gateway unpause adapter vendor, ")
         await store.tell_unpaused(VENDOR, refused, "Renew it.")
         assert [each.sentence for each in await store.standing_alerts()] != [refused], "it is paused"
@@ -539,7 +540,9 @@ async def test_how_many_are_held_is_told_beside_as_how_many_wait_for_a_peer(
             await look(alerts, database_url)
     [told] = hook.told
     assert (told["jobs_waiting"], told["departments"]) == (2, ["dept"])
-    assert TWO_MATCH in told["sentence"]
+    head, _, reason = told["sentence"].partition(": ")
+    assert reason == TWO_MATCH
+    assert head.startswith("2 dept jobs are held at app since "), "it is they that stand, and not the reason"
 
 
 async def test_the_all_clear_of_a_peer_promises_no_more_than_another_try(
@@ -599,3 +602,19 @@ async def test_news_is_told_once_to_whom_it_concerns_and_never_has_an_end(
     [told] = hook.told
     assert (told["kind"], told["cause"], told["departments"]) == ("alert", news.key, ["emergency"])
     assert " since " not in told["sentence"]
+
+
+async def test_what_stands_since_another_day_is_told_with_it(
+    store: Store, database_url: str, hook: Hook
+) -> None:
+    """Whoever reads a reminder in the morning would take it for this night's."""
+    await store.trip(
+        VENDOR, "busy", "Vendor takes no more (429: its quota is used up)", "429", "", first=9, most=9
+    )
+    await tell(database_url, "UPDATE alerts SET since = '2026-03-01T12:00:00Z'")
+    async with aiohttp.ClientSession() as session:
+        await look(Alerts(store, Channels({"webhook": Webhook(hook.url, None, session)})), database_url)
+    at = datetime(2026, 3, 1, 12, tzinfo=UTC).astimezone()
+    assert hook.told[0]["sentence"].startswith(
+        f"Vendor takes no more (429: its quota is used up) since {at:%Y-%m-%d %H:%M}; "
+    )

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -161,10 +162,16 @@ async def test_an_archive_that_breaks_while_nobody_needs_it_is_told_and_so_is_it
 ) -> None:
     async with hospital(tmp_path, database_url) as house, hooked(house) as hook:
         house.configuration["alerts"]["ask_idle"] = "1s"
+        vna = house.configuration["archives"]["vna"]
+        vna |= {"owner": "the PACS team", "runbook": "https://wiki.hospital/vna"}
         await house.start()
         house.archive.front.faults.append(fault)
         await house.until(lambda: hook.kinds("archives.vna") == ["alert"], "it is told")
         assert f"vna {words} since" in hook.sentence("archives.vna")
+        place = urlsplit(vna["url"]).netloc
+        assert hook.told[0]["advice"].endswith(
+            f" It is archives.vna at {place}, owned by the PACS team; see https://wiki.hospital/vna."
+        )
         assert (await peer_of(house, "vna"))["state"] == "failing"
         house.archive.front.faults.clear()
         await house.until(lambda: hook.kinds("archives.vna") == ["alert", "all-clear"], "its end is told")

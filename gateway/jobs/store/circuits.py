@@ -84,8 +84,9 @@ class Circuits(Database):
         refused: int = 0,
         manner: str = "",
         is_storm: bool = False,
+        told: str | None = None,
     ) -> bool:
-        """Whether the circuit wasn't open yet. With it, and once, goes the alert."""
+        """Whether the circuit wasn't open yet. With it, and once, goes the alert, whose advice is `told`."""
         lately = circuits.c.since > func.now() - _AGAIN_WITHIN
         grown = case((lately, func.least(most, func.greatest(first, 2 * circuits.c.pause))), else_=first)
         opened: dict[str, Any] = {
@@ -123,7 +124,7 @@ class Circuits(Database):
                 .values(
                     cause=peer,
                     sentence=storable(sentence),
-                    advice=storable(advice),
+                    advice=storable(advice if told is None else told),
                     next_try_at=soon(_QUOTA_IS_NEWS_AFTER if kind == "busy" else IS_NEWS_AFTER),
                 )
                 .on_conflict_do_nothing()
@@ -132,7 +133,15 @@ class Circuits(Database):
             return True
 
     async def say_anew(
-        self, peer: str, number: int, kind: str, manner: str, sentence: str, reason: str, advice: str
+        self,
+        peer: str,
+        number: int,
+        kind: str,
+        manner: str,
+        sentence: str,
+        reason: str,
+        advice: str,
+        told: str,
     ) -> None:
         """It is ill otherwise than when it opened. Who was told of it isn't told again: it stands all the
         same, and a reminder will have the words of then."""
@@ -149,7 +158,7 @@ class Circuits(Database):
             await connection.execute(
                 update(alerts)
                 .where(alerts.c.cause == peer, alerts.c.cleared_at.is_(None))
-                .values(sentence=storable(sentence), advice=storable(advice))
+                .values(sentence=storable(sentence), advice=storable(told))
             )
             await self._wake(connection, f"peer {peer}")
 
