@@ -156,7 +156,8 @@ def message_of(
     """`waiting`: for a peer, by department; `kept`: jobs that another cause keeps."""
     since = _dated(alert)
     if alert.cleared_at is not None:
-        sentence = f"over after {how_long(alert.since, alert.cleared_at)}: {since}"
+        lasted = f"{clock(alert.since)} to {clock(alert.cleared_at)}"
+        sentence = f"over after {how_long(alert.since, alert.cleared_at)}: “{alert.sentence}” ({lasted})"
     elif _is_a_peer(alert.cause):
         sentence = f"{since}; {_jobs(waiting)}; nothing is lost"
     elif alert.cause == _COLLECTOR:

@@ -555,7 +555,10 @@ async def test_the_all_clear_of_a_peer_promises_no_more_than_another_try(
         await store.close_circuit(VENDOR)
         await look(alerts, database_url)
     assert [told["kind"] for told in hook.told] == ["alert", "all-clear"]
-    assert hook.told[-1]["sentence"].endswith("; what waited for it is tried again by itself")
+    sentence = hook.told[-1]["sentence"]
+    assert sentence.endswith("; what waited for it is tried again by itself")
+    assert sentence.startswith("over after less than a minute: “Vendor is not reachable” (")
+    assert " since " not in sentence, "whoever skims it would take it for the alert"
 
 
 async def test_what_is_long_over_and_told_is_forgotten(store: Store, database_url: str) -> None:
