@@ -459,6 +459,8 @@ class Circuits:
             self._with_whereabouts(peer, advice),
         )
         await self.refresh()
+        if found.kind != circuit.kind:
+            self._do(self._park(peer))
 
     async def _doubt(self, peer: str) -> None:
         ended = self._calls.ended(peer)

@@ -195,11 +195,14 @@ async def test_a_vendor_that_refuses_us_pauses_itself_until_a_person_says_so(
         hook.refusing = None
         while (await peer_of(house, "milvue"))["state"] != "paused":
             await asyncio.sleep(0.1)
-        paused = "the gateway has paused Milvue: it refused our credentials 3 times"
-        await house.until(
-            lambda: any(each["sentence"].startswith(paused) for each in hook.told), "the pause is told"
-        )
-        await waiting_jobs(house, patients, paused)
+        paused, why = "the gateway has paused Milvue", "it refused our credentials 3 times"
+
+        def is_told() -> bool:
+            said = [each["sentence"] for each in hook.told]
+            return any(each.startswith(f"{paused} since ") and f": {why}; " in each for each in said)
+
+        await house.until(is_told, "the pause is told")
+        await waiting_jobs(house, patients, f"{paused}: {why}")
         for gateway in (first, second):
             await gateway.stop()
         milvue["token"] = right
