@@ -170,7 +170,7 @@ class Circuits:
         """`why`, and how the analysis goes on from there."""
         pause = self._pauses.get(peer)
         does = "goes on" if begun else "starts"
-        if pause is not None and pause.by_itself:
+        if pause is not None:
             return f"{self.why(peer)}; this analysis {does} once it is unpaused"
         return f"{self.why(peer)}; this analysis {does} by itself"
 

@@ -20,9 +20,11 @@ STUDY_KEYS = (
     "PatientID",
     "IssuerOfPatientID",
     "StudyID",
+    "NumberOfStudyRelatedSeries",
     "NumberOfStudyRelatedInstances",
     "InstanceAvailability",
     "StudyDate",
+    "StudyTime",
     "ModalitiesInStudy",
     "StudyDescription",
 )
@@ -36,7 +38,7 @@ class StudyMatch:
     identity: Identity
     instance_count: int | None = None
     availability: str | None = None  # of its worst instance: ONLINE, NEARLINE, OFFLINE; None: not told
-    told: str = ""  # its date, modalities and description, by which a person tells it from another
+    told: str = ""  # its moment, modalities, description and counts, by which a person tells it from another
 
     @property
     def study_instance_uid(self) -> str:
@@ -160,9 +162,18 @@ def match_of(archive: str, text: Text) -> StudyMatch:
 
 def _tell(text: Text) -> str:
     date = re.sub(r"^(\d{4})(\d\d)(\d\d)$", r"\1-\2-\3", text("StudyDate").strip())
+    time = re.sub(r"^(\d\d)(\d\d).*$", r"\1:\2", text("StudyTime").strip())
     modalities = text("ModalitiesInStudy").replace("\\", " ")
-    parts = (" ".join(part.split()) for part in (date, modalities, text("StudyDescription")))
+    series = _count(text("NumberOfStudyRelatedSeries"), "series", "series")
+    instances = _count(text("NumberOfStudyRelatedInstances"), "instance", "instances")
+    told = (f"{date} {time}", modalities, text("StudyDescription"), series, instances)
+    parts = (" ".join(part.split()) for part in told)
     return "".join(sign for sign in ", ".join(filter(None, parts)) if sign.isprintable())
+
+
+def _count(told: str, one: str, several: str) -> str:
+    number = told.partition(".")[0].strip()
+    return f"{int(number)} {one if int(number) == 1 else several}" if number.isdecimal() else ""
 
 
 def unlisted(archive: str) -> Retryable:

@@ -87,7 +87,7 @@ def _of_circuit(settings: Settings, circuit: Circuit, jobs: int) -> Cause:
         jobs,
         f"{advice} {more}".strip(),
         f"/jobs?{urlencode({'waits_for': circuit.peer})}" if has_jobs else None,
-        Button("It is mended: try again now", "post", "/peers/look", {"peer": circuit.peer}),
+        Button("It is mended: look again now", "post", "/peers/look", {"peer": circuit.peer}),
         circuit.next_probe_at,
     )
 

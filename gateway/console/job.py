@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -12,8 +11,9 @@ from uuid import UUID
 
 from aiohttp import web
 
-from gateway.console import journey, wording
+from gateway.console import journey, matter, wording
 from gateway.console.jobs import draw_line, read_told
+from gateway.console.looking import read_look
 from gateway.console.pages import FORM, Desk, Guard, to
 from gateway.contract import Finding
 from gateway.delivery.pictures import findings_of, places_of
@@ -23,11 +23,9 @@ from gateway.intake.problems import Problem
 from gateway.intake.views import tell_analyses, view
 from gateway.intake.visits import Visitor
 from gateway.jobs.chain import find_break
-from gateway.jobs.records import Delivery, Event, Job
-from gateway.jobs.states import ALIVE, FINAL, State
+from gateway.jobs.records import Job, Said
+from gateway.jobs.states import ALIVE, State
 from gateway.jobs.store import Refused, Store
-from gateway.jobs.store.batches import Act
-from gateway.jobs.store.pauses import Pause
 from gateway.settings.sections import Settings
 
 _STEPS = ("promised", "sent", "acknowledged", "received", "stored")
@@ -63,31 +61,36 @@ class JobPage:
         events, deliveries, pauses = await asyncio.gather(
             store.events_of(job.id), store.deliveries_of(job.id), store.pauses()
         )
-        paused = {each.peer: each for each in pauses}
-        awaited = _awaited(job, deliveries)
+        steps = journey.tell_way(job, events)
+        stop = await matter.find_stop(store, job, deliveries)
         identified = visitor.may("operator")
-        offered = _choices(job, events) if identified else []
+        offered = matter.choices_of(job, events) if identified else []
         findings: list[Finding] = []
-        summary = ""
+        summary, told = "", list[Said]()
         if identified:
             await self._looks.note(visitor.name, job.id)
+            if told := await store.words_of(job.id):
+                await self._looks.note_words(visitor.name, job.id)
             whole = await store.get(job.id)
             if whole is not None and whole.result is not None:
                 findings, summary = findings_of(whole), str(whole.result.get("summary") or "")
-        told_of = await store.said_when_held(job.id) if offered else {}
+        told_of = matter.words_when_held(told) if offered else {}
         return self._desk.show(
             visitor,
             "job.html",
             "jobs",
             job=job,
-            line=draw_line(settings, job),
+            line=draw_line(settings, job, matter.who_cancelled(events) if identified else ""),
             identified=identified,
             subjects=_subjects(job) if identified else [],
             came_to=_came_to(job),
-            acts=_acts(job) if visitor.may("operator") else [],
-            interesting=visitor.may("operator") and _may_be_shown(self._desk, job),
+            acts=matter.acts_on(job, stop) if identified else [],
+            interesting=identified and _may_be_shown(self._desk, job),
             choices={study: str(told_of.get(study, "")) for study in offered},
-            steps=journey.tell_way(job, events),
+            said=told,
+            own_words=[] if offered else matter.words_on_the_matter(job, events, deliveries, told),
+            steps=steps,
+            at_vendor=await matter.look_at_vendor(store, job, steps),
             proof=_proof(job),
             findings=[words(each) for each in findings[:_MOST_FINDINGS]],
             found=len(findings),
@@ -104,13 +107,11 @@ class JobPage:
             reference=(job.ticket or {}).get("reference"),
             contact=_contact(self._desk, job),
             told=read_told(request),
-            awaited=awaited,
-            until=_until(awaited, paused),
-            paused=paused.keys(),
-            commands={peer: pause.command for peer, pause in paused.items()},
-            by_itself={peer for peer, pause in paused.items() if pause.by_itself},
+            stop=stop,
+            looked=await read_look(self._desk, request),
+            paused={each.peer for each in pauses},
             alive=job.state in ALIVE,
-            address=request.path,
+            address=request.path_qs if "looked" in request.query else request.path,
         )
 
     async def _complete(self, begun: str) -> UUID | None:
@@ -176,26 +177,6 @@ def _link(settings: Settings, job: Job) -> str:
     return known.link.format(**{name: quote(getattr(job, name), safe="") for name in names})
 
 
-def _acts(job: Job) -> list[tuple[Act, str]]:
-    """The one that helps most comes first."""
-    possible: list[tuple[Act, str]] = []
-    if job.state == State.HELD and job.held_in is not None:
-        possible.append(("resume", f"Resume in {job.held_in}"))
-    elif job.state in (State.FAILED, State.CANCELLED) and job.purged_at is None:
-        possible.append(("retry", "Begin again"))
-    elif job.state == State.DONE and job.purged_at is None and not _is_unasked_for(job):
-        possible.append(("retry", "Have it analysed again"))
-    elif job.state not in FINAL and job.lease_holder is None:
-        possible.append(("retry", "Retry now"))
-    if job.state in ALIVE:
-        possible.append(("cancel", "Cancel"))
-    return possible
-
-
-def _is_unasked_for(job: Job) -> bool:
-    return job.canary or job.beside
-
-
 def _came_to(job: Job) -> str:
     """What being done means."""
     if job.canary:
@@ -224,29 +205,7 @@ def _why_undelivered(job: Job) -> str:
 
 def _may_be_shown(desk: Desk, job: Job) -> bool:
     """To its vendor, by a person to whom the study matters."""
-    return job.ticket is not None and not _is_unasked_for(job) and desk.shows(job.adapter)
-
-
-def _awaited(job: Job, deliveries: list[Delivery]) -> str | None:
-    """The peer that has to be seen to, so that it can go on."""
-    if job.state in FINAL or job.state == State.HELD or job.lease_holder is not None:
-        return None
-    return job.waits_for or next((each.waits_for for each in deliveries if each.waits_for), None)
-
-
-def _until(awaited: str | None, paused: Mapping[str, Pause]) -> str:
-    pause = None if awaited is None else paused.get(awaited)
-    if pause is None:
-        return "until it is back"
-    return "until somebody mends its token and unpauses it" if pause.by_itself else "until it is unpaused"
-
-
-def _choices(job: Job, events: list[Event]) -> list[str]:
-    """Studies of which a person is to choose one."""
-    if job.state != State.HELD:
-        return []
-    held = next((event for event in reversed(events) if event.what == State.HELD.value), None)
-    return [str(each) for each in (held.detail.get("choices") or [])] if held else []
+    return job.ticket is not None and not matter.is_unasked_for(job) and desk.shows(job.adapter)
 
 
 def _proof(job: Job) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -55,7 +56,7 @@ class Jobs:
             "jobs",
             asked=asked,
             chips=asked.chips(settings),
-            lines=[draw_line(settings, job) for job in page],
+            lines=await draw_lines(self._desk, visitor, page),
             counted=counted,
             after=request.query.get("after", ""),
             more=more,
@@ -69,10 +70,19 @@ class Jobs:
         return await self._desk.store.count(asked.filter) if asked.is_of_the_living else None
 
 
-def draw_line(settings: Settings, job: Job) -> Line:
+async def draw_lines(desk: Desk, visitor: Visitor, found: Sequence[Job]) -> list[Line]:
+    """With what operators alone may know: who cancelled what."""
+    ended = [job.id for job in found if job.state == State.CANCELLED] if visitor.may("operator") else []
+    by = await desk.store.who_cancelled(ended) if ended else {}
+    return [draw_line(desk.settings, job, by.get(job.id, "")) for job in found]
+
+
+def draw_line(settings: Settings, job: Job, cancelled_by: str = "") -> Line:
     known = settings.applications.get(job.application)
     waits = job.waits_why is not None and job.lease_holder is None and job.state not in FINAL
     matter = (job.waits_why or "") if waits else (job.error_message or "")
+    if job.state == State.CANCELLED and cancelled_by:
+        matter = f"cancelled {'in Sectra' if cancelled_by == 'sectra' else f'by {cancelled_by}'}"
     return Line(
         job,
         job.application if known is None else known.display_name,

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from gateway.console import charts
 from gateway.console.causes import Cause, tell_causes
+from gateway.console.looking import read_look
 from gateway.console.pages import Desk, Guard
 from gateway.intake.visits import Visitor
 from gateway.jobs.store.overview import Hour, UnderWay
@@ -60,7 +61,7 @@ class Now:
     def routes(self, guard: Guard) -> list[web.RouteDef]:
         return [web.get("/", guard("viewer", self._show))]
 
-    async def _show(self, _: web.Request, visitor: Visitor) -> web.Response:
+    async def _show(self, request: web.Request, visitor: Visitor) -> web.Response:
         store, settings = self._desk.store, self._desk.settings
         now = datetime.now(UTC)
         began = time.perf_counter()
@@ -92,6 +93,9 @@ class Now:
             oldest=oldest,
             replicas=replicas,
             midnight=midnight.isoformat(),
+            failed_today=sum(row.failed_today for rows in departments.values() for row in rows),
+            looked=await read_look(self._desk, request),
+            address=request.path_qs,
             all_well=not causes and not ground.disk_low,
             broken=_how_bad(causes),
         )

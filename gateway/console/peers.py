@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
 from aiohttp import web
 
 from gateway.console import wording
+from gateway.console.looking import look_again, read_look
 from gateway.console.pages import FORM, Desk, Guard, to
-from gateway.intake.peers import PeerView, look_at_peers, look_at_replicas, name_peers, with_quota
+from gateway.intake.peers import PeerView, look_at_peers, look_at_replicas, name_peers
 from gateway.intake.problems import Problem
 from gateway.intake.visits import Visitor
 from gateway.settings.sections import Settings
@@ -39,7 +41,7 @@ class Peers:
             web.post("/peers/look", guard("operator", self._look)),
         ]
 
-    async def _show(self, _: web.Request, visitor: Visitor) -> web.Response:
+    async def _show(self, request: web.Request, visitor: Visitor) -> web.Response:
         settings, store = self._desk.settings, self._desk.store
         peers, replicas = await look_at_peers(settings, store), await look_at_replicas(store)
         named = {each: wording.name_peer(settings, each) for each in map(_key, peers)}
@@ -49,6 +51,8 @@ class Peers:
             "peers",
             groups=[(title, kind, _of_kind(peers, kind)) for kind, title in _TITLES.items()],
             replicas=replicas,
+            looked=await read_look(self._desk, request),
+            address=request.path_qs,
             in_force=store.revision,
             named=named,
             limits={each: _limits(settings, each) for each in map(_key, peers)},
@@ -75,9 +79,8 @@ class Peers:
         return to(_back(request))
 
     async def _look(self, request: web.Request, visitor: Visitor) -> web.Response:
-        for each in with_quota(self._peer(request)):
-            await self._desk.store.look_now(each, visitor.name)
-        return to(_back(request))
+        outcome = await look_again(self._desk.store, self._peer(request), visitor.name)
+        return to(f"{_back(request)}?{outcome}")
 
     def _peer(self, request: web.Request) -> str:
         peer = request[FORM].get("peer", "")
@@ -108,7 +111,9 @@ def _was_never_asked(peer: PeerView) -> bool:
 
 
 def _back(request: web.Request) -> str:
-    return "/peers" if request[FORM].get("from") == "peers" else "/"
+    """To the page that the button stands on."""
+    here = request[FORM].get("from", "")
+    return f"/{here}" if re.fullmatch("peers|jobs/[0-9a-f-]{36}", here) else "/"
 
 
 def _key(peer: PeerView) -> str:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from aiohttp import web
 
-from gateway.console.jobs import draw_line
+from gateway.console.jobs import draw_lines
 from gateway.console.pages import FORM, Desk, Guard, to
 from gateway.intake.visits import Visitor
 from gateway.jobs.records import Job
@@ -38,7 +38,7 @@ class Search:
         found = await self._look(wanted) if wanted else []
         if len(found) == 1:
             return to(f"/jobs/{found[0].id}")
-        lines = [draw_line(self._desk.settings, job) for job in found]
+        lines = await draw_lines(self._desk, visitor, found)
         unread = 0 if lines else await self._count_unread()
         return self._desk.show(visitor, "search.html", "jobs", wanted=wanted, lines=lines, unread=unread)
 

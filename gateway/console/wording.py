@@ -119,8 +119,12 @@ def in_full(text: str | None) -> str:
     """A failure's message begins small and has no full stop."""
     if not text:
         return ""
-    begun = text[0].upper() + text[1:]
-    return begun if begun.endswith((".", "!", "?", "…")) else f"{begun}."
+    return begun(text) if text.endswith((".", "!", "?", "…")) else f"{begun(text)}."
+
+
+def begun(text: str) -> str:
+    """As a sentence begins."""
+    return text[:1].upper() + text[1:]
 
 
 def sentence(text: str | None) -> Markup:
@@ -155,6 +159,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "counted": count,
     "size": size,
     "short": short,
+    "begun": begun,
     "sentence": sentence,
     "told": told,
     "breakable": breakable,

@@ -18,13 +18,15 @@ from gateway.delivery.originals import Originals
 from gateway.delivery.slide_status import SlideStatus
 from gateway.dicom.part10 import MAX_HEADER, NotDicom, read_header
 from gateway.jobs.outcomes import Advance, Outcome, Wait
-from gateway.jobs.records import Delivery, InstanceRecord, Job, Origin
+from gateway.jobs.records import Delivery, Event, InstanceRecord, Job, Origin
 from gateway.jobs.states import State
 from gateway.jobs.store import Store
 from gateway.settings.sections import Application, Retry
 from gateway.watch import metrics
 
 log = structlog.get_logger(__name__)
+
+_AGAIN = "It is tried again by itself; if this goes on, mend the destination."
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,9 @@ class Dispatch:
         broken = [failure for failure in ended if failure is not None]
         if broken:
             raise broken[0]
-        return _judge(job, await self._store.deliveries_of(job.id))
+        deliveries = await self._store.deliveries_of(job.id)
+        failing = any(each.state != "done" and each.last_error is not None for each in deliveries)
+        return _judge(job, deliveries, _advice_in(await self._store.events_of(job.id)) if failing else {})
 
     async def _remember(self, job: Job, finished: Finished) -> None:
         """What a vendor made is nobody's input later; an input that it returns under its old UID still is."""
@@ -142,11 +146,12 @@ class Dispatch:
             if patient or delivery.attempts + 1 < policy.attempts:
                 metrics.delivery_retried(job.application)
                 pause = policy.pause(delivery.attempts + 1, failure.after)
-                await self._record(job, delivery, "pending", failure, pause)
+                await self._record(job, delivery, "pending", failure, failure.advice, pause)
             else:
-                await self._record(job, delivery, "held", failure)
+                advice = f"{failure.advice} Once that is mended, resume the job.".strip()
+                await self._record(job, delivery, "held", failure, advice)
         else:
-            await self._record(job, delivery, "held", failure)
+            await self._record(job, delivery, "held", failure, failure.advice)
 
     def _to(self, name: str) -> Destination:
         if name not in self._destinations:
@@ -157,7 +162,13 @@ class Dispatch:
         return self._destinations[name]
 
     async def _record(
-        self, job: Job, delivery: Delivery, state: str, failure: Failure, after: float | None = None
+        self,
+        job: Job,
+        delivery: Delivery,
+        state: str,
+        failure: Failure,
+        advice: str,
+        after: float | None = None,
     ) -> None:
         what = "a delivery failed; it will be tried again" if after is not None else "a delivery failed"
         await self._store.record_delivery(
@@ -167,7 +178,7 @@ class Dispatch:
             what,
             after=after,
             error=failure.message,
-            detail={**failure.detail, "message": failure.message, "advice": failure.advice},
+            detail={**failure.detail, "message": failure.message, "advice": advice},
             said=failure.said,
             held_by=failure.peer if after is None else None,
             tried=not isinstance(failure, Busy),
@@ -188,21 +199,35 @@ def _uids_of(finished: Finished) -> set[str]:
     return uids
 
 
-def _judge(job: Job, deliveries: list[Delivery]) -> Outcome:
+def _advice_in(events: Sequence[Event]) -> dict[str, str]:
+    """By destination, as the last of its failures had it."""
+    return {
+        event.detail["destination"]: event.detail["advice"]
+        for event in events
+        if "destination" in event.detail and event.detail.get("advice")
+    }
+
+
+def _judge(job: Job, deliveries: list[Delivery], advised: Mapping[str, str]) -> Outcome:
     failing = [each for each in deliveries if each.state != "done" and each.last_error is not None]
     named = "not delivered everywhere: " + "; ".join(f"{e.destination}: {e.last_error}" for e in failing)
+    known = {each.destination: advised[each.destination] for each in failing if each.destination in advised}
+    advice = " ".join(f"{name}: {it}" if len(known) > 1 else it for name, it in known.items())
     pending = [each for each in deliveries if each.state == "pending"]
     if pending:
         timed = [max(each.due_in, 0.0) for each in pending if each.due_in is not None]
         if not failing:
             return Wait(after=min(timed))
-        advice = "It is tried again by itself; if this goes on, mend the destination."
-        error = {"error_kind": Retryable.kind, "error_message": named, "error_advice": advice}
+        error = {
+            "error_kind": Retryable.kind,
+            "error_message": named,
+            "error_advice": f"{advice} {_AGAIN}".strip() if timed else advice or _AGAIN,
+        }
         if timed:
             return Wait(after=min(timed), why=named, values=error)
         return Wait(why=named, values={**error, "waits_for": pending[0].waits_for})
     if failing:
-        stuck = NeedsHuman(named, "Mend the destination, then resume the job.")
+        stuck = NeedsHuman(named, advice or "Mend the destination, then resume the job.")
         if all(each.held_by for each in failing):
             stuck.peer = failing[0].held_by
         raise stuck

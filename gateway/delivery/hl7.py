@@ -184,7 +184,7 @@ def check_acknowledgement(
         words = {"text": _field(acknowledged, 3), "error": "|".join(errors[1:])}
         said = f"the {peer} answered {code}, {kind}; the message isn't in it"
         if code in send_again:
-            raise Retryable(said, "The same message is sent again; its log says why.", said=words)
+            raise Retryable(said, "Its log says why.", said=words)
         advice = "Its log says why: have it accept such messages, then resume the job."
         raise NeedsHuman(said, advice, said=words)
 

@@ -38,10 +38,10 @@ async def test_every_page_fits_every_screen_and_everybody(
         (
             "undelivered",
             "the destination ris",
-            "mend the destination",
-            "See the destination ris",
+            "What to do",
+            "It is mended: look again now",
         ),
-        ("paused", "Milvue research is paused", "nothing is lost", "See Milvue research"),
+        ("paused", "Milvue research is paused", "nothing is lost", "Unpause Milvue research"),
     ],
 )
 async def test_who_has_an_accession_number_finds_the_reason_and_the_next_step(

@@ -113,7 +113,7 @@ async def test_each_act_goes_by_keyboard_alone_and_stands_in_the_audit(
     assert "operator unpause" in await last_act(operator, lively)
 
     await operator.goto(lively.url)
-    await press(operator, "It is mended: try again now")
+    await press(operator, "It is mended: look again now")
     await expect(operator.get_by_role("heading", name="Now", exact=True)).to_be_visible()
     assert "operator try again" in await last_act(operator, lively)
 
@@ -263,7 +263,7 @@ async def test_each_act_goes_without_scripts(plain: Page, lively: Lively) -> Non
     await spare.get_by_role("button", name="Unpause").click()
     await expect(spare.get_by_text("paused", exact=True)).to_have_count(0)
     ris = plain.locator("[id='destinations.ris']")
-    await ris.get_by_role("button", name="try again now").click()
+    await ris.get_by_role("button", name="look again now").click()
     await expect(plain.get_by_role("heading", name="Peers")).to_be_visible()
 
     held = await twins(lively, 2)

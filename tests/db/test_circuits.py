@@ -550,7 +550,7 @@ async def test_a_pause_stops_all_replicas_and_ends_by_a_person(store: Store) -> 
         parked = await store.get(job.id)
         assert parked is not None and parked.waits_why is not None
         assert parked.waits_why.startswith("Vendor is paused since ")
-        assert "(they move house); this analysis starts by itself" in parked.waits_why
+        assert "(they move house); this analysis starts once it is unpaused" in parked.waits_why
         assert await store.unpause(VENDOR, "ito")
         assert not await store.unpause(VENDOR, "ito")
 

@@ -15,9 +15,10 @@ import hl7.mllp
 @dataclass
 class Ris:
     """`answers`: the codes that it answers with, one after the other; AA when there are no more. An empty one
-    is no answer: it hangs up."""
+    is no answer: it hangs up. `words`: why, where it doesn't accept."""
 
     port: int = 0
+    words: str = ""
     received: list[hl7.Message] = field(default_factory=list)
     answers: list[str] = field(default_factory=list)
 
@@ -27,7 +28,10 @@ class Ris:
             self.received.append(message)
             code = self.answers.pop(0) if self.answers else "AA"
             if code:
-                writer.writemessage(message.create_ack(code))
+                answer = message.create_ack(code)
+                if code != "AA" and self.words:
+                    answer.assign_field(self.words, "MSA", 1, 3)
+                writer.writemessage(answer)
                 await writer.drain()
         except asyncio.IncompleteReadError:
             pass  # somebody who only looked

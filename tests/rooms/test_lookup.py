@@ -267,7 +267,7 @@ async def test_what_no_archive_knows_by_its_uid_is_looked_for_by_accession_numbe
     with pytest.raises(NeedsHuman) as caught:
         await find("", "P1")
     assert caught.value.detail["choices"] == ["1.2.3.1", "1.2.3.3"]
-    assert caught.value.said["1.2.3.3"] == "2026-01-02, CR, HAND 2 PLANES"
+    assert caught.value.said["1.2.3.3"] == "2026-01-02 10:11, CR, HAND 2 PLANES, 1 series, 2 instances"
     assert "HAND" not in f"{caught.value.detail}{caught.value.message}"
 
 

@@ -28,10 +28,11 @@ from gateway.jobs.records import Job
 from gateway.jobs.states import State
 from gateway.jobs.store.database import LISTED, Database
 from gateway.jobs.store.reading import CAUSE, DOING, FAILING, Doing
-from gateway.jobs.tables import ALIVE, REAL, alerts, deliveries, jobs
+from gateway.jobs.tables import ALIVE, REAL, alerts, deliveries, job_events, jobs
 
 _MOST_CAUSES = 50
 _MOST_FOUND = 50
+_LATEST, _ENOUGH = 100, 5  # jobs that say what is usual
 _HOUR: ColumnElement[str] = literal_column("'hour'")  # as a parameter it would be another expression
 
 
@@ -128,6 +129,30 @@ class Overview(Database):
         )
         async with self._single.connect() as connection:
             return [Hour(*row[:5], *(row[5] or (None, None))) for row in await connection.execute(statement)]
+
+    async def usual_seconds(self, application: str) -> float | None:
+        """Half of its latest jobs were no longer at the vendor; none, if there are too few of them to say."""
+        latest = (
+            select(jobs.c.id)
+            .where(jobs.c.application == application, REAL)
+            .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+            .limit(_LATEST)
+            .subquery()
+        )
+        came, ended = (
+            func.min(job_events.c.at).filter(job_events.c.state == state.value)
+            for state in (State.ANALYSING, State.DELIVERING)
+        )
+        took = (
+            select(func.extract("epoch", ended - came).label("seconds"))
+            .where(job_events.c.job_id.in_(select(latest.c.id)))
+            .group_by(job_events.c.job_id)
+            .subquery()
+        )
+        median = within_group(func.percentile_cont(0.5), took.c.seconds)
+        async with self._single.connect() as connection:
+            number, half = (await connection.execute(select(func.count(took.c.seconds), median))).one()
+        return half if number >= _ENOUGH else None
 
     async def tell_troubles(self) -> list[Trouble]:
         """The most frequent first. Jobs that wait for a peer aren't among them: the peer is what is wrong."""

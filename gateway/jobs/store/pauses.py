@@ -35,7 +35,7 @@ class Pause:
     @property
     def advice(self) -> str:
         if not self.by_itself:
-            return "It goes on by itself when it is unpaused; nothing is lost."
+            return "It goes on once it is unpaused; nothing is lost."
         return f"Mend the token, then unpause it ({self.command}, or the console)."
 
     @property

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, func, insert, not_, or_, select, text, tuple_
 
 from gateway.jobs.cipher import Unreadable
-from gateway.jobs.records import UNASKED_FOR, Event, Job, Said
+from gateway.jobs.records import CANCELLED, UNASKED_FOR, Event, Job, Said
 from gateway.jobs.states import State
 from gateway.jobs.store.database import LISTED, Database
 from gateway.jobs.tables import ALIVE, REAL, audit, deliveries, job_events, jobs, said
@@ -91,6 +91,7 @@ class Filter:
         return [and_(ALIVE, *met)] if met else []
 
 
+LOOKED_AT_WORDS = "looked at what peers said"
 _BESIDE_COLUMNS = ("since", "doing", "cause", "failing")
 CAUSE = func.md5(jobs.c.error_message)
 EVERY_JOB = Filter()
@@ -179,25 +180,26 @@ class Reading(Database):
 
     async def said_of(self, job_id: UUID, who: str) -> list[Said]:
         """What peers said of a job. Whoever looks at it stands in the audit."""
-        statement = select(said).where(said.c.job_id == job_id).order_by(said.c.id)
-        async with self._transaction() as connection:
-            rows = (await connection.execute(statement)).mappings().all()
-            if rows:
-                looked = {"who": who, "what": "looked at what peers said", "job_id": job_id}
+        told = await self.words_of(job_id)
+        if told:
+            looked = {"who": who, "what": LOOKED_AT_WORDS, "job_id": job_id}
+            async with self._transaction() as connection:
                 await connection.execute(insert(audit).values(**looked))
+        return told
+
+    async def words_of(self, job_id: UUID) -> list[Said]:
+        """The same; whoever shows it has noted who looks."""
+        statement = select(said).where(said.c.job_id == job_id).order_by(said.c.id)
+        async with self._single.connect() as connection:
+            rows = (await connection.execute(statement)).mappings().all()
         return [Said(row["at"], row["what"], self._words(row["words"])) for row in rows]
 
-    async def said_when_held(self, job_id: UUID) -> Mapping[str, Any]:
-        """What a peer said when the job was held last. Whoever shows it has noted who looks at the job."""
-        statement = (
-            select(said.c.words)
-            .where(said.c.job_id == job_id, said.c.what == State.HELD.value)
-            .order_by(said.c.id.desc())
-            .limit(1)
+    async def who_cancelled(self, ended: Collection[UUID]) -> dict[UUID, str]:
+        statement = select(job_events.c.job_id, job_events.c.detail["by"].astext).where(
+            job_events.c.job_id.in_(ended), job_events.c.what == CANCELLED, job_events.c.detail.has_key("by")
         )
         async with self._single.connect() as connection:
-            kept = await connection.scalar(statement)
-        return {} if kept is None else self._words(kept)
+            return {row[0]: row[1] for row in await connection.execute(statement)}
 
     def _words(self, kept: bytes) -> Mapping[str, Any]:
         try:
