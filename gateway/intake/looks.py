@@ -29,12 +29,8 @@ class Looks:
         """At what peers said of it."""
         await self._note(who, (job_id, LOOKED_AT_WORDS), LOOKED_AT_WORDS, {}, job_id)
 
-    async def note_list(self, who: str, asked: str, jobs: int) -> None:
-        """At a list that says whose they are; `asked`: by which it is the same list again."""
-        await self._note(who, asked, "looked at a list", {"by": self._by, "jobs": jobs})
-
     async def _note(
-        self, who: str, seen: Hashable, what: str, detail: Mapping[str, Any], job_id: UUID | None = None
+        self, who: str, seen: Hashable, what: str, detail: Mapping[str, Any], job_id: UUID
     ) -> None:
         look, now = (who, seen), time.monotonic()
         if now - self._noted.get(look, -_A_WHILE) < _A_WHILE:
