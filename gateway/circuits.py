@@ -36,6 +36,7 @@ from gateway.jobs.store.circuits import Circuit
 from gateway.jobs.store.parked import Backlog
 from gateway.jobs.store.pauses import Pause
 from gateway.loops import Loop
+from gateway.untold import Untold
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +77,8 @@ class Peer:
 @dataclass(frozen=True, slots=True)
 class Patience:
     """Seconds; tests make it short. `silence`: of calls under way, after which their peer is asked. `again`:
-    before one that nobody needs is asked a second time, and called away."""
+    before one that nobody needs is asked a second time, and called away, and before a slide that couldn't be
+    told is told."""
 
     first: float = 2.0
     most: float = 60.0
@@ -90,7 +92,8 @@ class Circuits:
         self._store = store
         self._patience = patience or Patience()
         self._peers: Mapping[str, Peer] = {}
-        self._tell: Callable[[Job], Awaitable[None]] | None = None
+        self._tell: Callable[[Job], Awaitable[bool]] | None = None
+        self._untold = Untold(self._patience.again)
         self._calls = Calls()
         self._me = uuid4().hex
         self._open: dict[str, Circuit] = {}
@@ -113,10 +116,10 @@ class Circuits:
         self._tells = False
 
     def know(
-        self, peers: Mapping[str, Peer], tell: Callable[[Job], Awaitable[None]], idle: float = 0.0
+        self, peers: Mapping[str, Peer], tell: Callable[[Job], Awaitable[bool]], idle: float = 0.0
     ) -> None:
-        """`tell`: says on a job's slide what it waits for, or that it goes on. `idle`: who gave no sign for
-        so many seconds is asked how it is; 0: nobody."""
+        """`tell`: says on a job's slide what it waits for, or that it goes on; whether it could. `idle`: who
+        gave no sign for so many seconds is asked how it is; 0: nobody."""
         self._peers, self._tell, self._idle = peers, tell, idle
 
     # -- before and after a call ----------------------------------------------------------------------
@@ -343,9 +346,18 @@ class Circuits:
 
         async def tell_one(job: Job) -> None:
             async with places:
-                await tell(job)
+                if not await tell(job) and job.waits_for is not None:
+                    self.tell_later(job.id)
 
         await asyncio.gather(*(tell_one(job) for job in jobs if job.slide_id is not None))
+
+    def tell_later(self, job_id: UUID) -> None:
+        """What a job waits for, which its slide couldn't be told now."""
+        self._untold.add(job_id)
+
+    async def _tell_late(self, job_ids: Sequence[UUID]) -> None:
+        found = [await self._store.get(job_id) for job_id in job_ids]
+        await self._tell_all([job for job in found if job is not None and job.waits_for is not None])
 
     # -- for ever -------------------------------------------------------------------------------------
 
@@ -370,6 +382,8 @@ class Circuits:
                 self._do(self._doubt(peer))
         for peer in self._idle_peers():
             self._do(self._look_after(peer))
+        if untold := self._untold.take():
+            self._do(self._tell_late(untold))
         if self._open or self._waited_for or time.monotonic() - self._looked > _SELDOM:
             await self._look()
 

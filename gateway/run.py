@@ -22,6 +22,7 @@
     circuits       which peers are away, refuse us or are paused: their jobs wait, for all replicas
     gate           what those who call a peer ask before, and tell afterwards
     ailments       what kind of trouble a peer has, in words; `checkups` asks how it is
+    untold         whose slides couldn't be told so: they are told a little later
     calls          whom calls under way wait for in silence: he is asked whether he is well
     http           what a failed call by HTTP means to us, whoever was called
     sessions       how each of them is reached: authorities, certificates, proxies

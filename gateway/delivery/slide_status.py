@@ -102,18 +102,20 @@ class SlideStatus:
         if not await self._writer.is_known(place_of(job), author_of(job)):
             await self._show_in_passing(job, sign_of(job))
 
-    async def show_progress(self, job: Job, note: str, progress: float | None) -> None:
+    async def show_progress(self, job: Job, note: str, progress: float | None) -> bool:
+        """Whether it stands there now, as far as it is to stand there at all."""
         if job.slide_id is None:
-            return
+            return True
         share = "" if progress is None else f"{round(progress * 100)} %"
         if self._shown.get(job.id) == (note, share):
-            return
+            return True
         properties = {"Status": note, **({"Progress": share} if share else {})}
         if not await self._show_in_passing(job, sign(f"analysis: {note}", size_of(job), properties)):
-            return
+            return False
         if len(self._shown) > _REMEMBERED:
             self._shown.clear()
         self._shown[job.id] = (note, share)
+        return True
 
     async def _show_in_passing(self, job: Job, result: SlideResult) -> bool:
         """Whether it was tried to an end."""

@@ -54,7 +54,7 @@ log = structlog.get_logger(__name__)
 
 VERSION_HEADERS = {"X-Sectra-ApiVersion": API_VERSION, "X-Sectra-SoftwareVersion": __version__}
 _COMMIT_MAY_TAKE = 10.0  # seconds in which a user hears that the database doesn't answer
-_LONG = 2.5  # seconds for the first sign, in which others may have given up
+_LONG = 1.0  # seconds for the first sign, in which others may have given up
 _MOST_LATE = 500  # the others are seen to when there is room
 _TEMPLATES = {"whole_slide": "wholeSlide", "multi_area": "multiArea"}
 

@@ -216,7 +216,8 @@ class JobSteps:
             values |= {"updated_at": job.updated_at, "error_kind": job.error_kind}
             values |= {"error_message": job.error_message, "error_advice": job.error_advice}
         else:
-            await self._tell_waiting(job, why)
+            if not await self._tell_waiting(job, why):
+                self._circuits.tell_later(job.id)
         detail = {
             **failure.detail,
             "peer": failure.peer,
@@ -226,14 +227,14 @@ class JobSteps:
         log.warning("a job waits for a peer", job=str(job.id), peer=failure.peer, error=failure.message)
         return Wait(what=f"waiting: {why}", why=why, detail={**failure.detail, **detail}, values=values)
 
-    async def tell_waiting(self, job: Job) -> None:
-        """On the slide of a job that was made to wait, or to go on, without being tried."""
-        if job.state in WORKING:
-            await self._tell_waiting(job, job.waits_why or "queued")
+    async def tell_waiting(self, job: Job) -> bool:
+        """On the slide of a job that was made to wait, or to go on, without being tried; whether it could."""
+        return job.state not in WORKING or await self._tell_waiting(job, job.waits_why or "queued")
 
-    async def _tell_waiting(self, job: Job, why: str) -> None:
-        if job.origin is not Origin.NOTIFICATION and not await self._result_stands(job):
-            await self._status.show_progress(job, why, None)
+    async def _tell_waiting(self, job: Job, why: str) -> bool:
+        if job.origin is Origin.NOTIFICATION or await self._result_stands(job):
+            return True
+        return await self._status.show_progress(job, why, None)
 
     def retry_of(self, job: Job) -> Retry:
         found = application_named(self._settings, job.application)

@@ -44,8 +44,8 @@ def trail_of(store: Store, collector: Rsyslog) -> tuple[AuditTrail, Circuits]:
     circuits = Circuits(store, Patience(0.1, 0.2, 5))
     made = AuditTrail(sender, Source("gateway.hospital", ["GATEWAY"]), store, circuits, circuits.bars)
 
-    async def nobody(_: Any) -> None:
-        pass
+    async def nobody(_: Any) -> bool:
+        return True
 
     circuits.know({PEER: Peer("the audit collector", made.check)}, nobody)
     return made, circuits

@@ -65,9 +65,11 @@ class Vendor:
 class Replica:
     circuits: Circuits
     told: list[Job] = field(default_factory=list)
+    tellable: bool = True
 
-    async def tell(self, job: Job) -> None:
+    async def tell(self, job: Job) -> bool:
         self.told.append(job)
+        return self.tellable
 
 
 def blamed(failure: Failure, peer: str = VENDOR) -> Failure:
@@ -492,6 +494,31 @@ async def test_what_waits_for_its_turn_is_made_to_wait_and_woken_and_said_on_its
         assert {job.waits_for for job in one.told} == {None}
     assert await store.count_waiting() == {}
     assert len(await store.claim(1, 1000, 30, {})) == 550
+
+
+async def test_a_slide_that_could_not_be_told_is_told_while_its_job_waits(store: Store) -> None:
+    vendor = Vendor(well=False)
+    one = replica(store, vendor, first=30, most=30)
+    one.tellable = False
+    waits = await ask_for(store, slide="slide-1")
+    async with working(one):
+        await one.circuits.met(blamed(Unreachable("no connection")))
+
+        async def tried_again() -> bool:
+            return len(one.told) > 2
+
+        await until(tried_again)
+        assert {job.id for job in one.told} == {waits.id}
+        one.tellable = True
+        tried = len(one.told)
+
+        async def told() -> bool:
+            return len(one.told) > tried
+
+        await until(told)
+        tried = len(one.told)
+        await asyncio.sleep(3)
+        assert len(one.told) == tried, "what is told stays told"
 
 
 async def test_what_its_waker_left_behind_is_woken_by_another(store: Store) -> None:
