@@ -160,6 +160,7 @@ async def test_each_act_goes_by_keyboard_alone_and_stands_in_the_audit(
 async def test_the_keyboards_own_ways(operator: Page, lively: Lively) -> None:
     keys = operator.keyboard
     for letter, heading in (("j", "Jobs"), ("p", "Peers"), ("q", "Vendors’ quality"), ("n", "Now")):
+        await operator.wait_for_load_state()  # a page hears no key before that
         await keys.press("g")
         await keys.press(letter)
         await expect(operator.get_by_role("heading", name=heading, exact=True)).to_be_visible()
