@@ -408,6 +408,17 @@ class Circuits:
             heard, self._heard = self._heard, {}
             await self._store.record_successes(heard)
 
+    async def pause(self, peer: str, why: str, who: str) -> bool:
+        """In force here when this returns; other replicas hear of it. Whether it wasn't paused yet."""
+        paused = await self._store.pause(peer, why, who)
+        await self._look()
+        return paused
+
+    async def unpause(self, peer: str, who: str) -> bool:
+        unpaused = await self._store.unpause(peer, who)
+        await self._look()
+        return unpaused
+
     def hear(self, notice: str) -> None:
         """Another replica, or we, have found a peer away or back, or a person has paused one."""
         if notice.startswith("peer "):

@@ -78,7 +78,7 @@ def build_doors(ground: Ground, archives: Archives) -> Doors:
         sectra_door,
         stow_door,
         rest_door,
-        PeersDoor(settings, store, access),
+        PeersDoor(settings, store, access, lasting.circuits),
         ReconcileDoor(settings, store, access),
         AuditDoor(store, access),
         QualityDoor(settings, store, access),
@@ -93,6 +93,7 @@ def build_doors(ground: Ground, archives: Archives) -> Doors:
             ground.sign_in,
             (pictures, ground.slides),
             Interest(store, vendors),
+            lasting.circuits,
         ),
     ):
         doors.add_routes(door.routes())

@@ -4,12 +4,13 @@ was refused."""
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import structlog
 from aiohttp import web
 
 from gateway.archives.sectra import Slides
+from gateway.circuits import Circuits
 from gateway.console.acts import Acts
 from gateway.console.api import Api
 from gateway.console.audit import Audit
@@ -56,8 +57,10 @@ class ConsoleDoor:
         service: SignInService | None,
         pictures: tuple[Pictures, Slides] | None = None,
         interest: Interest | None = None,
+        circuits: Circuits | None = None,
     ) -> None:
-        """`pictures`: where images and slides can be looked at again."""
+        """`pictures`: where images and slides can be looked at again. `circuits`: by which a pause is in
+        force here at once."""
         self._settings = settings
         self._store = store
         self._access = access
@@ -65,9 +68,9 @@ class ConsoleDoor:
         self._guesses = guesses
         self.service = service
         self._pages = Pages()
-        desk = Desk(settings, store, self._pages)
+        desk = Desk(settings, store, self._pages, circuits or store)
         if interest is not None:
-            desk = Desk(settings, store, self._pages, interest.is_taken_by)
+            desk = replace(desk, shows=interest.is_taken_by)
         self._rooms: list[Page] = [room(desk) for room in _ROOMS]
         if interest is not None:
             self._rooms.append(InterestButton(desk, interest))

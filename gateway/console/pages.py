@@ -72,6 +72,12 @@ class Pages:
         return self.show(template, status, visitor=visitor, here="", sentence=sentence)
 
 
+class Pausing(Protocol):
+    async def pause(self, peer: str, why: str, who: str) -> bool: ...
+
+    async def unpause(self, peer: str, who: str) -> bool: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What the pages of those who have signed in are made from."""
@@ -79,6 +85,7 @@ class Desk:
     settings: Settings
     store: Store
     pages: Pages
+    pausing: Pausing
     shows: Callable[[str], bool] = lambda _: False  # whether this adapter's vendor can be shown a study
 
     def show(self, visitor: Visitor, template: str, here: str, **given: Any) -> web.Response:

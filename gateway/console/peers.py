@@ -71,11 +71,11 @@ class Peers:
             raise Problem(422, "applications, vendors and destinations can be paused, and nothing else")
         if not why:
             raise Problem(422, "say why, as doctors will read it on their slides")
-        await self._desk.store.pause(peer, why, visitor.name)
+        await self._desk.pausing.pause(peer, why, visitor.name)
         return to("/peers")
 
     async def _unpause(self, request: web.Request, visitor: Visitor) -> web.Response:
-        await self._desk.store.unpause(self._peer(request), visitor.name)
+        await self._desk.pausing.unpause(self._peer(request), visitor.name)
         return to(_back(request))
 
     async def _look(self, request: web.Request, visitor: Visitor) -> web.Response:

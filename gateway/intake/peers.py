@@ -9,6 +9,7 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
+from gateway.circuits import Circuits
 from gateway.intake.access import Access
 from gateway.intake.bodies import OF_PROGRAMS, read_json
 from gateway.intake.problems import Problem
@@ -90,10 +91,11 @@ class PeerList(BaseModel):
 
 
 class PeersDoor:
-    def __init__(self, settings: Settings, store: Store, access: Access) -> None:
+    def __init__(self, settings: Settings, store: Store, access: Access, circuits: Circuits) -> None:
         self._settings = settings
         self._store = store
         self._access = access
+        self._circuits = circuits
 
     def routes(self) -> list[web.RouteDef]:
         named = "/api/v1/{kind:applications|adapters|destinations}/{name}"
@@ -112,13 +114,13 @@ class PeersDoor:
         who = self._access.require(request, "operator")
         kind, name = self._named(request)
         asked = read(PauseRequest, await read_json(request, OF_PROGRAMS))
-        await self._store.pause(f"{kind}.{name}", asked.why, who)
+        await self._circuits.pause(f"{kind}.{name}", asked.why, who)
         return await self._show(kind, name)
 
     async def _unpause(self, request: web.Request) -> web.Response:
         who = self._access.require(request, "operator")
         kind, name = self._named(request)
-        await self._store.unpause(f"{kind}.{name}", who)
+        await self._circuits.unpause(f"{kind}.{name}", who)
         return await self._show(kind, name)
 
     def _named(self, request: web.Request) -> tuple[Kind, str]:
