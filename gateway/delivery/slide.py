@@ -293,6 +293,14 @@ def _compose(place: Place, result: SlideResult) -> dict[str, Any]:
     }
 
 
+def area_marked(result: Mapping[str, Any]) -> str | None:
+    """Of a result in Sectra's words: the area that we wrote it for; none if it isn't ours."""
+    data = result.get("data")
+    context = data.get("context") if isinstance(data, Mapping) else None
+    area = context.get(_MARK) if isinstance(context, Mapping) else None
+    return area if isinstance(area, str) else None
+
+
 def temporary(place: Place, result: SlideResult) -> Mapping[str, Any]:
     """A result without an id: what Sectra shows until the stored one is there."""
     return NewResult(**_compose(place, result)).to_wire()

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from gateway.contract import Retryable
-from gateway.delivery.slide import FIRST_FOR, Author, Memory, SlideWriter
+from gateway.delivery.slide import FIRST_FOR, Author, Memory, SlideWriter, area_marked
 from gateway.jobs.records import Place, SlideRecord
 from gateway.sectra.calls import segment
 from gateway.sectra.passage import Answer, Passage
@@ -72,6 +72,9 @@ class VendorResults:
                     if answer is not None:
                         return answer
                 elif await self._memory.begin_slide_result(place, FIRST_FOR):
+                    if (forgotten := await self._forgotten_sign(passage, place, headers)) is not None:
+                        await self._remember(place, forgotten)
+                        continue
                     answer = await self._store_new(passage, place, body, headers)
                     if answer.good:
                         first = SlideRecord(_id_of(answer), _version_of(answer), None, None, None)
@@ -154,6 +157,23 @@ class VendorResults:
         elif known.taken_by != author.job_id:
             await self._remember(place, known)
 
+    async def _forgotten_sign(
+        self, passage: Passage, place: Place, headers: Mapping[str, str]
+    ) -> SlideRecord | None:
+        """One that was stored, and whoever did so died before that was remembered."""
+        rest = f"/slide/{segment(place.slide_id)}"
+        answer = await passage.results("GET", place.application, rest, "listing results", headers=headers)
+        stored = answer.body if answer.good and isinstance(answer.body, list) else []
+        signs = {
+            each["id"]: str(each.get("versionId"))
+            for each in stored
+            if _is_on(each, place) and area_marked(each) == place.area and isinstance(each.get("id"), int)
+        }
+        if not signs:
+            return None
+        last = max(signs)
+        return SlideRecord(last, signs[last], None, None, None, alone=len(signs) == 1)
+
     async def _store_new(
         self, passage: Passage, place: Place, body: Mapping[str, Any], headers: Mapping[str, str]
     ) -> Answer:
@@ -198,6 +218,9 @@ def _is_on(result: object, place: Place) -> bool:
 
 
 def _is_sign(result: Mapping[str, Any], known: SlideRecord | None) -> bool:
+    """Ours, whether or not that is remembered."""
+    if area_marked(result) is not None:
+        return True
     return known is not None and known.taken_by is None and result.get("id") == known.result_id
 
 

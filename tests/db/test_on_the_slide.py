@@ -100,6 +100,23 @@ async def test_a_vendors_first_result_takes_the_place_of_the_sign_that_a_user_to
     assert (answer.status, texts(sectra)) == (201, ["8 mitoses"])
 
 
+async def test_a_sign_that_nobody_remembers_is_no_vendors_result_and_gives_way_to_its_first(
+    store: Store, session: aiohttp.ClientSession, sectra: SectraState
+) -> None:
+    client, writer, vendor = client_of(session, sectra), SlideWriter(store), author()
+    await writer.show(client, PLACE, vendor, QUEUED)
+    [stored] = sectra.list_results("app", PLACE.slide_id)
+    await store.forget_slide_result(PLACE)  # whoever stored it died before it was remembered
+    results = VendorResults(store, writer)
+    assert (await results.list(client.passage(), PLACE, {})).body == []
+    assert (await results.read(client.passage(), PLACE, stored["id"], {})).status == 404
+    answer = await results.create(client.passage(), PLACE, vendor, body("7 mitoses"), {})
+    assert (answer.status, texts(sectra)) == (201, ["7 mitoses"])
+    later = replace(vendor, rank=vendor.rank + 1)
+    await writer.show(client, PLACE, later, sign("analysis: at work", (100, 100), {}))
+    assert texts(sectra) == ["7 mitoses"]
+
+
 @pytest.mark.parametrize("stale", [400, 409, 412, 422])
 async def test_what_a_user_changed_too_late_covers_nothing(
     store: Store, session: aiohttp.ClientSession, sectra: SectraState, stale: Any
