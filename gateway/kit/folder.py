@@ -27,6 +27,7 @@ def writing() -> Iterator[None]:
         raise Retryable(
             f"the job's work folder can't be written ({errno.errorcode.get(error.errno or 0, 'unknown')})",
             "Make room below `data_dir`, or mend its rights.",
+            uncertain=True,  # what was put down before may have been sent already
         ) from None
 
 
