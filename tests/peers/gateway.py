@@ -241,7 +241,9 @@ class Hospital:
 
     def write_configuration(self) -> Path:
         config = self.folder / "gateway.yaml"
-        config.write_text(yaml.safe_dump(self.configuration))
+        fresh = config.with_suffix(".fresh")
+        fresh.write_text(yaml.safe_dump(self.configuration))
+        fresh.replace(config)  # at once: a gateway that begins just now may be reading it
         return config
 
     # -- patients -------------------------------------------------------------------------------------
