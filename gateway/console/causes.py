@@ -9,7 +9,6 @@ from datetime import datetime
 from typing import Literal
 from urllib.parse import urlencode
 
-from gateway.ailments import ailment_in
 from gateway.console import wording
 from gateway.jobs.store import Store
 from gateway.jobs.store.circuits import Circuit
@@ -81,7 +80,7 @@ def _of_circuit(settings: Settings, circuit: Circuit, jobs: int) -> Cause:
     advice, more, reason = circuit.advice or "", more if has_jobs else "", circuit.reason or ""
     return Cause(
         "broken",
-        f"{name} {ailment_in(circuit).words.replace(chr(39), '’')}",
+        f"{name} {wording.ailing(circuit)}",
         "" if reason == f"{name} can't be reached" else reason,  # it says no more
         circuit.since,
         jobs,

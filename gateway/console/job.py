@@ -62,7 +62,7 @@ class JobPage:
             store.events_of(job.id), store.deliveries_of(job.id), store.pauses()
         )
         steps = journey.tell_way(job, events)
-        stop = await matter.find_stop(store, job, deliveries)
+        stop = await matter.find_stop(store, job, deliveries, pauses)
         identified = visitor.may("operator")
         offered = matter.choices_of(job, events) if identified else []
         findings: list[Finding] = []

@@ -23,14 +23,6 @@ Outcome = Literal["back", "still", "tried", "unanswered"]
 NAMES = ("looked", "peer", "at")  # in an address
 _PATIENCE = 12.0  # a look has ten seconds
 _PAUSE = 0.1
-_STILL = {
-    "away": "is still not reachable",
-    "silent": "still doesn’t answer as it should",
-    "failing": "still fails",
-    "refused": "still refuses our credentials",
-    "untrusted": "still can’t be trusted",
-    "busy": "still takes no more studies",
-}
 
 
 async def look_again(store: Store, peer: str, who: str) -> str:
@@ -59,8 +51,8 @@ async def read_look(desk: Desk, request: web.Request) -> tuple[str, bool] | None
         case "back":
             return f"Looked {looked_at}: {name} answers again", True
         case "still":
-            [kind, *_] = (each.kind or "away" for each in away.values())
-            return f"Looked {looked_at}: {name} {_STILL.get(kind, 'is still not well')}", False
+            [words, *_] = map(wording.ailing, away.values())
+            return f"Looked {looked_at}, and it is so still: {name} {words}", False
         case "tried":
             return f"Looked {looked_at}: one of the jobs that wait for {name} tries it now", False
         case _:

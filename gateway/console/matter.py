@@ -33,13 +33,15 @@ class AtVendor:
     held_at: datetime | None
 
 
-async def find_stop(store: Store, job: Job, deliveries: Sequence[Delivery]) -> Stop | None:
+async def find_stop(
+    store: Store, job: Job, deliveries: Sequence[Delivery], pauses: Sequence[Pause]
+) -> Stop | None:
     if job.state in FINAL or job.state == State.HELD or job.lease_holder is not None:
         return None
     peer = job.waits_for or next((each.waits_for for each in deliveries if each.waits_for), None)
     if peer is None:
         return None
-    pause = next((each for each in await store.pauses() if each.peer == peer), None)
+    pause = next((each for each in pauses if each.peer == peer), None)
     away = any(each.peer == peer and each.is_open for each in await store.circuits())
     return Stop(peer, pause, away)
 

@@ -10,6 +10,8 @@ from uuid import UUID
 
 from markupsafe import Markup, escape
 
+from gateway.ailments import ailment_in
+from gateway.jobs.store.circuits import Circuit
 from gateway.settings.sections import Settings
 
 _MOST_TOLD = 5
@@ -120,6 +122,11 @@ def in_full(text: str | None) -> str:
     if not text:
         return ""
     return begun(text) if text.endswith((".", "!", "?", "…")) else f"{begun(text)}."
+
+
+def ailing(circuit: Circuit) -> str:
+    """What is the matter with a peer, after its name."""
+    return ailment_in(circuit).words.replace("'", "’")
 
 
 def begun(text: str) -> str:

@@ -208,9 +208,16 @@ def _advice_in(events: Sequence[Event]) -> dict[str, str]:
     }
 
 
+def _named(failing: Delivery) -> str:
+    """Most errors say themselves whose they are."""
+    error = failing.last_error or ""
+    says_so = failing.destination.casefold() in error.casefold()
+    return error if says_so else f"{failing.destination}: {error}"
+
+
 def _judge(job: Job, deliveries: list[Delivery], advised: Mapping[str, str]) -> Outcome:
     failing = [each for each in deliveries if each.state != "done" and each.last_error is not None]
-    named = "not delivered everywhere: " + "; ".join(f"{e.destination}: {e.last_error}" for e in failing)
+    named = "not delivered everywhere: " + "; ".join(map(_named, failing))
     known = {each.destination: advised[each.destination] for each in failing if each.destination in advised}
     advice = " ".join(f"{name}: {it}" if len(known) > 1 else it for name, it in known.items())
     pending = [each for each in deliveries if each.state == "pending"]

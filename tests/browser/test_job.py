@@ -16,7 +16,7 @@ from playwright.async_api import BrowserContext, Page, expect
 from gateway.simulate.front import Fault
 from gateway.simulate.milvue import Behaviour
 from tests.daemon.test_commands import gateway
-from tests.peers.chromium import chromium, enter, look_at, without_complaints
+from tests.peers.chromium import enter, look_at, without_complaints
 from tests.peers.gateway import TOKENS, Hospital, hospital
 from tests.peers.ris import Ris, ris
 
@@ -47,12 +47,6 @@ async def house(
         applications[SLOW] = {**opened.application, "display_name": "Slow", "deliver": ["vna"]}
         await opened.start()
         yield opened
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[BrowserContext]:
-    async with chromium(tmp_path_factory.mktemp("profile")) as context:
-        yield context
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -200,7 +194,7 @@ async def test_looking_again_is_answered_on_the_spot_and_a_failed_job_is_no_part
     for place in ("", "peers", f"jobs/{job}"):
         await page.goto(f"{house.gateway.url}/{place}")
         await page.get_by_role("button", name=looks).click()
-        told = page.get_by_role("status").filter(has_text=re.compile(r"Looked \d\d:\d\d:\d\d: .*vna"))
+        told = page.get_by_role("status").filter(has_text=re.compile(r"Looked \d\d:\d\d:\d\d\b.*: .*vna"))
         await expect(told).to_have_text(re.compile("still|tries it now"))  # each fourth look is a job's try
     await looked_at(page, "job-looked")
     house.archive.front.faults.clear()

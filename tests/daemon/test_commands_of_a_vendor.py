@@ -13,6 +13,14 @@ from tests.peers.dimse import head
 from tests.peers.gateway import TOKENS, TRAUMA, Hospital, hospital
 
 
+def never_end(house: Hospital, *endless: str, within: str = "2s") -> None:
+    """Those, of two commands."""
+    house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "smartxpert"]
+    house.application["result_within"] = within
+    outcomes: dict[str, Outcome] = dict.fromkeys(endless, "running")
+    house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes=outcomes)
+
+
 async def test_one_fails_and_the_others_finding_is_delivered(tmp_path: Path, database_url: str) -> None:
     async with hospital(tmp_path, database_url) as house:
         house.configuration["adapters"]["milvue"]["commands"] = ["smartxpert", "smarturgences", "trauma"]
@@ -47,9 +55,7 @@ async def test_one_that_never_ends_holds_back_nothing_of_the_others(
 ) -> None:
     """Once its time is over: what is there is delivered, and what isn't is named."""
     async with hospital(tmp_path, database_url) as house:
-        house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "smartxpert"]
-        house.application["result_within"] = "3s"
-        house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes={"smartxpert": "running"})
+        never_end(house, "smartxpert", within="3s")
         patient = house.admit()
         await house.start()
         await house.fire(patient.slide)
@@ -67,10 +73,7 @@ async def test_where_none_ends_the_job_is_held_and_goes_on_once_one_has(
     tmp_path: Path, database_url: str
 ) -> None:
     async with hospital(tmp_path, database_url) as house:
-        house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "smartxpert"]
-        house.application["result_within"] = "2s"
-        both: dict[str, Outcome] = {"smarturgences": "running", "smartxpert": "running"}
-        house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes=both)
+        never_end(house, "smarturgences", "smartxpert")
         patient = house.admit()
         await house.start()
         await house.fire(patient.slide)
@@ -164,9 +167,7 @@ async def test_nothing_is_delivered_later_that_nobody_would_miss(
     tmp_path: Path, database_url: str, meanwhile: str
 ) -> None:
     async with hospital(tmp_path, database_url) as house:
-        house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "smartxpert"]
-        house.application["result_within"] = "2s"
-        house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes={"smartxpert": "running"})
+        never_end(house, "smartxpert")
         patient = house.admit()
         await house.start()
         job = await house.settled((await house.ask(study_instance_uid=patient.study))["id"], "done")
@@ -190,9 +191,7 @@ async def test_what_is_awaited_of_a_vendor_that_is_configured_no_longer_is_no_sl
     tmp_path: Path, database_url: str
 ) -> None:
     async with hospital(tmp_path, database_url) as house:
-        house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "smartxpert"]
-        house.application["result_within"] = "2s"
-        house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes={"smartxpert": "running"})
+        never_end(house, "smartxpert")
         patient = house.admit()
         await house.start()
         job = await house.settled((await house.ask(study_instance_uid=patient.study))["id"], "done")
@@ -217,9 +216,8 @@ async def test_what_comes_late_of_a_study_that_was_sent_to_us_finds_its_images_s
 ) -> None:
     """They are in no archive, and go once nothing more is looked for. Nor is the result counted twice."""
     async with hospital(tmp_path, database_url) as house:
-        house.configuration["adapters"]["milvue"]["commands"] = ["smarturgences", "smartxpert"]
-        house.application.update(result_within="2s", settle="300ms")
-        house.milvue.behaviours["*"] = Behaviour(delay=0, outcomes={"smartxpert": "running"})
+        never_end(house, "smartxpert")
+        house.application["settle"] = "300ms"
         paths = write_study(tmp_path / "study", 2)
         first = head(paths[0])
         study = str(first.StudyInstanceUID)
